@@ -1,0 +1,1 @@
+//! The data plane of Tollgate: one way of a request, used by the gateway and by the sidecar.
