@@ -1,4 +1,4 @@
-//! The normal form of a path, and patterns over it.
+//! The normal form of a path; patterns over it are in `pattern`.
 //!
 //! There is one rule, written down here and nowhere else: what is matched, what a policy sees and what an upstream is
 //! sent are the same text. A path that has two readings is refused rather than guessed at. Nothing here allocates
@@ -9,6 +9,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+
+mod pattern;
+
+pub use pattern::{PathPattern, Segment};
 
 /// Why a path or a query has no normal form. Whoever reports it to a client answers 400 `bad_path`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,131 +279,5 @@ fn push_escape(out: &mut String, byte: u8) {
     out.push(char::from(DIGITS[usize::from(byte & 15)]));
 }
 
-/// One segment of a pattern.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// In normal form, without slashes.
-    Literal(String),
-    /// `{name}`: exactly one non-empty segment.
-    Capture(String),
-}
-
-/// `/orders/{id}/*`: literal segments, captures of one segment, and optionally everything below.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PathPattern {
-    pub segments: Vec<Segment>,
-    /// A trailing `/*`: the path itself and all below it.
-    pub rest: bool,
-    /// The pattern ends in `/` (and is not just `/`): only the path with that slash matches.
-    pub trailing_slash: bool,
-}
-
-impl PathPattern {
-    /// Reads a pattern. The message says what is wrong and, for a literal that no normal path can equal, what to write
-    /// instead.
-    pub fn parse(text: &str) -> Result<PathPattern, String> {
-        if !text.starts_with('/') {
-            return Err(format!("path `{text}` must begin with `/`"));
-        }
-        let (stem, rest) = match text.strip_suffix("/*") {
-            Some(stem) => (stem, true),
-            None => (text, false),
-        };
-        let trailing_slash = !rest && stem.len() > 1 && stem.ends_with('/');
-        let body = if trailing_slash {
-            &stem[..stem.len() - 1]
-        } else {
-            stem
-        };
-        let mut segments = Vec::new();
-        // `/` and `/*` have no segments; everything else has one behind each slash.
-        for part in body.split('/').skip(1).filter(|_| body != "/") {
-            let segment = parse_segment(text, part)?;
-            if let Segment::Capture(name) = &segment
-                && segments.contains(&segment)
-            {
-                return Err(format!(
-                    "path `{text}` captures `{{{name}}}` twice; give each capture its own name"
-                ));
-            }
-            segments.push(segment);
-        }
-        check_literals(text, rest)?;
-        Ok(PathPattern {
-            segments,
-            rest,
-            trailing_slash,
-        })
-    }
-}
-
-impl fmt::Display for PathPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for segment in &self.segments {
-            match segment {
-                Segment::Literal(text) => write!(f, "/{text}")?,
-                Segment::Capture(name) => write!(f, "/{{{name}}}")?,
-            }
-        }
-        match (self.rest, self.trailing_slash || self.segments.is_empty()) {
-            (true, _) => f.write_str("/*"),
-            (false, true) => f.write_str("/"),
-            (false, false) => Ok(()),
-        }
-    }
-}
-
-fn parse_segment(text: &str, part: &str) -> Result<Segment, String> {
-    if part.contains('*') {
-        return Err(format!(
-            "path `{text}` has a `*` that is not a trailing `/*`; use `{{name}}` for one segment"
-        ));
-    }
-    if !part.contains(['{', '}']) {
-        return Ok(Segment::Literal(part.to_owned()));
-    }
-    let name = part.strip_prefix('{').and_then(|p| p.strip_suffix('}'));
-    match name {
-        Some(name) if is_capture_name(name) => Ok(Segment::Capture(name.to_owned())),
-        Some(name) if !name.contains(['{', '}']) => Err(format!(
-            "capture `{{{name}}}` in path `{text}` needs a name of lower-case letters, digits and `_` that does not begin with a digit"
-        )),
-        _ => Err(format!(
-            "a capture takes a whole segment, as in `/{{id}}`; `{part}` in path `{text}` does not"
-        )),
-    }
-}
-
-fn is_capture_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_lowercase() || b == b'_')
-        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-}
-
-/// A literal outside the normal form would never match anything: say so, and say what would.
-fn check_literals(text: &str, rest: bool) -> Result<(), String> {
-    if text.contains('?') {
-        return Err(format!(
-            "path `{text}` holds a `?`; a query is matched by `query = {{ … }}`"
-        ));
-    }
-    // The braces of captures come back escaped, and a normal text comes back as it was but for that.
-    let plain = if rest { &text[..text.len() - 1] } else { text };
-    let escaped = plain.replace('{', "%7B").replace('}', "%7D");
-    let normal =
-        normalize(&escaped).map_err(|error| format!("path `{text}` can never match: {error}"))?;
-    if normal == escaped {
-        return Ok(());
-    }
-    let shown = normal.replace("%7B", "{").replace("%7D", "}");
-    let star = if rest { "*" } else { "" };
-    Err(format!(
-        "path `{text}` is not in normal form and can never match; write `{shown}{star}`"
-    ))
-}
-
 #[cfg(test)]
-#[path = "path_tests.rs"]
 mod tests;

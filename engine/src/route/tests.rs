@@ -97,6 +97,13 @@ fn not_found() -> Result<u32, (u16, String)> {
     Err((404, String::new()))
 }
 
+#[test]
+fn a_table_is_shared_by_all_workers() {
+    fn shared<T: Send + Sync + 'static>(_: &T) {}
+    shared(&table(&[]));
+    assert_eq!(found(&table(&[]), &get("h", "/")), not_found());
+}
+
 /// GW-105
 #[test]
 fn the_most_specific_path_wins() {
@@ -215,7 +222,7 @@ fn spellings_of_a_host_reach_the_same_route() {
     assert_eq!(found(&table, &get("other.test", "/")), Ok(0));
 }
 
-/// HI-54, HI-59
+/// HI-54
 #[test]
 fn a_host_longer_than_any_name_matches_no_host_pattern() {
     let long: &'static str = Box::leak("a.".repeat(30_000).into_boxed_str());

@@ -192,6 +192,7 @@ fn a_pattern_that_is_wrong_is_told_what_to_write() {
         ("/a b", "raw space"),
         ("/a?b=1", "query"),
         ("/é", "percent-encoded"),
+        (&"/a".repeat(257), "256 segments"),
     ] {
         let message = PathPattern::parse(text).unwrap_err();
         assert!(message.contains(part), "{text}: {message}");
