@@ -1,0 +1,3 @@
+//! What tests and benches need and no production code may use.
+
+pub mod certificates;
