@@ -1,1 +1,4 @@
 //! The data plane of Tollgate: one way of a request, used by the gateway and by the sidecar.
+
+pub mod exchange;
+pub mod telemetry;
