@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tollgate_config::{AccessLog as Destination, Document, Loader, Problems};
+use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
@@ -31,6 +31,9 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upkeep::Upkeep;
+
+/// How long the last access lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub struct Options {
@@ -136,20 +139,16 @@ impl Engine {
         };
         drop(inherited);
         let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
-        let access_log = match document.telemetry.access_log {
-            Destination::Off => None,
-            _ => Some(Arc::new(AccessLog::start(&document.telemetry).map_err(StartError::Io)?)),
-        };
-        if let Some(log) = &access_log {
-            metrics.watch_access_log(log.dropped());
-        }
+        let access_log = Arc::new(AccessLog::start(&document.telemetry).map_err(StartError::Io)?);
+        metrics.watch_access_log(access_log.dropped_counter());
         let store = Arc::new(Store::new(Arc::new(first)));
         let common = Common { store: store.clone(), metrics: metrics.clone(), access_log: access_log.clone(), ledger: Arc::new(Ledger::default()) };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let (told, ready) = blocking::channel();
+        let shared = common.clone();
         let build = move || -> Result<Reloader, std::io::Error> {
-            Reloader::new(origin, loader, document, store, memory, workers, metrics, sockets)
+            Reloader::new(origin, loader, document, memory, workers, sockets, &shared)
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -292,8 +291,9 @@ impl Conductor {
         }
         let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
         let offered = handed.clone();
+        let key = key.filter(|_| self.options.handover);
         let mut succeeded = std::pin::pin!(async {
-            match key.filter(|_| self.options.handover) {
+            match key {
                 Some(key) => offer(&key, &offered).await,
                 None => std::future::pending().await,
             }
@@ -393,8 +393,8 @@ impl Conductor {
         }
         let report = self.common.ledger.report(began.elapsed());
         log::info("stopped", &[("report", &report.to_string())]);
-        if let Some(log) = &self.common.access_log {
-            log.close();
+        if !self.common.access_log.close(LAST_LINES) {
+            log::warn("the last access lines could not be written in time", &[]);
         }
         report
     }

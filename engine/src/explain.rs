@@ -12,7 +12,7 @@ use crate::exchange::Target;
 use crate::exchange::error::written;
 use crate::route::{Explanation, Found, Lookup, pattern_of, rewritten};
 use crate::snapshot::{Snapshot, UpstreamPlan};
-use crate::upstream::UpstreamStatus;
+use crate::upstream::{HealthStatus, UpstreamStatus};
 
 /// The request to explain.
 pub struct Ask {
@@ -44,6 +44,9 @@ pub struct Explained {
     pub upstreams: Vec<Chosen>,
     pub timers: Vec<Timer>,
     pub candidates: Explanation,
+    /// Names of all routes, by number.
+    #[serde(skip)]
+    names: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -97,6 +100,7 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         upstreams: Vec::new(),
         timers: Vec::new(),
         candidates: snapshot.table.explain(&lookup),
+        names: snapshot.routes.iter().map(|plan| plan.item.name.clone()).collect(),
     };
     let plan = match snapshot.table.find(&lookup) {
         Found::Route(id) => snapshot.route(id),
@@ -185,13 +189,23 @@ impl std::fmt::Display for Explained {
         for chosen in &self.upstreams {
             writeln!(f, "  upstream   {} {:.0} %  ({})", chosen.name, chosen.share * 100.0, chosen.at)?;
             for endpoint in &chosen.state.endpoints {
-                writeln!(f, "    endpoint {endpoint}")?;
+                let latency = endpoint.latency_ms.map_or("no answer yet".into(), |ms| format!("{ms:.1} ms"));
+                let health = match &endpoint.health {
+                    HealthStatus::Healthy => "healthy".to_owned(),
+                    HealthStatus::Ejected { returns_in_seconds } => format!("ejected for {returns_in_seconds:.1} s more"),
+                    HealthStatus::FailingProbes { reason } => format!("fails its probes: {reason}"),
+                };
+                writeln!(f, "    endpoint {} weight {}, {health}, in flight {}, {latency}", endpoint.name, endpoint.weight, endpoint.in_flight)?;
             }
         }
         for timer in &self.timers {
             writeln!(f, "  timer      {} = {}  ({})", timer.setting, timer.value, timer.at)?;
         }
         writeln!(f, "  candidates, most specific first:")?;
-        write!(f, "{}", self.candidates)
+        for candidate in &self.candidates.candidates {
+            let name = self.names.get(candidate.route.0 as usize).map_or("", String::as_str);
+            writeln!(f, "    {name}: {} {} ({}): {}", candidate.host, candidate.path, candidate.specificity, candidate.verdict)?;
+        }
+        write!(f, "  {} other routes do not fit its listener, host or path", self.candidates.others.len())
     }
 }

@@ -84,7 +84,7 @@ async fn probe(plan: Arc<UpstreamPlan>) {
             let address = endpoint.address().to_string();
             match turn {
                 Turn::Healthy => log::info("endpoint is healthy again", &[("upstream", &name), ("endpoint", &address)]),
-                Turn::Unhealthy { reason } => {
+                Turn::Unhealthy(reason) => {
                     log::warn("endpoint fails its probes", &[("upstream", &name), ("endpoint", &address), ("reason", reason)]);
                 }
             }
@@ -92,7 +92,7 @@ async fn probe(plan: Arc<UpstreamPlan>) {
         .await;
 }
 
-fn connector(tls: Option<Arc<ClientTls>>, upstream: Arc<crate::upstream::Upstream>) -> Connect {
+fn connector(tls: Option<ClientTls>, upstream: Arc<crate::upstream::Upstream>) -> Connect {
     Arc::new(move |address: SocketAddr| {
         let tls = tls.clone().map(|tls| {
             let name = upstream.endpoints().iter().find(|endpoint| endpoint.address() == address).map(|endpoint| endpoint.name().to_owned());

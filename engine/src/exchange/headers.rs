@@ -57,7 +57,7 @@ impl Sender<'_> {
     fn fields(&self, request: &Request, mut set: impl FnMut(&'static str, &[u8])) {
         let traceparent = self.trace.traceparent();
         set("traceparent", &traceparent);
-        if let Some(state) = self.trace.state() {
+        if let Some(state) = &self.trace.state {
             set("tracestate", state.as_bytes());
         }
         set("x-request-id", self.request_id.as_bytes());

@@ -4,6 +4,8 @@
 pub mod body;
 pub mod error;
 pub mod headers;
+pub mod request_id;
+pub mod trace;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use smallvec::SmallVec;

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, StatusCode, header};
 
@@ -14,10 +14,11 @@ use super::connection::Connection;
 use crate::alarm::Alarm;
 use crate::exchange::Request;
 use crate::exchange::error::{Code, Error};
+use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
-use crate::telemetry::access::Line;
+use crate::telemetry::access::{Failure, Line};
 use crate::telemetry::metrics::Observation;
 use crate::upstream::{Outcome, Slot};
 
@@ -30,7 +31,7 @@ pub struct Exchange {
     /// The caller's own deadline.
     pub deadline: Option<Instant>,
     pub trace: TraceContext,
-    pub request_id: String,
+    pub request_id: RequestId,
     pub method: Method,
     pub path: String,
     pub host: String,
@@ -136,32 +137,51 @@ impl Exchange {
             },
         );
         if let Some(code) = self.error {
-            self.proxy.metrics.error(self.proxy.worker, code.word());
+            self.proxy.metrics.answered_error(self.proxy.worker, code);
         }
-        let Some(mut log) = self.proxy.log() else { return };
-        let endpoint = self.endpoint;
-        log.write(&Line {
+        let mut text = EndpointText::default();
+        self.proxy.log().write(&Line {
+            now: SystemTime::now(),
             method: self.method.as_str(),
             path: &self.path,
-            host: &self.host,
             status: self.status.as_u16(),
             duration,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            client: &self.connection.peer_text,
-            user_agent: self.user_agent.as_ref().map_or(b"", |value| value.as_bytes()),
+            client: Some(self.connection.peer.ip()),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            host: &self.host,
             protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },
-            route: plan.map_or("", |plan| &plan.item.name),
-            upstream: branch.map_or("", |branch| &branch.upstream.item.name),
-            endpoint,
+            route: plan.map_or("none", |plan| &plan.item.name),
+            upstream: branch.map(|branch| branch.upstream.item.name.as_str()),
+            endpoint: self.endpoint.map(|endpoint| text.of(endpoint)),
             attempts: self.attempts,
-            request_id: &self.request_id,
-            trace: &self.trace,
-            error: self.error.map_or("", Code::word),
-            cause: self.cause.as_deref().unwrap_or(""),
+            request_id: self.request_id.as_str(),
+            trace_id: self.trace.trace_id,
+            span_id: self.trace.span_id,
+            error: self.error.map(|code| Failure { code: code.word(), details: self.cause.as_deref() }),
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });
+    }
+}
+
+/// An address as text without an allocation.
+#[derive(Default)]
+struct EndpointText(smallvec::SmallVec<[u8; 56]>);
+
+impl std::fmt::Write for EndpointText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl EndpointText {
+    fn of(&mut self, endpoint: SocketAddr) -> &str {
+        use std::fmt::Write as _;
+        let _infallible = write!(self, "{endpoint}");
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

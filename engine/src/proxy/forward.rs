@@ -20,6 +20,7 @@ use super::split;
 use crate::exchange::error::{Code, Error, written};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
+use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
 use crate::upstream::pool::{NoWay, Way};
 use crate::upstream::{Outcome, Slot};
@@ -68,7 +69,7 @@ impl Proxy {
                     None => return Ok(attempt.accept(exchange, slot, sent)),
                     Some(pause) => {
                         slot.finish(Outcome::Failure, Instant::now());
-                        upstream.series.retried(self.worker, "status");
+                        upstream.series.retried(self.worker, RetryClass::Status);
                         tried.push(number);
                         made += 1;
                         self.pause(exchange, pause).await?;
@@ -98,7 +99,7 @@ impl Proxy {
             };
             match retry::decide(rules, &tried_once, self.random()) {
                 Some(pause) => {
-                    upstream.series.retried(self.worker, failure.error.code.word());
+                    upstream.series.retried(self.worker, class(failure.ending));
                     tried.push(number);
                     made += 1;
                     fresh = false;
@@ -160,10 +161,10 @@ impl Attempt<'_> {
         let sender = self.sender(exchange);
         let began = Instant::now();
         let limit = Limit::of(exchange, self.plan, self.source, began);
+        let pool = self.proxy.pools.of(slot.endpoint());
         let sending = async {
             match way {
                 Way::Http1 { wire, reused } => {
-                    let pool = self.proxy.pools.of(slot.endpoint());
                     send::over_http1(wire, reused, pool, &sender, self.request, self.source, &limit).await
                 }
                 Way::Http2(place) => {
@@ -195,8 +196,8 @@ impl Attempt<'_> {
                 Err(failure)
             }
             Err(why) => {
-                if why != Code::BodyTimeout {
-                    self.upstream.series.timed_out(self.proxy.worker, why.word());
+                if let Some(kind) = kind(why) {
+                    self.upstream.series.timed_out(self.proxy.worker, kind);
                 }
                 Err(Failure::late(why, limit.error(why, self.plan)))
             }
@@ -221,17 +222,18 @@ impl Attempt<'_> {
                 item.place(item.max_connections.at),
             ))),
             Ok(Err(no_way)) => {
-                self.upstream.series.connected(self.proxy.worker, false);
+                self.upstream.series.connected(self.proxy.worker, ConnectResult::Failed);
                 let cause = match no_way {
                     NoWay::Io(error) => error.to_string(),
-                    NoWay::Http2(error) => error.to_string(),
+                    NoWay::Http2(error) => error,
                     NoWay::Full => String::new(),
                 };
                 Err(Failure::connect(Error::because(Code::ConnectFailed, format!("{}: {cause}", slot.endpoint().address()))))
             }
             Err(_) if by < connect_by => Err(Failure::late(Code::DeadlineExceeded, Code::DeadlineExceeded.into())),
             Err(_) => {
-                self.upstream.series.timed_out(self.proxy.worker, Code::ConnectTimeout.word());
+                self.upstream.series.connected(self.proxy.worker, ConnectResult::TimedOut);
+                self.upstream.series.timed_out(self.proxy.worker, TimeoutKind::Connect);
                 let mut error = Error::governed_by(
                     Code::ConnectTimeout,
                     "upstream.connect_timeout",
@@ -250,7 +252,7 @@ impl Attempt<'_> {
             scheme: exchange.connection.scheme,
             trusted: is_trusted(&exchange.world, exchange),
             trace: &exchange.trace,
-            request_id: &exchange.request_id,
+            request_id: exchange.request_id.as_str(),
             deadline: exchange.left(Instant::now()),
             host: self.plan.item.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_ref()),
         }
@@ -349,6 +351,25 @@ fn earlier(one: Option<(Instant, Code)>, other: Option<(Instant, Code)>) -> Opti
     match (one, other) {
         (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
         (one, other) => one.or(other),
+    }
+}
+
+fn class(ending: Ending) -> RetryClass {
+    match ending {
+        Ending::Connect => RetryClass::Connect,
+        Ending::Reset => RetryClass::Reset,
+        Ending::PerTry => RetryClass::PerTryTimeout,
+        Ending::Status(_) => RetryClass::Status,
+        Ending::Unavailable => RetryClass::Unavailable,
+    }
+}
+
+fn kind(why: Code) -> Option<TimeoutKind> {
+    match why {
+        Code::RouteTimeout => Some(TimeoutKind::Route),
+        Code::PerTryTimeout => Some(TimeoutKind::PerTry),
+        Code::DeadlineExceeded => Some(TimeoutKind::Deadline),
+        _ => None,
     }
 }
 

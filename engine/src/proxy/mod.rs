@@ -16,11 +16,11 @@ pub mod tunnel;
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use tollgate_config::Action;
+use tollgate_config::{Action, Place};
 
 pub use answer::Answer;
 pub use books::Exchange;
@@ -29,11 +29,12 @@ pub use connection::Connection;
 use crate::alarm::Alarm;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
+use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
 use crate::exchange::{Request, Response};
 use crate::route::{Found, Lookup};
 use crate::snapshot::store::{Store, View};
-use crate::telemetry::access::WorkerLog;
+use crate::telemetry::access::{Failure, Line, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
 
@@ -43,20 +44,20 @@ pub struct Proxy {
     pub view: View,
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
-    log: Option<RefCell<WorkerLog>>,
+    log: RefCell<WorkerLog>,
     random: RefCell<fastrand::Rng>,
     /// Set when the process stops: answers close their connections.
     pub stopping: Cell<bool>,
 }
 
 impl Proxy {
-    pub fn new(worker: usize, store: Arc<Store>, metrics: Arc<Metrics>, log: Option<WorkerLog>) -> Self {
+    pub fn new(worker: usize, store: Arc<Store>, metrics: Arc<Metrics>, log: WorkerLog) -> Self {
         Proxy {
             worker,
             view: View::new(store),
             pools: Pools::default(),
             metrics,
-            log: log.map(RefCell::new),
+            log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),
             stopping: Cell::new(false),
         }
@@ -95,7 +96,7 @@ impl Proxy {
         match found {
             Found::Route(id) => exchange.route = Some(id),
             Found::MethodNotAllowed(allowed) => {
-                return Err(Error { allow: Some(allowed.to_string().into()), ..Code::MethodNotAllowed.into() });
+                return Err(Error { allow: Some(allowed.header().into()), ..Code::MethodNotAllowed.into() });
             }
             Found::NotFound => return Err(Code::NoRoute.into()),
         }
@@ -148,15 +149,70 @@ impl Proxy {
         if exchange.is_grpc {
             return Response::new(StatusCode::OK, error.grpc(), Body::Empty);
         }
-        let (status, headers, body) = error.problem(&exchange.request_id);
+        let (status, headers, body) = error.problem(exchange.request_id.as_str());
         Response::new(status, headers, Body::Full(body))
     }
 
+    /// Answers what never became a request: counted and logged, but no route's business.
+    pub fn refuse(&self, connection: &Connection, error: &Error) -> Response {
+        self.metrics.listener(&connection.listener_name).rejected(self.worker, error.code);
+        self.metrics.answered_error(self.worker, error.code);
+        let (_, id) = self.identify(&HeaderMap::new());
+        let (status, headers, body) = error.problem(id.as_str());
+        self.log().write(&Line {
+            now: SystemTime::now(),
+            method: "",
+            path: "",
+            status: status.as_u16(),
+            duration: Duration::ZERO,
+            bytes_in: 0,
+            bytes_out: body.len() as u64,
+            client: Some(connection.peer.ip()),
+            user_agent: None,
+            host: "",
+            protocol: "",
+            route: "none",
+            upstream: None,
+            endpoint: None,
+            attempts: 0,
+            request_id: id.as_str(),
+            trace_id: [0; 16],
+            span_id: [0; 8],
+            error: Some(Failure { code: error.code.word(), details: error.cause.as_deref() }),
+            listener: &connection.listener_name,
+            generation: self.view.current().generation,
+        });
+        Response::new(status, headers, Body::Full(body))
+    }
+
+    /// The line of the listener's setting behind a refusal.
+    pub fn listener_place(&self, connection: &Connection, code: Code) -> Option<Place> {
+        let world = self.view.current();
+        let item = &world.listener(connection.listener)?.item;
+        item.place(match code {
+            Code::HeaderTimeout => item.header_timeout.at,
+            _ => item.max_header_size.at,
+        })
+    }
+
+    /// A WebSocket that came by extended CONNECT goes on as an HTTP/1 upgrade, which needs a key of its own (RFC 8441
+    /// section 5.1).
+    pub fn websocket_key(&self, request: &mut Request) {
+        if request.upgrade.as_deref() != Some("websocket") {
+            return;
+        }
+        let bytes: [u8; 16] = (u128::from(self.random()) << 64 | u128::from(self.random())).to_be_bytes();
+        if let Ok(key) = HeaderValue::from_str(&base64(&bytes)) {
+            request.headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
+        request.headers.entry(header::SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+    }
+
     /// Who this request is: its place in a trace and its id.
-    fn identify(&self, headers: &HeaderMap) -> (TraceContext, String) {
+    fn identify(&self, headers: &HeaderMap) -> (TraceContext, RequestId) {
         let mut random = self.random.borrow_mut();
         let trace = TraceContext::from_headers(headers, || random.u64(..));
-        let id = crate::exchange::request_id::of(headers, || random.u64(..));
+        let id = RequestId::from_headers(headers, || random.u64(..));
         (trace, id)
     }
 
@@ -164,8 +220,8 @@ impl Proxy {
         self.random.borrow_mut().u64(..)
     }
 
-    fn log(&self) -> Option<RefMut<'_, WorkerLog>> {
-        self.log.as_ref().map(RefCell::borrow_mut)
+    fn log(&self) -> RefMut<'_, WorkerLog> {
+        self.log.borrow_mut()
     }
 
     /// Once in a while: log lines leave and, when `sweep` says so, old connections are closed.
@@ -173,8 +229,19 @@ impl Proxy {
         if sweep {
             self.pools.sweep(now);
         }
-        if let Some(mut log) = self.log() {
-            log.flush();
+        self.log().flush();
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(word >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= group.len() { char::from(letter) } else { '=' });
         }
     }
+    text
 }

@@ -15,12 +15,13 @@ use tollgate_config::{Document, Loader, Problem, Problems};
 
 use crate::net::accept::{self, Permits};
 use crate::route::ListenerIndex;
-use crate::server::workers::{Opening, Order, Workers};
+use crate::server::workers::{Common, Opening, Order, Workers};
 use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
 use crate::snapshot::store::Store;
 use crate::snapshot::{ListenerPlan, Snapshot};
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 
@@ -81,6 +82,7 @@ pub struct Reloader {
     pub memory: Memory,
     pub workers: Workers,
     metrics: Arc<Metrics>,
+    access_log: Arc<AccessLog>,
     /// Masters of every listening socket, by the address that the document names; workers hold duplicates, and a
     /// successor process is given these.
     sockets: HashMap<SocketAddr, Vec<TcpListener>>,
@@ -90,20 +92,30 @@ pub struct Reloader {
 
 impl Reloader {
     /// `sockets`: bound already, for every listener of the first document.
-    #[allow(clippy::too_many_arguments)]
     pub fn new(
         origin: Origin,
         loader: Loader,
         document: Document,
-        store: Arc<Store>,
         memory: Memory,
         workers: Workers,
-        metrics: Arc<Metrics>,
         sockets: HashMap<SocketAddr, Vec<TcpListener>>,
+        common: &Common,
     ) -> io::Result<Self> {
         let report = SharedReport::default();
         let mut reloader =
-            Reloader { origin, loader, document, store, memory, workers, metrics, sockets, open: HashMap::new(), report };
+            Reloader {
+                origin,
+                loader,
+                document,
+                store: common.store.clone(),
+                memory,
+                workers,
+                metrics: common.metrics.clone(),
+                access_log: common.access_log.clone(),
+                sockets,
+                open: HashMap::new(),
+                report,
+            };
         let snapshot = reloader.store.current();
         reloader.open_doors(&snapshot)?;
         reloader.tell(&snapshot, 0);
@@ -131,6 +143,9 @@ impl Reloader {
         self.bind_new(&next)?;
         let next = Arc::new(next);
         self.pending(&document);
+        if self.document.telemetry != document.telemetry {
+            self.access_log.change(&document.telemetry).map_err(|error| Problems(vec![unlogged(&error)]))?;
+        }
         self.store.publish(next.clone());
         self.document = document;
         if let Err(error) = self.open_doors(&next) {
@@ -239,7 +254,6 @@ impl Reloader {
         note(old.drain != new.drain, "server.drain");
         note(old.drain_lag != new.drain_lag, "server.drain_lag");
         note(old.state_dir != new.state_dir, "server.state_dir");
-        note(self.document.telemetry != document.telemetry, "telemetry");
         if !pending.is_empty() {
             log::warn("settings that are read at start have changed; restart or upgrade to apply them", &[("settings", &pending.join(", "))]);
         }
@@ -268,6 +282,16 @@ impl Reloader {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn unlogged(error: &io::Error) -> Problem {
+    Problem {
+        code: "cannot-log",
+        place: None,
+        message: format!("the access log cannot be opened: {error}"),
+        text: None,
+        hint: Some("check the folder and its permissions in telemetry.access_log".into()),
+    }
 }
 
 fn unbound(plan: &ListenerPlan, error: &io::Error) -> Problem {

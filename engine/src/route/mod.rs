@@ -17,5 +17,13 @@ pub use matcher::{ListenerIndex, Lookup, RouteId};
 pub use rewrite::{Captures, RewriteError, redirect_target, rewritten};
 pub use table::{Allow, Found, Table};
 
+/// The path pattern of a route, when it has one that captures can come from.
+pub fn pattern_of(matches: &tollgate_config::Match) -> Option<&tollgate_config::path::PathPattern> {
+    match &matches.path {
+        Some(tollgate_config::PathMatch::Pattern(pattern)) => Some(pattern),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests;

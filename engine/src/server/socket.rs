@@ -18,7 +18,6 @@ use super::http1::{self, Limits};
 use super::http2;
 use crate::alarm::Alarm;
 use crate::net::stream::Stream;
-use crate::net::tls::PeerIdentity;
 use crate::proxy::{Connection, Proxy};
 use crate::snapshot::ListenerPlan;
 
@@ -34,15 +33,19 @@ pub async fn serve(proxy: Rc<Proxy>, door: Rc<Door>, socket: TcpStream, peer: So
         None => Stream::Plain(socket),
         Some(tls) => {
             let alarm = Alarm::default();
-            let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.config()).accept(socket));
+            let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.config().clone()).accept(socket));
             let by = Instant::now() + limits.header_timeout;
             let Ok(Ok(stream)) = alarm.until(Some(by), accepting).await else {
-                proxy.metrics.handshake_failed(proxy.worker, &door.name);
+                proxy.metrics.listener(&door.name).handshake_failed(proxy.worker);
                 return;
             };
             let session = stream.get_ref().1;
             sni = session.server_name().map(str::to_owned);
-            identity = session.peer_certificates().and_then(<[_]>::first).map(PeerIdentity::of);
+            // A ticket may outlive the certificate that earned it.
+            identity = match tls.peer(session, rustls_pki_types::UnixTime::now()) {
+                Ok(identity) => identity,
+                Err(_) => return proxy.metrics.listener(&door.name).handshake_failed(proxy.worker),
+            };
             alpn_http2 = Some(session.alpn_protocol() == Some(b"h2"));
             Stream::Server(Box::new(stream))
         }

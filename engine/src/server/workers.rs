@@ -61,7 +61,7 @@ pub struct Opening {
 pub struct Common {
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
-    pub access_log: Option<Arc<AccessLog>>,
+    pub access_log: Arc<AccessLog>,
     pub ledger: Arc<Ledger>,
 }
 
@@ -148,7 +148,7 @@ fn run(number: usize, inbox: UnboundedReceiver<Order>, common: Common, loads: Ar
         .event_interval(61)
         .build_local(Default::default())
         .expect("a runtime needs an epoll descriptor and an event descriptor, both opened at start");
-    let log = common.access_log.as_ref().map(|log| log.worker());
+    let log = common.access_log.worker(fastrand::u64(..));
     let proxy = Rc::new(Proxy::new(number, common.store, common.metrics, log));
     let worker = Rc::new(Worker {
         number,
@@ -228,8 +228,9 @@ impl Worker {
         let least = self.loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
         if let Some((other, load)) = least
             && mine >= load.load(Ordering::Relaxed) + IMBALANCE
-            && let Ok(socket) = socket.into_std()
         {
+            // A registered socket can always be taken back from the poller.
+            let Ok(socket) = socket.into_std() else { return };
             // Counted there at once, so that a burst does not all go the same way.
             load.fetch_add(1, Ordering::Relaxed);
             let adopt = Order::Adopt { index: door.index, socket, peer, held };

@@ -107,11 +107,11 @@ fn route(item: &Item<config::Route>, by_name: &HashMap<&str, Arc<UpstreamPlan>>,
     }
 }
 
-fn listener_tls(item: &Item<config::Listener>, before: Option<&Arc<ListenerPlan>>) -> Result<Option<Arc<ServerTls>>, TlsError> {
+fn listener_tls(item: &Item<config::Listener>, before: Option<&Arc<ListenerPlan>>) -> Result<Option<ServerTls>, TlsError> {
     let Some(tls) = &item.tls else { return Ok(None) };
     match before.and_then(|before| before.tls.as_ref()) {
         Some(before) => ServerTls::reload(before, tls, item.protocol).map(Some),
-        None => ServerTls::load(tls, item.protocol).map(Arc::new).map(Some),
+        None => ServerTls::load(tls, item.protocol).map(Some),
     }
 }
 
@@ -131,7 +131,7 @@ fn upstream(
     let tls = match (&item.tls, before.and_then(|before| before.dial.tls.as_ref())) {
         (None, _) => None,
         (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
-        (Some(tls), None) => Some(Arc::new(ClientTls::load(tls, item.protocol)?)),
+        (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
     };
     let identity = item.tls.as_ref().map(|tls| tls.name.as_deref().unwrap_or("*"));
     let endpoints = match (static_endpoints(&item.endpoints), before) {

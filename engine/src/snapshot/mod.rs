@@ -49,7 +49,7 @@ struct Active(AtomicU64);
 pub struct ListenerPlan {
     pub item: Item<config::Listener>,
     pub index: ListenerIndex,
-    pub tls: Option<Arc<ServerTls>>,
+    pub tls: Option<ServerTls>,
 }
 
 /// A route where it stands in the document today, and its compiled part, shared with every generation in which the

@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! What tests and benches need and no production code may use.
-
-pub mod certificates;
-=======
 //! What the tests stand on: a gateway in this process, upstreams that do exactly as they are told, and clients that
 //! send exactly the bytes they are given.
 //!
@@ -10,6 +5,7 @@ pub mod certificates;
 //! a condition: whoever waits, waits for an event under one hard limit (`PATIENCE`), after which the test fails with
 //! what it has seen so far. Nothing here uses the engine's own codec, so a mistake there cannot hide itself.
 
+pub mod certificates;
 pub mod client;
 pub mod gateway;
 pub mod h2_client;
@@ -23,4 +19,3 @@ use std::time::Duration;
 
 /// The longest a test waits for anything before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
->>>>>>> tests

@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! Where requests go.
-
-pub mod discovery;
-=======
 //! Everything about which endpoint a request goes to: what is remembered of each address, who is healthy, and the
 //! balance policies. `Upstream::pick` gives a `Slot`; how bytes get to the endpoint is the pool's business, where
 //! endpoints come from is discovery's.
@@ -12,12 +7,14 @@ pub mod discovery;
 //! thread, waits and speaks to the network.
 
 mod balance;
+pub mod discovery;
 mod endpoint;
 mod health;
 mod latency;
 mod memory;
 mod moment;
 mod outlier;
+pub mod pool;
 mod probe;
 mod set;
 mod slot;
@@ -186,4 +183,3 @@ fn begin_slowly(before: &Endpoints, after: &Endpoints, now: Moment) {
         }
     }
 }
->>>>>>> upstream

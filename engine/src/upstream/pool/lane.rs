@@ -32,7 +32,7 @@ pub struct Lane {
 
 impl Lane {
     /// Speaks the preface and starts the task that drives the connection; the task ends with the connection.
-    pub(super) async fn start(stream: Stream, open: Open) -> Result<Rc<Self>, h2::Error> {
+    pub(super) async fn start(stream: Stream, open: Open) -> Result<Rc<Self>, String> {
         let io = Batched::new(stream, BytesMut::new());
         let mut builder = h2::client::Builder::new();
         builder
@@ -47,9 +47,9 @@ impl Lane {
         let (send, connection) = poll_fn(|cx| {
             let polled = shaking.as_mut().poll(cx);
             if let Poll::Ready(Err(error)) = driver.flush_now(cx) {
-                return Poll::Ready(Err(h2::Error::from(error)));
+                return Poll::Ready(Err(error.to_string()));
             }
-            polled
+            polled.map_err(|error| error.to_string())
         })
         .await?;
         let lane = Rc::new(Lane {

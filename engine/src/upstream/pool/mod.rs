@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-pub use lane::{Lane, Place};
+pub use lane::{CONNECTION_WINDOW, Lane, Place, STREAM_WINDOW};
 
 use super::Endpoint;
 use crate::http1::Wire;
@@ -105,7 +105,7 @@ pub enum Way {
 
 /// How to reach the endpoints of an upstream.
 pub struct Dial {
-    pub tls: Option<Arc<ClientTls>>,
+    pub tls: Option<ClientTls>,
     pub http2: Option<bool>,
     pub keep: usize,
     pub max_connections: Option<u64>,
@@ -117,7 +117,7 @@ pub enum NoWay {
     Io(io::Error),
     /// `max_connections` are open.
     Full,
-    Http2(h2::Error),
+    Http2(String),
 }
 
 impl Pool {
@@ -154,7 +154,7 @@ impl Pool {
             return Err(NoWay::Full);
         }
         let open = Open::new(&self.open);
-        let tls = dial_plan.tls.as_deref().map(|tls| DialTls::of(tls, self.endpoint.name())).transpose().map_err(NoWay::Io)?;
+        let tls = dial_plan.tls.as_ref().map(|tls| DialTls::of(tls, self.endpoint.name())).transpose().map_err(NoWay::Io)?;
         let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref()).await.map_err(NoWay::Io)?;
         if dial_plan.http2.unwrap_or(alpn_http2) {
             let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
