@@ -310,7 +310,7 @@ fn listeners_come_and_go_without_dropping_others() {
 
 #[test]
 fn a_changed_file_is_noticed_without_being_told() {
-    let gateway = Gateway::start(&answering("old"));
+    let gateway = Gateway::watching(&answering("old"));
     assert_eq!(gateway.get("/").text(), "old");
     gateway.write(&answering("new"));
     let deadline = Instant::now() + Duration::from_secs(10);
