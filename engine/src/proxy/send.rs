@@ -204,10 +204,10 @@ fn poll_sending(
                 Poll::Pending => Ok(()),
             }
         }
-        None => match wire.borrow_mut().poll_flush(cx) {
-            Poll::Ready(Err(_)) => Err(PumpError::Upstream),
-            _ => Ok(()),
-        },
+        None => {
+            let flushed = wire.borrow_mut().poll_flush(cx);
+            if matches!(flushed, Poll::Ready(Err(_))) { Err(PumpError::Upstream) } else { Ok(()) }
+        }
     }
 }
 

@@ -124,9 +124,10 @@ impl Reloader {
 
     /// Reads again and applies, or refuses whole. Returns the generation that serves.
     pub fn reload(&mut self) -> Result<u64, Problems> {
-        let began = Instant::now();
+        let (began, former) = (Instant::now(), self.store.current().generation);
         let result = self.origin.load(&mut self.loader).and_then(|document| self.apply(document, began));
         match &result {
+            Ok(generation) if *generation == former => {}
             Ok(generation) => log::info("reloaded", &[("generation", &generation.to_string()), ("micros", &began.elapsed().as_micros().to_string())]),
             Err(problems) => self.refused(problems),
         }
@@ -135,7 +136,8 @@ impl Reloader {
 
     fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
         let former = self.store.current();
-        if document.hash == former.hash {
+        let secured = document.listeners.iter().any(|item| item.tls.is_some()) || document.upstreams.iter().any(|item| item.tls.is_some());
+        if document.hash == former.hash && !secured {
             return Ok(former.generation);
         }
         let next = compile(&document, Some(&former), &mut self.memory, &self.metrics, self.workers.count())?;

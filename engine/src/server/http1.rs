@@ -214,10 +214,9 @@ async fn write(wire: &SharedWire, answer: &mut Answer, is_head: bool, is_1_0: bo
                     let frame = answer.poll_frame(cx);
                     if frame.is_pending() {
                         // The head, and every piece, leave before the next is awaited.
-                        match wire.borrow_mut().poll_flush(cx) {
-                            Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
-                            _ if is_gone(wire, cx) => return Poll::Ready(Err(())),
-                            _ => {}
+                        let flushed = wire.borrow_mut().poll_flush(cx);
+                        if matches!(flushed, Poll::Ready(Err(_))) || is_gone(wire, cx) {
+                            return Poll::Ready(Err(()));
                         }
                     }
                     frame.map(Ok)

@@ -114,3 +114,11 @@ impl RoutePlan {
         self.item.place(at)
     }
 }
+
+/// Compiles a document that nothing serves, and proves its tests: for `check` and `explain`.
+pub fn of(document: &config::Document) -> Result<Snapshot, config::Problems> {
+    let metrics = Arc::new(crate::telemetry::metrics::Metrics::new(1));
+    let snapshot = compile::compile(document, None, &mut memory::Memory::default(), &metrics, 1)?;
+    proof::prove(document, &snapshot)?;
+    Ok(snapshot)
+}
