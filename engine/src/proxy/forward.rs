@@ -271,7 +271,7 @@ impl Attempt<'_> {
 }
 
 /// The times that end a try before its answer came.
-pub struct Limit {
+pub(super) struct Limit {
     began: Instant,
     timeout: Option<Duration>,
     per_try: Option<Duration>,
@@ -302,12 +302,12 @@ impl Limit {
     }
 
     /// A piece of the request's body went by.
-    pub fn moved(&self) {
+    pub(super) fn moved(&self) {
         self.moved.set(Instant::now());
     }
 
     /// The last byte of the request went out.
-    pub fn sent(&self) {
+    pub(super) fn sent(&self) {
         if self.sent.get().is_none() {
             self.sent.set(Some(Instant::now()));
         }

@@ -30,11 +30,11 @@ const HEAD: usize = 64 * 1024;
 const INTERIM: usize = 64;
 
 /// Passes a request's body on; ends when the last byte was written.
-pub type Pump = Pin<Box<dyn Future<Output = Result<(), PumpError>>>>;
+pub(super) type Pump = Pin<Box<dyn Future<Output = Result<(), PumpError>>>>;
 
 /// Why passing on ended early.
 #[derive(Debug)]
-pub enum PumpError {
+pub(super) enum PumpError {
     /// The client's side.
     Client(BodyError),
     /// The endpoint does not take it; its answer may still come.
@@ -42,7 +42,7 @@ pub enum PumpError {
 }
 
 /// An answer's head, and what still runs.
-pub struct Sent {
+pub(super) struct Sent {
     pub response: Response,
     /// The rest of the request's body.
     pub pump: Option<Pump>,
@@ -51,7 +51,7 @@ pub struct Sent {
 }
 
 /// A try that brought no answer.
-pub struct Failure {
+pub(super) struct Failure {
     pub error: Error,
     pub ending: Ending,
     pub outcome: Outcome,
@@ -64,16 +64,16 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub fn connect(error: Error) -> Self {
+    pub(super) fn connect(error: Error) -> Self {
         Failure { error, ending: Ending::Connect, outcome: Outcome::Failure, left: false, stale: false, again: true }
     }
 
     /// Our own bound; says nothing about the endpoint.
-    pub fn refused(error: Error) -> Self {
+    pub(super) fn refused(error: Error) -> Self {
         Failure { outcome: Outcome::Cancelled, again: false, ..Self::connect(error) }
     }
 
-    pub fn late(why: Code, error: Error) -> Self {
+    pub(super) fn late(why: Code, error: Error) -> Self {
         let outcome = if matches!(why, Code::BodyTimeout | Code::DeadlineExceeded) { Outcome::Cancelled } else { Outcome::Failure };
         Failure { error, ending: Ending::PerTry, outcome, left: true, stale: false, again: why == Code::PerTryTimeout }
     }
@@ -100,11 +100,11 @@ impl Failure {
 }
 
 /// Safe to send twice even if the first may have been taken.
-pub fn is_safe(request: &Request) -> bool {
+pub(super) fn is_safe(request: &Request) -> bool {
     is_idempotent(&request.method, &request.headers)
 }
 
-pub async fn over_http1(
+pub(super) async fn over_http1(
     wire: SharedWire,
     reused: bool,
     pool: Rc<Pool>,
@@ -324,7 +324,7 @@ async fn flush(wire: &SharedWire) -> Result<(), PumpError> {
     poll_fn(|cx| wire.borrow_mut().poll_flush(cx)).await.map_err(|_| PumpError::Upstream)
 }
 
-pub async fn over_http2(
+pub(super) async fn over_http2(
     place: Place,
     secure: bool,
     sender: &Sender<'_>,
@@ -417,7 +417,7 @@ async fn pump_http2(mut stream: SendStream<Bytes>, source: SharedSource) -> Resu
 }
 
 /// Sends one piece as the window allows, waiting for room before taking more.
-pub async fn send_http2(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+pub(super) async fn send_http2(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         if stream.capacity() == 0 {

@@ -10,7 +10,7 @@ use crate::snapshot::CompiledRoute;
 
 /// `random` is uniform over all of `u64`. A sticky choice without its key falls back to it. The same key takes the
 /// same branch in every worker, process and release: the hash is fixed.
-pub fn choose(route: &CompiledRoute, sticky: Option<&Sticky>, request: &Request, connection: &Connection, random: u64) -> usize {
+pub(super) fn choose(route: &CompiledRoute, sticky: Option<&Sticky>, request: &Request, connection: &Connection, random: u64) -> usize {
     let point = sticky.and_then(|sticky| key(sticky, request, connection)).unwrap_or(random);
     let mut left = ((u128::from(point) * u128::from(route.total_weight)) >> 64) as u32;
     for (index, branch) in route.branches.iter().enumerate() {
@@ -31,7 +31,7 @@ fn key(sticky: &Sticky, request: &Request, connection: &Connection) -> Option<u6
 }
 
 /// A cookie's value.
-pub fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
+pub(super) fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
     let lines = request.headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes);
     lines.flat_map(|line| line.split(|b| *b == b';')).find_map(|pair| {
         let (key, value) = pair.trim_ascii().split_at_checked(name.len())?;
