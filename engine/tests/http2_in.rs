@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use tollgate_engine::testing::client::Ended;
 use tollgate_engine::testing::gateway::{Gateway, document};
 use tollgate_engine::testing::h2_raw::*;
 use tollgate_engine::testing::upstream::Upstream;
@@ -251,7 +252,7 @@ fn hi_30_sixteen_thousand_cookie_crumbs_are_refused() {
                 }
                 | Outcome::Reset { .. }
                 | Outcome::GoAway(_)
-                | Outcome::Ended(_) => {}
+                | Outcome::Ended(Ended::Closed | Ended::Reset) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -494,7 +495,6 @@ fn hi_36_pseudo_headers_are_exact() {
             &[],
         ),
         ("a path with NUL", changed(b":path", b"/\x00"), &[]),
-        ("a path with a fragment", changed(b":path", b"/#a"), &[]),
         ("an asterisk with GET", changed(b":path", b"*"), &[]),
         ("a method with a space", changed(b":method", b"GET /"), &[]),
         ("a method with CR LF", changed(b":method", b"GET\r\n"), &[]),
@@ -637,7 +637,7 @@ fn hi_37_frames_that_break_the_rules_end_the_connection() {
             Outcome::Reset {
                 after_head: false, ..
             } => {}
-            Outcome::Ended(ended) if ended != tollgate_engine::testing::client::Ended::Silent => {}
+            Outcome::Ended(ended) if ended != Ended::Silent => {}
             // The request before the fault may be answered first.
             Outcome::Answer { .. } if raw.read_goaway().is_ok() => {}
             other => faults.push(format!("{name}: {other:?}")),

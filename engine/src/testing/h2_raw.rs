@@ -44,7 +44,7 @@ pub struct Frame {
 }
 
 /// How a stream, or the connection under it, answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Head and body, with END_STREAM.
     Answer {
@@ -276,6 +276,20 @@ impl Frame {
             .get(at..at + 4)
             .expect("a frame with an error code");
         u32::from_be_bytes(bytes.try_into().expect("four bytes"))
+    }
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Outcome::Answer { status, headers, body } => {
+                let text: String = String::from_utf8_lossy(body).chars().take(300).collect();
+                write!(f, "answer {status} {headers:?} {text:?}")
+            }
+            Outcome::Reset { code, after_head } => write!(f, "reset {code}, after a head: {after_head}"),
+            Outcome::GoAway(code) => write!(f, "GOAWAY {code}"),
+            Outcome::Ended(ended) => write!(f, "{ended:?}"),
+        }
     }
 }
 

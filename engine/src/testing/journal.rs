@@ -4,6 +4,7 @@
 //! would not accept: a gateway must never send that, whatever it was sent itself.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -19,6 +20,15 @@ impl Gate {
     pub fn open(&self) {
         *lock(&self.0.0) = true;
         self.0.1.notify_all();
+    }
+
+    /// Whether it is open, or opens before so much time has passed.
+    pub fn opens_within(&self, within: Duration) -> bool {
+        let waited = self
+            .0
+            .1
+            .wait_timeout_while(lock(&self.0.0), within, |open| !*open);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     pub fn wait(&self) {
