@@ -41,7 +41,10 @@ pub(crate) fn explain(path: &Path, question: &Question) -> ExitCode {
         Err(problems) => return refused(&problems),
     };
     match ask(&snapshot, question) {
-        Ok(answer) if question.json => println!("{}", serde_json::to_string_pretty(&answer).unwrap_or_default()),
+        Ok(answer) if question.json => println!(
+            "{}",
+            serde_json::to_string_pretty(&answer).unwrap_or_default()
+        ),
         Ok(answer) => println!("{answer}"),
         Err(error) => {
             eprintln!("{error}");
@@ -52,14 +55,19 @@ pub(crate) fn explain(path: &Path, question: &Question) -> ExitCode {
 }
 
 pub(crate) fn schema() -> ExitCode {
-    println!("{}", serde_json::to_string_pretty(&tollgate_config::schema()).unwrap_or_default());
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&tollgate_config::schema()).unwrap_or_default()
+    );
     ExitCode::SUCCESS
 }
 
 fn ask(snapshot: &Snapshot, question: &Question) -> Result<Explained, String> {
     let mut headers = BTreeMap::new();
     for header in &question.headers {
-        let (name, value) = header.split_once(':').ok_or_else(|| format!("-H {header}: write it as 'name: value'"))?;
+        let (name, value) = header
+            .split_once(':')
+            .ok_or_else(|| format!("-H {header}: write it as 'name: value'"))?;
         headers.insert(name.trim().to_owned(), value.trim().to_owned());
     }
     let question = tollgate_engine::admin::Question {

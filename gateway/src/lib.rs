@@ -56,13 +56,29 @@ pub enum Command {
 /// Runs a command; the exit code is the process's.
 pub fn main(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Run { file: Some(file), .. } => run::file(&file, false),
+        Command::Run {
+            file: Some(file), ..
+        } => run::file(&file, false),
         Command::Run { file: None, quick } => run::quick(&quick),
         Command::Upgrade { file } => run::file(&file, true),
         Command::Check { file } => check::check(&file),
-        Command::Explain { file, method, url, headers, listener, json } => {
-            check::explain(&file, &check::Question { method, url, headers, listener, json })
-        }
+        Command::Explain {
+            file,
+            method,
+            url,
+            headers,
+            listener,
+            json,
+        } => check::explain(
+            &file,
+            &check::Question {
+                method,
+                url,
+                headers,
+                listener,
+                json,
+            },
+        ),
         Command::Schema => check::schema(),
     }
 }

@@ -20,17 +20,35 @@ pub struct Quick {
 }
 
 fn options() -> Options {
-    Options { signals: true, watch: true, handover: true, taken: None }
+    Options {
+        signals: true,
+        watch: true,
+        handover: true,
+        taken: None,
+    }
 }
 
 /// Starts on a file, as `run` does, for callers that print their own words.
 pub fn start_file(path: &Path) -> Result<Running, StartError> {
-    Engine::start(path, Options { handover: false, ..options() })
+    Engine::start(
+        path,
+        Options {
+            handover: false,
+            ..options()
+        },
+    )
 }
 
 /// Starts on a document that has no file.
 pub fn start_document(document: Document) -> Result<Running, StartError> {
-    Engine::start_document(document, Options { watch: false, handover: false, ..options() })
+    Engine::start_document(
+        document,
+        Options {
+            watch: false,
+            handover: false,
+            ..options()
+        },
+    )
 }
 
 pub(crate) fn file(path: &Path, upgrade: bool) -> ExitCode {
@@ -47,7 +65,13 @@ pub(crate) fn file(path: &Path, upgrade: bool) -> ExitCode {
 pub(crate) fn quick(quick: &Quick) -> ExitCode {
     let to = quick.to.as_deref().unwrap_or_default();
     match tollgate_config::quick(to, &quick.listen) {
-        Ok(document) => serve(Engine::start_document(document, Options { watch: false, ..options() })),
+        Ok(document) => serve(Engine::start_document(
+            document,
+            Options {
+                watch: false,
+                ..options()
+            },
+        )),
         Err(problems) => {
             eprintln!("{problems}");
             ExitCode::from(exit::BAD_DOCUMENT)
@@ -57,12 +81,16 @@ pub(crate) fn quick(quick: &Quick) -> ExitCode {
 
 /// The sockets of the process that serves this document now.
 fn take_over(path: &Path) -> Result<handover::Taken, ExitCode> {
-    let document = tollgate_config::Loader::new().load(path).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(exit::BAD_DOCUMENT)
-    })?;
+    let document = tollgate_config::Loader::new()
+        .load(path)
+        .map_err(|problems| {
+            eprintln!("{problems}");
+            ExitCode::from(exit::BAD_DOCUMENT)
+        })?;
     let first = document.listeners.first().map(|listener| listener.bind);
-    let key = first.map(|first| handover::key(document.server.admin, first)).unwrap_or_default();
+    let key = first
+        .map(|first| handover::key(document.server.admin, first))
+        .unwrap_or_default();
     handover::take(&key).map_err(|error| {
         eprintln!("no running gateway hands its sockets over: {error}");
         eprintln!("  = it is found by server.admin (or the first listener when that is \"off\"); start it with `run`");

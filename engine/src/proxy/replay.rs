@@ -70,7 +70,10 @@ impl Source {
         self.seen == 0 && !self.lost
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(piece) = self.kept.get(self.next) {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));

@@ -51,14 +51,23 @@ pub(super) fn decide(rules: Option<&Retry>, tried: &Try<'_>, random: u64) -> Opt
     if tried.left && !allowed {
         return None;
     }
-    let ceiling = rules.backoff_base.saturating_mul(1 << tried.made.min(16)).min(rules.backoff_max);
+    let ceiling = rules
+        .backoff_base
+        .saturating_mul(1 << tried.made.min(16))
+        .min(rules.backoff_max);
     let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
-    Some(Duration::from_nanos(if nanos == 0 { 0 } else { random % nanos }))
+    Some(Duration::from_nanos(if nanos == 0 {
+        0
+    } else {
+        random % nanos
+    }))
 }
 
 fn names(rules: &Retry, ending: Ending) -> bool {
     rules.on.iter().any(|on| match (on, ending) {
-        (RetryOn::Connect, Ending::Connect) | (RetryOn::Reset, Ending::Reset) | (RetryOn::Unavailable, Ending::Unavailable) => true,
+        (RetryOn::Connect, Ending::Connect)
+        | (RetryOn::Reset, Ending::Reset)
+        | (RetryOn::Unavailable, Ending::Unavailable) => true,
         (RetryOn::Status(504), Ending::PerTry) => true,
         (RetryOn::Status(number), Ending::Status(status)) => status.as_u16() == *number,
         _ => false,

@@ -33,9 +33,18 @@ impl Watch {
             }
         });
         if let Err(error) = &watcher {
-            log::warn("no file events here; files are looked at every few seconds", &[("error", &error.to_string())]);
+            log::warn(
+                "no file events here; files are looked at every few seconds",
+                &[("error", &error.to_string())],
+            );
         }
-        Watch { watcher: watcher.ok(), folders: BTreeSet::new(), files: Vec::new(), events, seen: Vec::new() }
+        Watch {
+            watcher: watcher.ok(),
+            folders: BTreeSet::new(),
+            files: Vec::new(),
+            events,
+            seen: Vec::new(),
+        }
     }
 
     /// Watches the folders of these files from now on.
@@ -54,7 +63,13 @@ impl Watch {
             }
             for new in folders.difference(&self.folders) {
                 if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                    log::warn("a folder cannot be watched", &[("folder", &new.display().to_string()), ("error", &error.to_string())]);
+                    log::warn(
+                        "a folder cannot be watched",
+                        &[
+                            ("folder", &new.display().to_string()),
+                            ("error", &error.to_string()),
+                        ],
+                    );
                 }
             }
         }
@@ -78,7 +93,11 @@ impl Watch {
     }
 
     fn look(&self) -> Vec<Option<Stamp>> {
-        self.files.iter().chain(&self.folders).map(|path| stamp(path)).collect()
+        self.files
+            .iter()
+            .chain(&self.folders)
+            .map(|path| stamp(path))
+            .collect()
     }
 }
 

@@ -91,7 +91,10 @@ impl Snapshot {
 
     /// Exchanges in flight on this generation.
     pub fn active(&self) -> u64 {
-        self.active.iter().map(|cell| cell.0.load(Ordering::Relaxed)).sum()
+        self.active
+            .iter()
+            .map(|cell| cell.0.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// One writer per cell, so no locked instruction is needed.
@@ -103,7 +106,10 @@ impl Snapshot {
 
     pub(crate) fn end(&self, worker: usize) {
         if let Some(Active(cell)) = self.active.get(worker) {
-            cell.store(cell.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+            cell.store(
+                cell.load(Ordering::Relaxed).saturating_sub(1),
+                Ordering::Relaxed,
+            );
         }
     }
 }
