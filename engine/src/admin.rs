@@ -72,7 +72,9 @@ impl Admin {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::GET | &Method::HEAD, "/health/live") => json_answer(StatusCode::OK, &self.health("healthy")),
+            (&Method::GET | &Method::HEAD, "/health/live") => {
+                json_answer(StatusCode::OK, &self.health("healthy"))
+            }
             (&Method::GET | &Method::HEAD, "/health" | "/health/ready" | "/ready") => {
                 if self.ready.load(Ordering::Acquire) {
                     json_answer(StatusCode::OK, &self.health("healthy"))
@@ -80,17 +82,24 @@ impl Admin {
                     json_answer(StatusCode::SERVICE_UNAVAILABLE, &self.health("unhealthy"))
                 }
             }
-            (&Method::GET | &Method::HEAD, "/metrics") => {
-                answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.page().into())
+            (&Method::GET | &Method::HEAD, "/metrics") => answer(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                self.metrics.page().into(),
+            ),
+            (&Method::GET | &Method::HEAD, "/status") => {
+                json_answer(StatusCode::OK, &self.status())
             }
-            (&Method::GET | &Method::HEAD, "/status") => json_answer(StatusCode::OK, &self.status()),
             (&Method::POST, "/reload") => self.reload().await,
             (&Method::POST, "/drain") => {
                 let _ends_anyway = self.commands.send(Command::Drain);
                 json_answer(StatusCode::ACCEPTED, &json!({ "draining": true }))
             }
             (&Method::POST, "/explain") => self.explain(request).await,
-            (_, "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status") => refused("GET, HEAD"),
+            (
+                _,
+                "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status",
+            ) => refused("GET, HEAD"),
             (_, "/reload" | "/drain" | "/explain") => refused("POST"),
             _ => json_answer(
                 StatusCode::NOT_FOUND,
@@ -100,7 +109,9 @@ impl Admin {
     }
 
     fn health(&self, status: &str) -> serde_json::Value {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         json!({
             "status": status,
             "service": "gateway",
@@ -114,10 +125,22 @@ impl Admin {
     fn status(&self) -> serde_json::Value {
         let snapshot = self.store.current();
         let now = Instant::now();
-        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let generations: Vec<_> =
-            self.store.alive().into_iter().map(|(generation, active)| json!({ "generation": generation, "in_flight": active })).collect();
-        let upstreams: Vec<_> = snapshot.upstreams.iter().map(|plan| plan.upstream.status(now)).collect();
+        let report = self
+            .report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let generations: Vec<_> = self
+            .store
+            .alive()
+            .into_iter()
+            .map(|(generation, active)| json!({ "generation": generation, "in_flight": active }))
+            .collect();
+        let upstreams: Vec<_> = snapshot
+            .upstreams
+            .iter()
+            .map(|plan| plan.upstream.status(now))
+            .collect();
         let listeners: Vec<_> = snapshot
             .listeners
             .iter()
@@ -147,17 +170,31 @@ impl Admin {
         let _ends_anyway = self.commands.send(Command::Reload(reply));
         match answer.await {
             Ok(Ok(generation)) => json_answer(StatusCode::OK, &json!({ "generation": generation })),
-            Ok(Err(problems)) => json_answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": "refused; the former configuration goes on serving", "problems": problems })),
-            Err(_) => json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "the process is stopping" })),
+            Ok(Err(problems)) => json_answer(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &json!({ "error": "refused; the former configuration goes on serving", "problems": problems }),
+            ),
+            Err(_) => json_answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &json!({ "error": "the process is stopping" }),
+            ),
         }
     }
 
     async fn explain(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let body = match Limited::new(request.into_body(), QUESTION).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) => return json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error.to_string() })),
+            Err(error) => {
+                return json_answer(
+                    StatusCode::BAD_REQUEST,
+                    &json!({ "error": error.to_string() }),
+                );
+            }
         };
-        let ask = match serde_json::from_slice::<Question>(&body).map_err(|error| error.to_string()).and_then(Question::ask) {
+        let ask = match serde_json::from_slice::<Question>(&body)
+            .map_err(|error| error.to_string())
+            .and_then(Question::ask)
+        {
             Ok(ask) => ask,
             Err(error) => {
                 return json_answer(
@@ -167,7 +204,10 @@ impl Admin {
             }
         };
         match explain(&self.store.current(), &ask) {
-            Ok(explained) => json_answer(StatusCode::OK, &serde_json::to_value(&explained).unwrap_or_default()),
+            Ok(explained) => json_answer(
+                StatusCode::OK,
+                &serde_json::to_value(&explained).unwrap_or_default(),
+            ),
             Err(error) => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
         }
     }
@@ -192,7 +232,8 @@ fn get() -> String {
 
 impl Question {
     pub fn ask(self) -> Result<Ask, String> {
-        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| format!("{} is not a method", self.method))?;
+        let method = Method::from_bytes(self.method.as_bytes())
+            .map_err(|_| format!("{} is not a method", self.method))?;
         let (host, target) = match self.url.split_once("://") {
             Some((_, rest)) => match rest.find('/') {
                 Some(slash) => (rest[..slash].to_owned(), rest[slash..].to_owned()),
@@ -202,18 +243,34 @@ impl Question {
         };
         let mut headers = HeaderMap::new();
         for (name, value) in self.headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name} is not a header name"))?;
-            let value = HeaderValue::from_str(&value).map_err(|_| format!("the value of {name} is not valid"))?;
+            let name = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|_| format!("{name} is not a header name"))?;
+            let value = HeaderValue::from_str(&value)
+                .map_err(|_| format!("the value of {name} is not valid"))?;
             headers.append(name, value);
         }
-        let named = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-        Ok(Ask { listener: self.listener, method, host: named.unwrap_or(host), target, headers })
+        let named = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .map(str::to_owned);
+        Ok(Ask {
+            listener: self.listener,
+            method,
+            host: named.unwrap_or(host),
+            target,
+            headers,
+        })
     }
 }
 
 fn refused(allow: &'static str) -> Response<Full<Bytes>> {
-    let mut response = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "this page does not take this method" }));
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    let mut response = json_answer(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &json!({ "error": "this page does not take this method" }),
+    );
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }
 
@@ -224,6 +281,8 @@ fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Full<B
 fn answer(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }

@@ -48,7 +48,10 @@ impl Alarm {
             self.waker.replace(None);
         }
         let mut waker = self.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|known| !known.will_wake(cx.waker())) {
+        if waker
+            .as_ref()
+            .is_none_or(|known| !known.will_wake(cx.waker()))
+        {
             if sleep.as_mut().poll(cx).is_ready() && Instant::now() >= when {
                 return Poll::Ready(());
             }
@@ -59,7 +62,11 @@ impl Alarm {
 
     /// Runs `future` until it is done or `when` has passed; the future is polled first. Without a deadline it only
     /// runs the future. Dropping the returned future drops `future`.
-    pub async fn until<F: Future>(&self, when: Option<Instant>, future: F) -> Result<F::Output, Elapsed> {
+    pub async fn until<F: Future>(
+        &self,
+        when: Option<Instant>,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
         poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -80,12 +87,22 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_later_deadline_on_the_same_alarm_is_kept() {
+    #[tokio::test]
+    async fn an_earlier_deadline_moves_the_timer_and_a_later_one_waits_for_its_own() {
         let alarm = Alarm::default();
         let start = Instant::now();
-        let first = alarm.until(Some(start + Duration::from_secs(5)), std::future::pending::<()>());
-        assert_eq!(alarm.until(Some(start + Duration::from_millis(10)), std::future::ready(7)).await, Ok(7));
-        drop(first);
+        let far = alarm.until(
+            Some(start + Duration::from_secs(3600)),
+            std::future::ready(7),
+        );
+        assert_eq!(far.await, Ok(7));
+        for millis in [20, 40] {
+            let when = start + Duration::from_millis(millis);
+            assert_eq!(
+                alarm.until(Some(when), std::future::pending::<()>()).await,
+                Err(Elapsed)
+            );
+            assert!(Instant::now() >= when);
+        }
     }
 }

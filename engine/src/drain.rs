@@ -51,6 +51,10 @@ impl Ledger {
 
 impl std::fmt::Display for DrainReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "accepted {}, finished {}, cut {}, longest {} ms", self.accepted, self.finished, self.cut, self.longest_ms)
+        write!(
+            f,
+            "accepted {}, finished {}, cut {}, longest {} ms",
+            self.accepted, self.finished, self.cut, self.longest_ms
+        )
     }
 }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,11 @@ pub struct Options {
 pub enum StartError {
     Problems(Problems),
     /// A socket could not be bound.
-    Bind { what: String, address: SocketAddr, error: std::io::Error },
+    Bind {
+        what: String,
+        address: SocketAddr,
+        error: std::io::Error,
+    },
     Io(std::io::Error),
 }
 
@@ -59,8 +63,15 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StartError::Problems(problems) => problems.fmt(f),
-            StartError::Bind { what, address, error } => {
-                write!(f, "{what}: cannot bind {address}: {error}; choose a free address, stop what uses it, or take it over with `upgrade`")
+            StartError::Bind {
+                what,
+                address,
+                error,
+            } => {
+                write!(
+                    f,
+                    "{what}: cannot bind {address}: {error}; choose a free address, stop what uses it, or take it over with `upgrade`"
+                )
             }
             StartError::Io(error) => error.fmt(f),
         }
@@ -86,7 +97,7 @@ pub struct Engine;
 pub struct Running {
     orders: mpsc::UnboundedSender<Control>,
     thread: Option<JoinHandle<DrainReport>>,
-    addresses: Vec<(String, SocketAddr)>,
+    addresses: Addresses,
     admin: Option<SocketAddr>,
 }
 
@@ -110,12 +121,19 @@ impl Engine {
         let started = Instant::now();
         let mut loader = Loader::new();
         let document = origin.load(&mut loader).map_err(StartError::Problems)?;
-        let count = document.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let count = document.server.workers.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        });
         let metrics = Arc::new(Metrics::new(count));
         let mut memory = Memory::default();
-        let first = compile(&document, None, &mut memory, &metrics, count).map_err(StartError::Problems)?;
+        let first =
+            compile(&document, None, &mut memory, &metrics, count).map_err(StartError::Problems)?;
         prove(&document, &first).map_err(StartError::Problems)?;
-        let mut inherited: Vec<Handed> = options.taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
+        let mut inherited: Vec<Handed> = options
+            .taken
+            .as_mut()
+            .map(|taken| std::mem::take(&mut taken.sockets))
+            .unwrap_or_default();
         let mut sockets: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
         for plan in first.listeners.iter().flatten() {
             let bind = plan.item.bind;
@@ -132,17 +150,34 @@ impl Engine {
         }
         let admin_socket = match document.server.admin {
             None => None,
-            Some(address) => Some(match take(&mut inherited, Kind::Admin, address).and_then(|mut sockets| sockets.pop()) {
-                Some(socket) => socket,
-                None => accept::bind(address, false, 128).map_err(|error| StartError::Bind { what: "admin".into(), address, error })?,
-            }),
+            Some(address) => Some(
+                match take(&mut inherited, Kind::Admin, address)
+                    .and_then(|mut sockets| sockets.pop())
+                {
+                    Some(socket) => socket,
+                    None => {
+                        accept::bind(address, false, 128).map_err(|error| StartError::Bind {
+                            what: "admin".into(),
+                            address,
+                            error,
+                        })?
+                    }
+                },
+            ),
         };
         drop(inherited);
-        let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        let admin_address = admin_socket
+            .as_ref()
+            .and_then(|socket| socket.local_addr().ok());
         let access_log = Arc::new(AccessLog::start(&document.telemetry).map_err(StartError::Io)?);
         metrics.watch_access_log(access_log.dropped_counter());
         let store = Arc::new(Store::new(Arc::new(first)));
-        let common = Common { store: store.clone(), metrics: metrics.clone(), access_log: access_log.clone(), ledger: Arc::new(Ledger::default()) };
+        let common = Common {
+            store: store.clone(),
+            metrics: metrics.clone(),
+            access_log: access_log.clone(),
+            ledger: Arc::new(Ledger::default()),
+        };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let (told, ready) = blocking::channel();
@@ -155,16 +190,25 @@ impl Engine {
             .spawn(move || control(build, common, admin_socket, inbox, &told, options, started))
             .map_err(StartError::Io)?;
         match ready.recv() {
-            Ok(Ok(addresses)) => Ok(Running { orders, thread: Some(thread), addresses, admin: admin_address }),
+            Ok(Ok(addresses)) => Ok(Running {
+                orders,
+                thread: Some(thread),
+                addresses,
+                admin: admin_address,
+            }),
             Ok(Err(error)) => Err(StartError::Io(error)),
-            Err(_) => Err(StartError::Io(std::io::Error::other("the control thread died while starting"))),
+            Err(_) => Err(StartError::Io(std::io::Error::other(
+                "the control thread died while starting",
+            ))),
         }
     }
 }
 
 /// Sockets for an address that a predecessor handed over.
 fn take(inherited: &mut Vec<Handed>, kind: Kind, bind: SocketAddr) -> Option<Vec<TcpListener>> {
-    let position = inherited.iter().position(|handed| handed.kind == kind && handed.bind == bind)?;
+    let position = inherited
+        .iter()
+        .position(|handed| handed.kind == kind && handed.bind == bind)?;
     let sockets = inherited.swap_remove(position).sockets;
     (!sockets.is_empty()).then_some(sockets)
 }
@@ -172,11 +216,18 @@ fn take(inherited: &mut Vec<Handed>, kind: Kind, bind: SocketAddr) -> Option<Vec
 impl Running {
     /// A listener's real address.
     pub fn listener(&self, name: &str) -> Option<SocketAddr> {
-        self.addresses.iter().find(|(known, _)| known == name).map(|(_, address)| *address)
+        self.listeners()
+            .into_iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, address)| address)
     }
 
-    pub fn listeners(&self) -> &[(String, SocketAddr)] {
-        &self.addresses
+    /// Every listener that is open now.
+    pub fn listeners(&self) -> Vec<(String, SocketAddr)> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub fn admin(&self) -> Option<SocketAddr> {
@@ -187,7 +238,9 @@ impl Running {
     pub fn reload(&self) -> Result<u64, Problems> {
         let (reply, answer) = blocking::channel();
         let stopped = || Problems(Vec::new());
-        self.orders.send(Control::Reload(reply)).map_err(|_| stopped())?;
+        self.orders
+            .send(Control::Reload(reply))
+            .map_err(|_| stopped())?;
         answer.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
@@ -220,7 +273,9 @@ impl Drop for Running {
     }
 }
 
-type Told = blocking::Sender<Result<Vec<(String, SocketAddr)>, std::io::Error>>;
+type Told = blocking::Sender<Result<Addresses, std::io::Error>>;
+/// Written by the control thread after each reload, read by the owner.
+type Addresses = Arc<Mutex<Vec<(String, SocketAddr)>>>;
 
 /// The control thread: reload, upkeep of upstreams, admin, signals, handover.
 fn control(
@@ -232,7 +287,9 @@ fn control(
     options: Options,
     started: Instant,
 ) -> DrainReport {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default());
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -248,7 +305,14 @@ fn control(
                 return common.ledger.report(Duration::ZERO);
             }
         };
-        Conductor { reloader, common, options, started }.run(admin_socket, inbox, told).await
+        Conductor {
+            reloader,
+            common,
+            options,
+            started,
+        }
+        .run(admin_socket, inbox, told)
+        .await
     })
 }
 
@@ -267,27 +331,53 @@ enum End {
 }
 
 impl Conductor {
-    async fn run(mut self, admin_socket: Option<TcpListener>, mut inbox: mpsc::UnboundedReceiver<Control>, told: &Told) -> DrainReport {
+    async fn run(
+        mut self,
+        admin_socket: Option<TcpListener>,
+        mut inbox: mpsc::UnboundedReceiver<Control>,
+        told: &Told,
+    ) -> DrainReport {
         let (commands, mut asked) = mpsc::unbounded_channel();
         let ready = Arc::new(AtomicBool::new(false));
         let document = &self.reloader.document;
-        let key = document.listeners.first().map(|first| handover::key(document.server.admin, first.bind));
-        let mut upkeep = Upkeep::default();
-        upkeep.follow(&self.common.store.current(), &self.reloader.memory.endpoints);
+        let key = document
+            .listeners
+            .first()
+            .map(|first| handover::key(document.server.admin, first.bind));
+        let mut upkeep = match Upkeep::new() {
+            Ok(upkeep) => upkeep,
+            Err(error) => {
+                let _starter_waits = told.send(Err(error));
+                return self.common.ledger.report(Duration::ZERO);
+            }
+        };
+        upkeep.follow(
+            &self.common.store.current(),
+            &self.reloader.memory.endpoints,
+        );
         upkeep.first_answers().await;
-        let admin_copy = admin_socket.as_ref().and_then(|socket| socket.try_clone().ok());
+        let admin_copy = admin_socket
+            .as_ref()
+            .and_then(|socket| socket.try_clone().ok());
         let serving = admin_socket.and_then(|socket| self.admin(socket, &ready, commands.clone()));
         let mut watch = Watch::new();
         if self.options.watch {
             watch.follow(&self.reloader.document.sources);
         }
-        let mut signals = self.options.signals.then(process::Signals::new).and_then(Result::ok);
-        let _starter_waits = told.send(Ok(self.reloader.addresses()));
+        let mut signals = self
+            .options
+            .signals
+            .then(process::Signals::new)
+            .and_then(Result::ok);
+        let _starter_waits = told.send(Ok(self.reloader.addresses.clone()));
         ready.store(true, Ordering::Release);
         if let Some(taken) = self.options.taken.take()
             && let Err(error) = taken.confirm.serving()
         {
-            log::warn("the predecessor could not be told that we serve", &[("error", &error.to_string())]);
+            log::warn(
+                "the predecessor could not be told that we serve",
+                &[("error", &error.to_string())],
+            );
         }
         let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
         let offered = handed.clone();
@@ -330,6 +420,9 @@ impl Conductor {
         };
         ready.store(false, Ordering::Release);
         drop(upkeep);
+        // Whoever still holds a copy of a listening socket keeps it open.
+        handed.borrow_mut().clear();
+        drop(admin_copy);
         let report = self.drain(&end).await;
         if let Some(serving) = serving {
             serving.abort();
@@ -340,7 +433,10 @@ impl Conductor {
     fn reload(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) -> Result<u64, Problems> {
         let result = self.reloader.reload();
         if result.is_ok() {
-            upkeep.follow(&self.common.store.current(), &self.reloader.memory.endpoints);
+            upkeep.follow(
+                &self.common.store.current(),
+                &self.reloader.memory.endpoints,
+            );
             if self.options.watch {
                 watch.follow(&self.reloader.document.sources);
             }
@@ -348,7 +444,12 @@ impl Conductor {
         result
     }
 
-    fn admin(&self, socket: TcpListener, ready: &Arc<AtomicBool>, commands: mpsc::UnboundedSender<Command>) -> Option<tokio::task::AbortHandle> {
+    fn admin(
+        &self,
+        socket: TcpListener,
+        ready: &Arc<AtomicBool>,
+        commands: mpsc::UnboundedSender<Command>,
+    ) -> Option<tokio::task::AbortHandle> {
         let listener = tokio::net::TcpListener::from_std(socket).ok()?;
         let loads = self.reloader.workers.loads();
         let admin = Admin {
@@ -358,16 +459,32 @@ impl Conductor {
             ready: ready.clone(),
             commands,
             started: self.started,
-            connections: Box::new(move || loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()),
+            connections: Box::new(move || {
+                loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+            }),
         };
         Some(tokio::task::spawn_local(Rc::new(admin).serve(listener)).abort_handle())
     }
 
     fn handed(&self, admin: Option<&TcpListener>) -> Vec<Handed> {
-        let listeners = self.reloader.sockets().into_iter().map(|(name, bind, sockets)| Handed { kind: Kind::Listener, name, bind, sockets });
+        let listeners = self
+            .reloader
+            .sockets()
+            .into_iter()
+            .map(|(name, bind, sockets)| Handed {
+                kind: Kind::Listener,
+                name,
+                bind,
+                sockets,
+            });
         let admin = admin.and_then(|socket| {
             let bind = self.reloader.document.server.admin?;
-            Some(Handed { kind: Kind::Admin, name: "admin".into(), bind, sockets: vec![socket.try_clone().ok()?] })
+            Some(Handed {
+                kind: Kind::Admin,
+                name: "admin".into(),
+                bind,
+                sockets: vec![socket.try_clone().ok()?],
+            })
         });
         listeners.chain(admin).collect()
     }
@@ -375,7 +492,10 @@ impl Conductor {
     /// Stops taking, lets finish, then cuts.
     async fn drain(mut self, end: &End) -> DrainReport {
         let began = Instant::now();
-        let (drain, lag) = (self.reloader.document.server.drain, self.reloader.document.server.drain_lag);
+        let (drain, lag) = (
+            self.reloader.document.server.drain,
+            self.reloader.document.server.drain_lag,
+        );
         if matches!(end, End::Stop) && !lag.is_zero() {
             tokio::time::sleep(lag).await;
         }
@@ -405,7 +525,10 @@ async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
     let offer = match Offer::new(key) {
         Ok(offer) => offer,
         Err(error) => {
-            log::warn("no upgrade in place: the handover address cannot be used", &[("error", &error.to_string())]);
+            log::warn(
+                "no upgrade in place: the handover address cannot be used",
+                &[("error", &error.to_string())],
+            );
             return std::future::pending().await;
         }
     };
@@ -414,12 +537,19 @@ async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
             kind: one.kind,
             name: one.name.clone(),
             bind: one.bind,
-            sockets: one.sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect(),
+            sockets: one
+                .sockets
+                .iter()
+                .filter_map(|socket| socket.try_clone().ok())
+                .collect(),
         };
         handed.borrow().iter().map(copy).collect()
     };
     let successor = offer.serve(copies).await;
-    log::info("a successor serves on our sockets; draining", &[("pid", &successor.pid.to_string())]);
+    log::info(
+        "a successor serves on our sockets; draining",
+        &[("pid", &successor.pid.to_string())],
+    );
 }
 
 async fn next_signal(signals: &mut Option<process::Signals>) -> Signal {

@@ -72,9 +72,23 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         .listeners
         .iter()
         .flatten()
-        .find(|plan| ask.listener.as_ref().is_none_or(|name| *name == plan.item.name))
-        .ok_or_else(|| format!("there is no listener {}", ask.listener.as_deref().unwrap_or("at all")))?;
-    let (raw, query) = ask.target.split_once('?').map_or((ask.target.as_str(), None), |(raw, query)| (raw, Some(query)));
+        .find(|plan| {
+            ask.listener
+                .as_ref()
+                .is_none_or(|name| *name == plan.item.name)
+        })
+        .ok_or_else(|| {
+            format!(
+                "there is no listener {}",
+                ask.listener.as_deref().unwrap_or("at all")
+            )
+        })?;
+    let (raw, query) = ask
+        .target
+        .split_once('?')
+        .map_or((ask.target.as_str(), None), |(raw, query)| {
+            (raw, Some(query))
+        });
     let normal = path::normalize(raw).map_err(|error| format!("bad_path: {error}"))?;
     let target = Target::new(&normal, query);
     let lookup = Lookup {
@@ -100,7 +114,11 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         upstreams: Vec::new(),
         timers: Vec::new(),
         candidates: snapshot.table.explain(&lookup),
-        names: snapshot.routes.iter().map(|plan| plan.item.name.clone()).collect(),
+        names: snapshot
+            .routes
+            .iter()
+            .map(|plan| plan.item.name.clone())
+            .collect(),
     };
     let plan = match snapshot.table.find(&lookup) {
         Found::Route(id) => snapshot.route(id),
@@ -120,11 +138,20 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
     };
     explained.action = Some(match &item.action {
         Action::Upstream(name) => format!("upstream {}", name.value),
-        Action::Split { sticky, .. } => if sticky.is_some() { "sticky split" } else { "split by weight" }.into(),
+        Action::Split { sticky, .. } => if sticky.is_some() {
+            "sticky split"
+        } else {
+            "split by weight"
+        }
+        .into(),
         Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
         Action::Redirect { to, status } => format!("redirect {} to {to}", status.as_u16()),
     });
-    explained.filters = item.filters.iter().map(|filter| format!("{} ({})", filter_word(&filter.value), at(item, filter.at))).collect();
+    explained.filters = item
+        .filters
+        .iter()
+        .map(|filter| format!("{} ({})", filter_word(&filter.value), at(item, filter.at)))
+        .collect();
     let now = Instant::now();
     explained.upstreams = plan
         .compiled
@@ -137,12 +164,32 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
             state: branch.upstream.upstream.status(now),
         })
         .collect();
-    explained.timers.push(timer("listener.header_timeout", Some(listener.item.header_timeout.value), at(&listener.item, listener.item.header_timeout.at)));
-    explained.timers.push(timer("listener.idle_timeout", Some(listener.item.idle_timeout.value), at(&listener.item, listener.item.idle_timeout.at)));
-    explained.timers.push(timer("route.timeout", item.timeout.value, at(item, item.timeout.at)));
-    explained.timers.push(timer("route.idle_timeout", item.idle_timeout.value, at(item, item.idle_timeout.at)));
+    explained.timers.push(timer(
+        "listener.header_timeout",
+        Some(listener.item.header_timeout.value),
+        at(&listener.item, listener.item.header_timeout.at),
+    ));
+    explained.timers.push(timer(
+        "listener.idle_timeout",
+        Some(listener.item.idle_timeout.value),
+        at(&listener.item, listener.item.idle_timeout.at),
+    ));
+    explained.timers.push(timer(
+        "route.timeout",
+        item.timeout.value,
+        at(item, item.timeout.at),
+    ));
+    explained.timers.push(timer(
+        "route.idle_timeout",
+        item.idle_timeout.value,
+        at(item, item.idle_timeout.at),
+    ));
     if let Some(retry) = &item.retry.value {
-        explained.timers.push(timer("route.retry.per_try_timeout", retry.per_try_timeout.value, at(item, retry.per_try_timeout.at)));
+        explained.timers.push(timer(
+            "route.retry.per_try_timeout",
+            retry.per_try_timeout.value,
+            at(item, retry.per_try_timeout.at),
+        ));
     }
     for branch in &plan.compiled.branches {
         explained.timers.push(connect_timer(&branch.upstream));
@@ -152,15 +199,24 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
 
 fn connect_timer(upstream: &UpstreamPlan) -> Timer {
     let setting = upstream.item.connect_timeout;
-    timer("upstream.connect_timeout", Some(setting.value), at(&upstream.item, setting.at))
+    timer(
+        "upstream.connect_timeout",
+        Some(setting.value),
+        at(&upstream.item, setting.at),
+    )
 }
 
 fn timer(setting: &'static str, value: Option<Duration>, at: String) -> Timer {
-    Timer { setting, value: value.map_or_else(|| "off".into(), written), at }
+    Timer {
+        setting,
+        value: value.map_or_else(|| "off".into(), written),
+        at,
+    }
 }
 
 fn at<T>(item: &Item<T>, at: At) -> String {
-    item.place(at).map_or_else(|| "default".into(), |place: Place| place.to_string())
+    item.place(at)
+        .map_or_else(|| "default".into(), |place: Place| place.to_string())
 }
 
 fn filter_word(filter: &Filter) -> &'static str {
@@ -171,41 +227,85 @@ fn filter_word(filter: &Filter) -> &'static str {
 
 impl std::fmt::Display for Explained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{} {}{} on listener {}", self.method, self.host, self.path, self.listener)?;
+        writeln!(
+            f,
+            "{} {}{} on listener {}",
+            self.method, self.host, self.path, self.listener
+        )?;
         match (&self.route, self.status) {
-            (Some(route), _) => writeln!(f, "  route      {route}  ({})", self.at.as_deref().unwrap_or(""))?,
-            (None, 405) => writeln!(f, "  no route: the path is known, but not with this method (405 method_not_allowed)")?,
+            (Some(route), _) => writeln!(
+                f,
+                "  route      {route}  ({})",
+                self.at.as_deref().unwrap_or("")
+            )?,
+            (None, 405) => writeln!(
+                f,
+                "  no route: the path is known, but not with this method (405 method_not_allowed)"
+            )?,
             (None, _) => writeln!(f, "  no route matches (404 no_route)")?,
         }
         if let Some(action) = &self.action {
             writeln!(f, "  action     {action}")?;
         }
-        if let Some(path) = self.sent_path.as_ref().filter(|_| !self.upstreams.is_empty()) {
+        if let Some(path) = self
+            .sent_path
+            .as_ref()
+            .filter(|_| !self.upstreams.is_empty())
+        {
             writeln!(f, "  path sent  {path}")?;
         }
         for filter in &self.filters {
             writeln!(f, "  filter     {filter}")?;
         }
         for chosen in &self.upstreams {
-            writeln!(f, "  upstream   {} {:.0} %  ({})", chosen.name, chosen.share * 100.0, chosen.at)?;
+            writeln!(
+                f,
+                "  upstream   {} {:.0} %  ({})",
+                chosen.name,
+                chosen.share * 100.0,
+                chosen.at
+            )?;
             for endpoint in &chosen.state.endpoints {
-                let latency = endpoint.latency_ms.map_or("no answer yet".into(), |ms| format!("{ms:.1} ms"));
+                let latency = endpoint
+                    .latency_ms
+                    .map_or("no answer yet".into(), |ms| format!("{ms:.1} ms"));
                 let health = match &endpoint.health {
                     HealthStatus::Healthy => "healthy".to_owned(),
-                    HealthStatus::Ejected { returns_in_seconds } => format!("ejected for {returns_in_seconds:.1} s more"),
+                    HealthStatus::Ejected { returns_in_seconds } => {
+                        format!("ejected for {returns_in_seconds:.1} s more")
+                    }
                     HealthStatus::FailingProbes { reason } => format!("fails its probes: {reason}"),
                 };
-                writeln!(f, "    endpoint {} weight {}, {health}, in flight {}, {latency}", endpoint.name, endpoint.weight, endpoint.in_flight)?;
+                writeln!(
+                    f,
+                    "    endpoint {} weight {}, {health}, in flight {}, {latency}",
+                    endpoint.name, endpoint.weight, endpoint.in_flight
+                )?;
             }
         }
         for timer in &self.timers {
-            writeln!(f, "  timer      {} = {}  ({})", timer.setting, timer.value, timer.at)?;
+            writeln!(
+                f,
+                "  timer      {} = {}  ({})",
+                timer.setting, timer.value, timer.at
+            )?;
         }
         writeln!(f, "  candidates, most specific first:")?;
         for candidate in &self.candidates.candidates {
-            let name = self.names.get(candidate.route.0 as usize).map_or("", String::as_str);
-            writeln!(f, "    {name}: {} {} ({}): {}", candidate.host, candidate.path, candidate.specificity, candidate.verdict)?;
+            let name = self
+                .names
+                .get(candidate.route.0 as usize)
+                .map_or("", String::as_str);
+            writeln!(
+                f,
+                "    {name}: {} {} ({}): {}",
+                candidate.host, candidate.path, candidate.specificity, candidate.verdict
+            )?;
         }
-        write!(f, "  {} other routes do not fit its listener, host or path", self.candidates.others.len())
+        write!(
+            f,
+            "  {} other routes do not fit its listener, host or path",
+            self.candidates.others.len()
+        )
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,17 @@ use tokio::task::AbortHandle;
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
 use crate::snapshot::{Snapshot, UpstreamPlan};
-use crate::telemetry::log;
-use crate::upstream::discovery::{self, Source};
-use crate::upstream::{Connect, EndpointMemory, Prober, Turn};
+use crate::telemetry::log::{self, Repeated};
+use crate::upstream::discovery::{self, Dns, Report, Source};
+use crate::upstream::{Connect, EndpointMemory, Prober, Resolved, Turn};
 
 /// How long a starting process waits for names to be found before it serves all the same.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
+static UNRESOLVED: Repeated = Repeated::new();
+
 pub struct Upkeep {
+    dns: Rc<Dns>,
     tended: HashMap<String, Tended>,
 }
 
@@ -35,13 +38,32 @@ impl Drop for Tended {
 }
 
 impl Upkeep {
+    /// Reads the system's resolver settings.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Upkeep {
+            dns: Rc::new(Dns::system()?),
+            tended: HashMap::new(),
+        })
+    }
+
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
     pub fn follow(&mut self, snapshot: &Snapshot, memory: &Arc<EndpointMemory>) {
-        self.tended.retain(|_, tended| snapshot.upstreams.iter().any(|plan| Arc::ptr_eq(plan, &tended.plan)));
+        self.tended.retain(|_, tended| {
+            snapshot
+                .upstreams
+                .iter()
+                .any(|plan| Arc::ptr_eq(plan, &tended.plan))
+        });
         for plan in &snapshot.upstreams {
             if !self.tended.contains_key(&plan.item.name) {
-                let tasks = tend(plan, memory);
-                self.tended.insert(plan.item.name.clone(), Tended { plan: plan.clone(), tasks });
+                let tasks = tend(&self.dns, plan, memory);
+                self.tended.insert(
+                    plan.item.name.clone(),
+                    Tended {
+                        plan: plan.clone(),
+                        tasks,
+                    },
+                );
             }
         }
     }
@@ -49,17 +71,36 @@ impl Upkeep {
     /// Waits until every upstream has an endpoint, but not for long.
     pub async fn first_answers(&self) {
         let until = Instant::now() + FIRST_ANSWERS;
-        let empty = || self.tended.values().any(|tended| tended.plan.upstream.endpoints().is_empty());
+        let empty = || {
+            self.tended
+                .values()
+                .any(|tended| tended.plan.upstream.endpoints().is_empty())
+        };
         while empty() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-fn tend(plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHandle> {
+fn tend(dns: &Rc<Dns>, plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHandle> {
     let mut tasks = Vec::new();
-    if let Some(source) = Source::of(&plan.item.endpoints) {
-        tasks.push(tokio::task::spawn_local(discover(plan.clone(), memory.clone(), source)).abort_handle());
+    match Source::new(&plan.item.endpoints) {
+        Ok(source) if source.fixed().is_none() => {
+            tasks.push(
+                tokio::task::spawn_local(discover(
+                    dns.clone(),
+                    plan.clone(),
+                    memory.clone(),
+                    source,
+                ))
+                .abort_handle(),
+            );
+        }
+        Ok(_) => {}
+        Err(error) => log::error(
+            "an address cannot be resolved",
+            &[("upstream", &plan.item.name), ("error", &error)],
+        ),
     }
     if plan.item.health.is_some() {
         tasks.push(tokio::task::spawn_local(probe(plan.clone())).abort_handle());
@@ -67,11 +108,31 @@ fn tend(plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHand
     tasks
 }
 
-async fn discover(plan: Arc<UpstreamPlan>, memory: Arc<EndpointMemory>, source: Source) {
-    let identity = plan.item.tls.as_ref().map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
-    discovery::watch(source, |found| {
-        let endpoints = found.iter().map(|one| memory.endpoint(&plan.item.name, identity.as_deref(), one)).collect();
-        plan.upstream.replace(endpoints, Instant::now());
+async fn discover(
+    dns: Rc<Dns>,
+    plan: Arc<UpstreamPlan>,
+    memory: Arc<EndpointMemory>,
+    source: Source,
+) {
+    let identity = plan
+        .item
+        .tls
+        .as_ref()
+        .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
+    let random = || fastrand::f64();
+    discovery::watch(&dns, &source, random, |report| match report {
+        Report::Changed(found) => {
+            let known =
+                |one| memory.endpoint(&plan.item.name, identity.as_deref(), &Resolved::from(one));
+            plan.upstream
+                .replace(found.into_iter().map(known).collect(), Instant::now());
+        }
+        Report::Failed(failure) => {
+            UNRESOLVED.warn(
+                "a name is not resolved; what it stood for before goes on",
+                &[("upstream", &plan.item.name), ("error", &failure)],
+            );
+        }
     })
     .await;
 }
@@ -83,9 +144,19 @@ async fn probe(plan: Arc<UpstreamPlan>) {
         .run(move |endpoint, turn| {
             let address = endpoint.address().to_string();
             match turn {
-                Turn::Healthy => log::info("endpoint is healthy again", &[("upstream", &name), ("endpoint", &address)]),
+                Turn::Healthy => log::info(
+                    "endpoint is healthy again",
+                    &[("upstream", &name), ("endpoint", &address)],
+                ),
                 Turn::Unhealthy(reason) => {
-                    log::warn("endpoint fails its probes", &[("upstream", &name), ("endpoint", &address), ("reason", reason)]);
+                    log::warn(
+                        "endpoint fails its probes",
+                        &[
+                            ("upstream", &name),
+                            ("endpoint", &address),
+                            ("reason", reason),
+                        ],
+                    );
                 }
             }
         })
@@ -95,7 +166,11 @@ async fn probe(plan: Arc<UpstreamPlan>) {
 fn connector(tls: Option<ClientTls>, upstream: Arc<crate::upstream::Upstream>) -> Connect {
     Arc::new(move |address: SocketAddr| {
         let tls = tls.clone().map(|tls| {
-            let name = upstream.endpoints().iter().find(|endpoint| endpoint.address() == address).map(|endpoint| endpoint.name().to_owned());
+            let name = upstream
+                .endpoints()
+                .iter()
+                .find(|endpoint| endpoint.address() == address)
+                .map(|endpoint| endpoint.name().to_owned());
             (tls, name.unwrap_or_else(|| address.to_string()))
         });
         Box::pin(async move {

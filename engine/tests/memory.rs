@@ -21,7 +21,9 @@ const MIB: u64 = 1 << 20;
 /// Not a test of its own: serves the document that the environment holds until its input ends.
 #[test]
 fn a_gateway_for_the_others() {
-    let Ok(toml) = std::env::var(DOCUMENT) else { return };
+    let Ok(toml) = std::env::var(DOCUMENT) else {
+        return;
+    };
     let gateway = Gateway::start(&toml);
     println!("\nserving {}", gateway.address());
     let mut line = String::new();
@@ -60,9 +62,18 @@ impl Measured {
 
     /// Kilobytes of `/proc/PID/status`, in bytes.
     fn read(&self, key: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it lives");
-        let line = status.lines().find(|line| line.starts_with(key)).expect("a known key");
-        let kilobytes: u64 = line.split_whitespace().nth(1).expect("a value").parse().expect("a number");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
+            .expect("it lives");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(key))
+            .expect("a known key");
+        let kilobytes: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .expect("a value")
+            .parse()
+            .expect("a number");
         kilobytes * 1024
     }
 
@@ -70,7 +81,11 @@ impl Measured {
         let begun = Instant::now();
         let response = Client::connect(self.address).get("/innocent");
         assert_eq!(response.status, 200, "{response:?}");
-        assert!(begun.elapsed() < Duration::from_secs(3), "an innocent waited {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "an innocent waited {:?}",
+            begun.elapsed()
+        );
     }
 
     /// The peak above what is resident now, while this flood runs and until nothing moves any more.
@@ -79,7 +94,8 @@ impl Measured {
             self.assert_serves();
         }
         let before = self.read("VmRSS");
-        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").expect("the peak can be reset");
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
+            .expect("the peak can be reset");
         let held = flood(self.address);
         let deadline = Instant::now() + PATIENCE;
         let (mut peak, mut unchanged) = (0, 0);
@@ -126,7 +142,12 @@ fn assert_grows_less<F>(name: &str, limit: u64, flood: impl FnOnce(SocketAddr) -
     let upstream = upstream();
     let gateway = Measured::start(&document(upstream.address(), "", "", ""));
     let growth = gateway.growth(flood);
-    assert!(growth < limit, "{name}: {} KiB more, {} KiB allowed", growth / 1024, limit / 1024);
+    assert!(
+        growth < limit,
+        "{name}: {} KiB more, {} KiB allowed",
+        growth / 1024,
+        limit / 1024
+    );
 }
 
 #[test]
@@ -170,7 +191,12 @@ fn hi_28_a_continuation_flood_costs_less_than_16_mib() {
         let mut held = Vec::new();
         for _ in 0..8 {
             let mut raw = H2Raw::connect(address);
-            raw.frame(HEADERS, END_STREAM, 1, &hpack::encode(&request("GET", "/flood")));
+            raw.frame(
+                HEADERS,
+                END_STREAM,
+                1,
+                &hpack::encode(&request("GET", "/flood")),
+            );
             let piece = frame(CONTINUATION, 0, 1, &filler);
             for _ in 0..1_000 {
                 if !raw.send(&piece) {
@@ -186,7 +212,11 @@ fn hi_28_a_continuation_flood_costs_less_than_16_mib() {
 #[test]
 fn hi_31_floods_of_small_frames_cost_less_than_16_mib() {
     assert_grows_less("small frames", 16 * MIB, |address| {
-        let kinds = [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, b"12345678"), frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9])];
+        let kinds = [
+            frame(SETTINGS, 0, 0, &[]),
+            frame(PING, 0, 0, b"12345678"),
+            frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]),
+        ];
         let mut held = Vec::new();
         for one in kinds {
             let mut raw = H2Raw::connect(address);

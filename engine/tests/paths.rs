@@ -343,21 +343,29 @@ fn hi_52_a_fragment_never_reaches_the_upstream() {
         assert_eq!(by_http1(&gateway, path), Comes::Refused);
         by_http2(&gateway, path);
     }
-    assert!(upstream.requests().iter().all(|request| !request.target().contains(['#', 'f'])));
+    assert!(
+        upstream
+            .requests()
+            .iter()
+            .all(|request| !request.target().contains(['#', 'f']))
+    );
 }
 
 /// One GET over TLS, with this name in SNI and that name as the host.
 fn over_tls(gateway: &Gateway, authority: &Authority, sni: &str, host: &str) -> String {
     use std::io::{Read, Write};
     let name = sni.to_owned().try_into().expect("a name");
-    let session = rustls::ClientConnection::new(Arc::new(client_config(authority)), name).expect("a session");
+    let session =
+        rustls::ClientConnection::new(Arc::new(client_config(authority)), name).expect("a session");
     let socket = std::net::TcpStream::connect(gateway.address()).expect("the gateway accepts");
     socket.set_read_timeout(Some(PATIENCE)).expect("an option");
     let mut stream = rustls::StreamOwned::new(session, socket);
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer, and a proper end");
+    stream
+        .read_to_end(&mut answer)
+        .expect("an answer, and a proper end");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -366,9 +374,14 @@ fn hi_54_a_host_that_the_connections_certificate_does_not_cover_is_misdirected()
     let (authority, folder) = (Authority::new(), tempfile::tempdir().expect("a folder"));
     let mut tls = Vec::new();
     for name in ["a.example", "b.example"] {
-        let files = authority.issue(&[name]).write(folder.path(), name).expect("written");
+        let files = authority
+            .issue(&[name])
+            .write(folder.path(), name)
+            .expect("written");
         let (cert, key) = (files.cert.display(), files.key.display());
-        tls.push(format!("{{ names = [\"{name}\"], cert = \"{cert}\", key = \"{key}\" }}"));
+        tls.push(format!(
+            "{{ names = [\"{name}\"], cert = \"{cert}\", key = \"{key}\" }}"
+        ));
     }
     let gateway = Gateway::start(&format!(
         "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\ntls = [{}]\n\n\
@@ -376,11 +389,17 @@ fn hi_54_a_host_that_the_connections_certificate_does_not_cover_is_misdirected()
         tls.join(", ")
     ));
     let good = over_tls(&gateway, &authority, "a.example", "a.example");
-    assert!(good.starts_with("HTTP/1.1 200") && good.ends_with("served"), "{good}");
+    assert!(
+        good.starts_with("HTTP/1.1 200") && good.ends_with("served"),
+        "{good}"
+    );
     let spelled = over_tls(&gateway, &authority, "b.example", "B.Example.:443");
     assert!(spelled.starts_with("HTTP/1.1 200"), "{spelled}");
     for host in ["b.example", "c.example"] {
         let bad = over_tls(&gateway, &authority, "a.example", host);
-        assert!(bad.starts_with("HTTP/1.1 421") && bad.contains("\"code\":\"misdirected\""), "{host}: {bad}");
+        assert!(
+            bad.starts_with("HTTP/1.1 421") && bad.contains("\"code\":\"misdirected\""),
+            "{host}: {bad}"
+        );
     }
 }

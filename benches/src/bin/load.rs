@@ -150,7 +150,8 @@ fn main() -> ExitCode {
             }
         })
     });
-    let text = summary.and_then(|summary| serde_json::to_string_pretty(&summary).map_err(io::Error::other));
+    let text = summary
+        .and_then(|summary| serde_json::to_string_pretty(&summary).map_err(io::Error::other));
     match text {
         Ok(text) => {
             println!("{text}");

@@ -245,3 +245,114 @@ pub async fn run(plan: Plan, live: Arc<Live>) -> io::Result<Summary> {
     let summary = shared.recorder.borrow().summary(elapsed);
     Ok(summary)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{LARGE, SMALL, Upstream};
+
+    fn plan(to: SocketAddr, protocol: Protocol) -> Plan {
+        Plan {
+            to,
+            host: "localhost".into(),
+            paths: vec!["/1k".into()],
+            headers: Vec::new(),
+            protocol,
+            tls: false,
+            connections: 3,
+            expect_body: SMALL,
+            arrivals: Arrivals::Closed,
+            requests: 100,
+            duration: Some(Duration::from_secs(30)),
+        }
+    }
+
+    fn upstream() -> Upstream {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Upstream::start(any, any, None).unwrap()
+    }
+
+    fn summary(plan: Plan) -> Summary {
+        crate::thread::runtime()
+            .unwrap()
+            .block_on(run(plan, Arc::default()))
+            .unwrap()
+    }
+
+    #[test]
+    fn each_protocol_sends_exactly_the_requests_of_its_plan() {
+        let upstream = upstream();
+        for (to, protocol) in [
+            (upstream.http1, Protocol::KeepAlive),
+            (upstream.http1, Protocol::NewConnection),
+            (upstream.http2, Protocol::Http2 { streams: 4 }),
+        ] {
+            let summary = summary(plan(to, protocol));
+            assert_eq!(
+                (summary.requests, summary.bad(), summary.reconnects),
+                (100, 0, 0),
+                "{protocol:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn large_bodies_arrive_whole() {
+        let upstream = upstream();
+        for (to, protocol) in [
+            (upstream.http1, Protocol::KeepAlive),
+            (upstream.http2, Protocol::Http2 { streams: 2 }),
+        ] {
+            let large = Plan {
+                paths: vec!["/1m".into()],
+                expect_body: LARGE,
+                requests: 10,
+                ..plan(to, protocol)
+            };
+            assert_eq!((summary(large).requests, protocol), (10, protocol));
+        }
+    }
+
+    #[test]
+    fn a_short_body_is_a_failure_and_no_answer() {
+        let upstream = upstream();
+        let wants_more = Plan {
+            expect_body: SMALL + 1,
+            ..plan(upstream.http1, Protocol::KeepAlive)
+        };
+        let summary = summary(wants_more);
+        assert_eq!(
+            (summary.requests, summary.failures.get(&Failure::ShortBody)),
+            (0, Some(&100))
+        );
+    }
+
+    #[test]
+    fn an_open_loop_takes_as_long_as_its_rate_says() {
+        let upstream = upstream();
+        let open = Plan {
+            arrivals: Arrivals::Open { per_second: 500.0 },
+            ..plan(upstream.http1, Protocol::KeepAlive)
+        };
+        let summary = summary(open);
+        assert_eq!((summary.requests, summary.bad()), (100, 0));
+        // The last of 100 is due after 99 / 500 s; nothing bounds it from above on a busy machine.
+        assert!(summary.seconds >= 0.198, "{}", summary.seconds);
+    }
+
+    #[test]
+    fn nobody_there_is_counted_and_ends_the_run() {
+        let gone = std::net::TcpListener::bind(("127.0.0.1", 0))
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let summary = summary(Plan {
+            requests: 3,
+            ..plan(gone, Protocol::KeepAlive)
+        });
+        assert_eq!(
+            (summary.requests, summary.failures.get(&Failure::Connect)),
+            (0, Some(&3))
+        );
+    }
+}

@@ -43,7 +43,11 @@ impl Machine {
         Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             processor: model.map_or("unknown", |(_, name)| name.trim()).to_owned(),
-            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            // All of the machine's, not those that this thread may use.
+            cores: processors
+                .lines()
+                .filter(|line| line.starts_with("processor"))
+                .count(),
         }
     }
 }

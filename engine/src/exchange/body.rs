@@ -44,7 +44,10 @@ pub struct Http2Body {
 }
 
 impl Body {
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self {
             Body::Empty => Poll::Ready(None),
             Body::Full(bytes) => {
@@ -84,7 +87,10 @@ impl Body {
 }
 
 impl Http2Body {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -92,7 +98,8 @@ impl Http2Body {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // The window opens again as the piece is passed on; who does not pull, does not open it.
-                    let _closed_streams_need_no_window = self.stream.flow_control().release_capacity(data.len());
+                    let _closed_streams_need_no_window =
+                        self.stream.flow_control().release_capacity(data.len());
                     if data.is_empty() && !self.stream.is_end_stream() {
                         continue;
                     }
@@ -121,7 +128,11 @@ impl From<h2::Error> for BodyError {
     fn from(error: h2::Error) -> Self {
         match error.reason() {
             Some(reason) => BodyError::Reset(reason),
-            None => BodyError::Io(error.get_io().map_or(io::ErrorKind::ConnectionReset, io::Error::kind)),
+            None => BodyError::Io(
+                error
+                    .get_io()
+                    .map_or(io::ErrorKind::ConnectionReset, io::Error::kind),
+            ),
         }
     }
 }
@@ -130,12 +141,16 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Body::poll_frame(self.get_mut(), cx)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.length()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

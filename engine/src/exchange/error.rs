@@ -126,17 +126,37 @@ pub struct Error {
 
 impl From<Code> for Error {
     fn from(code: Code) -> Self {
-        Error { code, governed: None, cause: None, allow: None }
+        Error {
+            code,
+            governed: None,
+            cause: None,
+            allow: None,
+        }
     }
 }
 
 impl Error {
     pub fn because(code: Code, cause: impl Into<Box<str>>) -> Self {
-        Error { cause: Some(cause.into()), ..code.into() }
+        Error {
+            cause: Some(cause.into()),
+            ..code.into()
+        }
     }
 
-    pub fn governed_by(code: Code, setting: &'static str, value: String, place: Option<Place>) -> Self {
-        Error { governed: Some(Box::new(Governed { setting, value, place })), ..code.into() }
+    pub fn governed_by(
+        code: Code,
+        setting: &'static str,
+        value: String,
+        place: Option<Place>,
+    ) -> Self {
+        Error {
+            governed: Some(Box::new(Governed {
+                setting,
+                value,
+                place,
+            })),
+            ..code.into()
+        }
     }
 
     /// The RFC 9457 answer. `instance` is the request id.
@@ -153,12 +173,17 @@ impl Error {
             self.code.phase().word()
         );
         if let Some(governed) = &self.governed {
-            let _infallible =
-                write!(body, r#","setting":"{}","value":{}"#, governed.setting, json(&governed.value));
+            let _infallible = write!(
+                body,
+                r#","setting":"{}","value":{}"#,
+                governed.setting,
+                json(&governed.value)
+            );
             match &governed.place {
                 Some(place) => {
                     let file = place.file.rsplit('/').next().unwrap_or(&place.file);
-                    let _infallible = write!(body, r#","at":{}"#, json(&format!("{file}:{}", place.line)));
+                    let _infallible =
+                        write!(body, r#","at":{}"#, json(&format!("{file}:{}", place.line)));
                 }
                 None => body.push_str(r#","at":"default""#),
             }
@@ -168,8 +193,15 @@ impl Error {
         }
         body.push('}');
         let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(allow) = self
+            .allow
+            .as_deref()
+            .and_then(|allow| HeaderValue::from_str(allow).ok())
+        {
             headers.insert(header::ALLOW, allow);
         }
         (status, headers, Bytes::from(body))
@@ -178,8 +210,14 @@ impl Error {
     /// The trailers-only answer a gRPC caller gets: status 200, the gRPC status in the headers.
     pub fn grpc(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(u16::from(self.code.grpc())));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
+        headers.insert(
+            "grpc-status",
+            HeaderValue::from(u16::from(self.code.grpc())),
+        );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
         if let Some(governed) = &self.governed {
             let _infallible = write!(message, " [{} = {}]", governed.setting, governed.value);
@@ -203,6 +241,16 @@ pub fn written(duration: Duration) -> String {
     }
 }
 
+/// A size as the document would write it.
+pub fn written_size(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
+        _ => format!("{bytes}B"),
+    }
+}
+
 fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -221,8 +269,17 @@ mod tests {
 
     #[test]
     fn a_problem_names_the_setting_and_its_line_but_no_folder() {
-        let place = Place { file: "/etc/secret-folder/gateway.toml".into(), line: 12, column: 3 };
-        let error = Error::governed_by(Code::RouteTimeout, "route.timeout", "5s".into(), Some(place));
+        let place = Place {
+            file: "/etc/secret-folder/gateway.toml".into(),
+            line: 12,
+            column: 3,
+        };
+        let error = Error::governed_by(
+            Code::RouteTimeout,
+            "route.timeout",
+            "5s".into(),
+            Some(place),
+        );
         let (status, _, body) = error.problem("abc");
         assert_eq!(status, 504);
         let body: serde_json::Value = serde_json::from_slice(&body).expect("valid JSON");

@@ -22,15 +22,31 @@ const VIA_2: &[u8] = b"2 tollgate";
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(
         name,
-        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te" | "transfer-encoding" | "upgrade"
-            | "content-length" | "http2-settings"
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "content-length"
+            | "http2-settings"
     )
 }
 
 /// Request fields that are replaced by what `Sender::fields` sets, or that the connection itself answers for.
 fn is_ours(name: &str, trusted: bool) -> bool {
     match name {
-        "host" | "expect" | "traceparent" | "tracestate" | "x-request-id" | "via" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
+        "host"
+        | "expect"
+        | "traceparent"
+        | "tracestate"
+        | "x-request-id"
+        | "via"
+        | "x-forwarded-for"
+        | "x-forwarded-proto"
+        | "x-forwarded-host"
         | "x-request-deadline-ms" => true,
         "forwarded" | "x-forwarded-port" | "x-real-ip" | "x-forwarded-client-cert" => !trusted,
         _ => false,
@@ -61,7 +77,11 @@ impl Sender<'_> {
             set("tracestate", state.as_bytes());
         }
         set("x-request-id", self.request_id.as_bytes());
-        let existing = |name: &str| self.trusted.then(|| joined(&request.headers, name)).flatten();
+        let existing = |name: &str| {
+            self.trusted
+                .then(|| joined(&request.headers, name))
+                .flatten()
+        };
         match existing("x-forwarded-for") {
             Some(mut chain) => {
                 chain.extend_from_slice(b", ");
@@ -112,7 +132,12 @@ impl Sender<'_> {
 
     /// Writes a request's fields for an HTTP/1 upstream, without framing and the final blank line.
     pub fn write_http1(&self, out: &mut Vec<u8>, request: &Request) {
-        encode::field(out, "host", self.host.map_or(request.authority.as_bytes(), HeaderValue::as_bytes));
+        encode::field(
+            out,
+            "host",
+            self.host
+                .map_or(request.authority.as_bytes(), HeaderValue::as_bytes),
+        );
         for (name, value) in &request.headers {
             if !self.skips(request, name) && !(request.is_http2 && name == header::COOKIE) {
                 encode::field(out, name.as_str(), value.as_bytes());
@@ -120,7 +145,12 @@ impl Sender<'_> {
         }
         if request.is_http2 && request.headers.contains_key(header::COOKIE) {
             // RFC 9113 section 8.2.3: crumbs are one line again outside HTTP/2.
-            let crumbs: Vec<_> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            let crumbs: Vec<_> = request
+                .headers
+                .get_all(header::COOKIE)
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .collect();
             encode::field(out, "cookie", &crumbs.join(&b"; "[..]));
         }
         self.fields(request, |name, value| encode::field(out, name, value));
@@ -138,7 +168,12 @@ impl Sender<'_> {
                 headers.append(name.clone(), value.clone());
             }
         }
-        if request.headers.get_all(header::TE).iter().any(|value| has_token(value, "trailers")) {
+        if request
+            .headers
+            .get_all(header::TE)
+            .iter()
+            .any(|value| has_token(value, "trailers"))
+        {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         self.fields(request, |name, value| {
@@ -158,7 +193,16 @@ impl Response {
 
     /// Takes away what belongs to the upstream's connection.
     pub fn strip(&mut self) {
-        for name in ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "proxy-authenticate", "content-length"] {
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "proxy-authenticate",
+            "content-length",
+        ] {
             self.headers.remove(name);
         }
         for name in &self.named {
@@ -186,7 +230,10 @@ fn itoa(number: u64) -> Vec<u8> {
 
 /// Whether a comma list holds a token; case is ignored.
 pub fn has_token(value: &HeaderValue, token: &str) -> bool {
-    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    value
+        .as_bytes()
+        .split(|b| *b == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// RFC 9110 section 9.2.2, and whoever brings an idempotency key.
@@ -198,7 +245,9 @@ pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
 /// is as if absent.
 pub fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let grpc = headers.get("grpc-timeout").and_then(|value| {
-        let (digits, unit) = value.as_bytes().split_at_checked(value.len().checked_sub(1)?)?;
+        let (digits, unit) = value
+            .as_bytes()
+            .split_at_checked(value.len().checked_sub(1)?)?;
         let number = small_number(digits)?;
         Some(match unit {
             b"H" => Duration::from_secs(number * 3600),
@@ -210,13 +259,22 @@ pub fn deadline(headers: &HeaderMap) -> Option<Duration> {
             _ => return None,
         })
     });
-    let plain = || headers.get("x-request-deadline-ms").and_then(|value| small_number(value.as_bytes())).map(Duration::from_millis);
+    let plain = || {
+        headers
+            .get("x-request-deadline-ms")
+            .and_then(|value| small_number(value.as_bytes()))
+            .map(Duration::from_millis)
+    };
     grpc.or_else(plain)
 }
 
 fn small_number(digits: &[u8]) -> Option<u64> {
     let fits = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
-    fits.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    fits.then(|| {
+        digits
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+    })
 }
 
 /// Fields of an answer that make it the start of a tunnel are ours to write.
@@ -228,16 +286,23 @@ pub fn upgrade_fields(out: &mut Vec<u8>, protocol: &[u8]) {
 /// `Date` for our own answers, as RFC 9110 section 5.6.7 wants it.
 pub fn http_date(seconds: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let days = seconds / 86_400;
     // Days to a civil date (Howard Hinnant's algorithm, eras of 400 years starting in March).
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 2 } else { month_from_march - 10 };
+    let month = if month_from_march < 10 {
+        month_from_march + 2
+    } else {
+        month_from_march - 10
+    };
     let year = year_of_era + era * 400 + u64::from(month < 2);
     let mut text = String::with_capacity(29);
     let _infallible = write!(
@@ -267,12 +332,33 @@ mod tests {
 
     #[test]
     fn a_deadline_is_read_in_both_spellings() {
-        let with = |name: &'static str, value: &'static str| HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
-        assert_eq!(deadline(&with("grpc-timeout", "250m")), Some(Duration::from_millis(250)));
-        assert_eq!(deadline(&with("grpc-timeout", "2H")), Some(Duration::from_secs(7200)));
-        assert_eq!(deadline(&with("x-request-deadline-ms", "75")), Some(Duration::from_millis(75)));
+        let with = |name: &'static str, value: &'static str| {
+            HeaderMap::from_iter([(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )])
+        };
+        assert_eq!(
+            deadline(&with("grpc-timeout", "250m")),
+            Some(Duration::from_millis(250))
+        );
+        assert_eq!(
+            deadline(&with("grpc-timeout", "2H")),
+            Some(Duration::from_secs(7200))
+        );
+        assert_eq!(
+            deadline(&with("x-request-deadline-ms", "75")),
+            Some(Duration::from_millis(75))
+        );
         for odd in ["", "m", "123456789m", "-1m", "1x", "1"] {
-            assert_eq!(deadline(&HeaderMap::from_iter([(HeaderName::from_static("grpc-timeout"), HeaderValue::from_static(odd))])), None, "{odd:?}");
+            assert_eq!(
+                deadline(&HeaderMap::from_iter([(
+                    HeaderName::from_static("grpc-timeout"),
+                    HeaderValue::from_static(odd)
+                )])),
+                None,
+                "{odd:?}"
+            );
         }
     }
 }

@@ -42,7 +42,10 @@ impl Target {
             text.push('?');
             text.push_str(query);
         }
-        Target { text, path: path.len() }
+        Target {
+            text,
+            path: path.len(),
+        }
     }
 
     pub fn path(&self) -> &str {
@@ -76,13 +79,24 @@ pub struct Response {
 
 impl Response {
     pub fn new(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
-        Response { status, headers, named: SmallVec::new(), body, announced: None }
+        Response {
+            status,
+            headers,
+            named: SmallVec::new(),
+            body,
+            announced: None,
+        }
     }
 }
 
 /// Whether a caller speaks gRPC and must be answered in it.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    })
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|value| {
+            value
+                .as_bytes()
+                .strip_prefix(b"application/grpc")
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        })
 }

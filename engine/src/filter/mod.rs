@@ -34,7 +34,9 @@ impl Chain {
     pub fn on_request(&self, request: &mut Request) -> Result<(), Error> {
         for filter in &self.0 {
             match filter {
-                Filter::SetHeaders(edit) => set_headers::apply(&mut request.headers, &edit.remove, &edit.request),
+                Filter::SetHeaders(edit) => {
+                    set_headers::apply(&mut request.headers, &edit.remove, &edit.request)
+                }
             }
         }
         Ok(())
@@ -44,7 +46,9 @@ impl Chain {
     pub fn on_response(&self, response: &mut Response) {
         for filter in self.0.iter().rev() {
             match filter {
-                Filter::SetHeaders(edit) => set_headers::apply(&mut response.headers, &edit.remove, &edit.response),
+                Filter::SetHeaders(edit) => {
+                    set_headers::apply(&mut response.headers, &edit.remove, &edit.response)
+                }
             }
         }
     }

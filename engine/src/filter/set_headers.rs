@@ -2,7 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub(super) fn apply(headers: &mut HeaderMap, remove: &[HeaderName], set: &[(HeaderName, HeaderValue)]) {
+pub(super) fn apply(
+    headers: &mut HeaderMap,
+    remove: &[HeaderName],
+    set: &[(HeaderName, HeaderValue)],
+) {
     for name in remove {
         headers.remove(name);
     }
@@ -21,7 +25,11 @@ mod tests {
         headers.append("x-a", HeaderValue::from_static("1"));
         headers.append("x-a", HeaderValue::from_static("2"));
         let name = HeaderName::from_static("x-a");
-        apply(&mut headers, std::slice::from_ref(&name), &[(name.clone(), HeaderValue::from_static("3"))]);
+        apply(
+            &mut headers,
+            std::slice::from_ref(&name),
+            &[(name.clone(), HeaderValue::from_static("3"))],
+        );
         assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["3"]);
     }
 }

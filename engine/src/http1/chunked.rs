@@ -54,16 +54,27 @@ impl Chunked {
             match self.state {
                 State::Size => {
                     let Some(end) = memchr(b'\n', bytes) else {
-                        return if bytes.len() > MAX_SIZE_LINE || !starts_like_a_size(bytes) { Err(Malformed) } else { Ok(Item::Wait) };
+                        return if bytes.len() > MAX_SIZE_LINE || !starts_like_a_size(bytes) {
+                            Err(Malformed)
+                        } else {
+                            Ok(Item::Wait)
+                        };
                     };
-                    let line = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed)?;
+                    let line = bytes
+                        .get(..end)
+                        .and_then(|line| line.strip_suffix(b"\r"))
+                        .ok_or(Malformed)?;
                     let (size, extension) = size_line(line)?;
                     self.extensions += extension;
                     if self.extensions > MAX_EXTENSIONS {
                         return Err(Malformed);
                     }
                     bytes.advance(end + 1);
-                    self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+                    self.state = if size == 0 {
+                        State::Trailers
+                    } else {
+                        State::Data(size)
+                    };
                 }
                 State::Data(left) => {
                     if bytes.is_empty() {
@@ -72,7 +83,11 @@ impl Chunked {
                     let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                     let data = bytes.split_to(take).freeze();
                     let left = left - take as u64;
-                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    self.state = if left == 0 {
+                        State::DataEnd
+                    } else {
+                        State::Data(left)
+                    };
                     return Ok(Item::Data(data));
                 }
                 State::DataEnd => match bytes.as_ref() {
@@ -106,7 +121,10 @@ fn size_line(line: &[u8]) -> Result<(u64, usize), Malformed> {
     if line.len() > MAX_SIZE_LINE {
         return Err(Malformed);
     }
-    let digits = line.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(line.len());
+    let digits = line
+        .iter()
+        .position(|b| !b.is_ascii_hexdigit())
+        .unwrap_or(line.len());
     let (number, extension) = line.split_at(digits);
     if number.is_empty() || number.len() > 16 {
         return Err(Malformed);
@@ -116,8 +134,13 @@ fn size_line(line: &[u8]) -> Result<(u64, usize), Malformed> {
         sum.checked_mul(16)?.checked_add(u64::from(digit))
     });
     let size = size.filter(|size| *size < 1 << 63).ok_or(Malformed)?;
-    let well_formed = extension.is_empty() || extension[0] == b';' && extension.iter().all(|b| (0x20..0x7f).contains(b));
-    if well_formed { Ok((size, extension.len())) } else { Err(Malformed) }
+    let well_formed = extension.is_empty()
+        || extension[0] == b';' && extension.iter().all(|b| (0x20..0x7f).contains(b));
+    if well_formed {
+        Ok((size, extension.len()))
+    } else {
+        Err(Malformed)
+    }
 }
 
 fn trailers(bytes: &mut BytesMut) -> Result<Item, Malformed> {
@@ -128,14 +151,23 @@ fn trailers(bytes: &mut BytesMut) -> Result<Item, Malformed> {
     let Some(end) = super::head::end_of_head(bytes, 0) else {
         let mut bare = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n');
         let torn = bare.any(|(at, _)| at == 0 || bytes[at - 1] != b'\r');
-        return if torn || bytes.len() > MAX_TRAILERS { Err(Malformed) } else { Ok(Item::Wait) };
+        return if torn || bytes.len() > MAX_TRAILERS {
+            Err(Malformed)
+        } else {
+            Ok(Item::Wait)
+        };
     };
     if end > MAX_TRAILERS {
         return Err(Malformed);
     }
     let block = bytes.split_to(end);
     let mut fields = HeaderMap::new();
-    for line in block.get(..end - 4).unwrap_or_default().split(|b| *b == b'\n').take(MAX_TRAILER_FIELDS + 1) {
+    for line in block
+        .get(..end - 4)
+        .unwrap_or_default()
+        .split(|b| *b == b'\n')
+        .take(MAX_TRAILER_FIELDS + 1)
+    {
         if fields.len() >= MAX_TRAILER_FIELDS {
             return Err(Malformed);
         }
@@ -153,10 +185,33 @@ fn trailers(bytes: &mut BytesMut) -> Result<Item, Malformed> {
 pub fn may_be_trailer(name: &str) -> bool {
     !matches!(
         name,
-        "content-length" | "transfer-encoding" | "trailer" | "te" | "host" | "connection" | "keep-alive" | "upgrade" | "expect"
-            | "content-type" | "content-encoding" | "content-range" | "authorization" | "proxy-authorization" | "proxy-authenticate"
-            | "proxy-connection" | "www-authenticate" | "cookie" | "set-cookie" | "cache-control" | "max-forwards" | "range"
-            | "forwarded" | "via" | "traceparent" | "tracestate" | "x-request-id"
+        "content-length"
+            | "transfer-encoding"
+            | "trailer"
+            | "te"
+            | "host"
+            | "connection"
+            | "keep-alive"
+            | "upgrade"
+            | "expect"
+            | "content-type"
+            | "content-encoding"
+            | "content-range"
+            | "authorization"
+            | "proxy-authorization"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "www-authenticate"
+            | "cookie"
+            | "set-cookie"
+            | "cache-control"
+            | "max-forwards"
+            | "range"
+            | "forwarded"
+            | "via"
+            | "traceparent"
+            | "tracestate"
+            | "x-request-id"
     ) && !name.starts_with("x-forwarded-")
 }
 
@@ -197,9 +252,22 @@ mod tests {
     #[test]
     fn every_malformed_chunk_is_refused() {
         for text in [
-            "+5\r\nhello\r\n0\r\n\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5_\r\nhello\r\n0\r\n\r\n", " 5\r\nhello\r\n0\r\n\r\n", "5 \r\nhello\r\n0\r\n\r\n",
-            "\r\nhello", "10000000000000000\r\n", "ffffffffffffffff\r\n", "5\r\nhelloXX0\r\n\r\n", "5\r\nhello\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n", "5\r\nhello\r0\r\n\r\n",
-            "5;a=\x01\r\nhello\r\n0\r\n\r\n", "5;a=\"\r\"\r\nhello\r\n0\r\n\r\n", "0\r\nbad name: 1\r\n\r\n", "0\r\nx: 1\n\r\n",
+            "+5\r\nhello\r\n0\r\n\r\n",
+            "0x5\r\nhello\r\n0\r\n\r\n",
+            "5_\r\nhello\r\n0\r\n\r\n",
+            " 5\r\nhello\r\n0\r\n\r\n",
+            "5 \r\nhello\r\n0\r\n\r\n",
+            "\r\nhello",
+            "10000000000000000\r\n",
+            "ffffffffffffffff\r\n",
+            "5\r\nhelloXX0\r\n\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "5\nhello\r\n0\r\n\r\n",
+            "5\r\nhello\r0\r\n\r\n",
+            "5;a=\x01\r\nhello\r\n0\r\n\r\n",
+            "5;a=\"\r\"\r\nhello\r\n0\r\n\r\n",
+            "0\r\nbad name: 1\r\n\r\n",
+            "0\r\nx: 1\n\r\n",
         ] {
             for step in [1, 3, 1000] {
                 assert!(decode(text.as_bytes(), step).is_err(), "{text:?}");
@@ -207,7 +275,10 @@ mod tests {
         }
         let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(400));
         assert!(decode(long.as_bytes(), 1000).is_err());
-        let many = format!("{}0\r\n\r\n", format!("1;{}\r\nx\r\n", "a".repeat(200)).repeat(100));
+        let many = format!(
+            "{}0\r\n\r\n",
+            format!("1;{}\r\nx\r\n", "a".repeat(200)).repeat(100)
+        );
         assert!(decode(many.as_bytes(), 1000).is_err());
     }
 }

@@ -128,12 +128,14 @@ impl Wire {
         };
         let count = if expected >= DIRECT && self.read.is_empty() {
             // The piece that goes out is the memory that was read into.
-            self.read = BytesMut::with_capacity(usize::try_from(expected).unwrap_or(READ).min(READ));
+            self.read =
+                BytesMut::with_capacity(usize::try_from(expected).unwrap_or(READ).min(READ));
             ready!(pin!(self.stream.read_buf(&mut self.read)).poll(cx))?
         } else {
             ready!(SCRATCH.with_borrow_mut(|scratch| {
                 let count = ready!(self.stream.poll_read_into(cx, scratch))?;
-                self.read.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                self.read
+                    .extend_from_slice(scratch.get(..count).unwrap_or_default());
                 Poll::Ready(Ok::<_, io::Error>(count))
             }))?
         };
@@ -144,7 +146,12 @@ impl Wire {
 
     /// Waits for a complete head of at most `limit` bytes and takes it, without the one empty line that may stand
     /// before it (RFC 9112 section 2.2).
-    pub fn poll_head(&mut self, cx: &mut Context<'_>, limit: usize, is_request: bool) -> Poll<Result<Bytes, HeadFault>> {
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limit: usize,
+        is_request: bool,
+    ) -> Poll<Result<Bytes, HeadFault>> {
         loop {
             if is_request && self.read.starts_with(b"\r\n") {
                 self.read.advance(2);
@@ -178,7 +185,11 @@ impl Wire {
     }
 
     fn too_large(&self, is_request: bool) -> HeadFault {
-        let first_line_open = memchr::memchr(b'\n', self.read.get(..head::MAX_TARGET).unwrap_or(&self.read)).is_none();
+        let first_line_open = memchr::memchr(
+            b'\n',
+            self.read.get(..head::MAX_TARGET).unwrap_or(&self.read),
+        )
+        .is_none();
         HeadFault::Refused(match is_request {
             true if first_line_open => Code::UriTooLong,
             true => Code::HeaderTooLarge,
@@ -187,11 +198,15 @@ impl Wire {
     }
 
     /// The next piece of the current message's body, trailers last; `None` when it is complete.
-    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.expects_continue && !matches!(self.remaining, Remaining::Nothing) {
             self.expects_continue = false;
             if self.read.is_empty() {
-                self.queue().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.queue()
+                    .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 // A failed write shows again at the next read.
                 let _unless_gone = self.poll_flush(cx);
             }
@@ -201,7 +216,9 @@ impl Wire {
                 Remaining::Nothing => return Poll::Ready(None),
                 Remaining::Broken => return Poll::Ready(Some(Err(BodyError::Malformed))),
                 Remaining::Length(left) if !self.read.is_empty() => {
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(self.read.len());
+                    let take = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(self.read.len());
                     *left -= take as u64;
                     if *left == 0 {
                         self.remaining = Remaining::Nothing;
@@ -246,7 +263,9 @@ impl Wire {
     /// Where bytes to be written are put; `poll_flush` sends them.
     pub fn queue(&mut self) -> &mut Vec<u8> {
         if self.write.capacity() == 0 {
-            self.write = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(4096));
+            self.write = SPARE
+                .with_borrow_mut(Vec::pop)
+                .unwrap_or_else(|| Vec::with_capacity(4096));
         }
         &mut self.write
     }
@@ -276,7 +295,8 @@ impl Wire {
             let count = ready!(match (first.is_empty(), self.tail.is_empty()) {
                 (false, true) => stream.poll_write(cx, first),
                 (true, _) => stream.poll_write(cx, &self.tail),
-                (false, false) => stream.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(&self.tail)]),
+                (false, false) =>
+                    stream.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(&self.tail)]),
             })?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -309,7 +329,11 @@ impl Wire {
 
     /// Whether this connection can wait for another use: complete, nothing unread, nothing unwritten, still open.
     pub fn is_idle(&self) -> bool {
-        self.is_complete() && self.read.is_empty() && self.queued() == 0 && !self.ended && self.stream.is_quiet()
+        self.is_complete()
+            && self.read.is_empty()
+            && self.queued() == 0
+            && !self.ended
+            && self.stream.is_quiet()
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -338,15 +362,24 @@ pub struct Incoming {
 impl Incoming {
     /// Of a request: the wire stays with the connection's own loop.
     pub fn of_client(wire: SharedWire) -> Self {
-        Incoming { wire: Some(wire), home: None }
+        Incoming {
+            wire: Some(wire),
+            home: None,
+        }
     }
 
     /// Of an answer: at its end the wire goes home; dropped before, it is closed.
     pub fn of_upstream(wire: SharedWire, home: Option<Rc<dyn Home>>) -> Self {
-        Incoming { wire: Some(wire), home }
+        Incoming {
+            wire: Some(wire),
+            home,
+        }
     }
 
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(wire) = &self.wire else {
             return Poll::Ready(None);
         };

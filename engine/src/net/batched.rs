@@ -31,7 +31,12 @@ struct Gathered {
 
 impl Batched {
     pub fn new(stream: Stream, before: BytesMut) -> Self {
-        Batched(Rc::new(RefCell::new(Gathered { stream, out: BytesMut::new(), failed: None, before })))
+        Batched(Rc::new(RefCell::new(Gathered {
+            stream,
+            out: BytesMut::new(),
+            failed: None,
+            before,
+        })))
     }
 
     /// Sends what was gathered. Pending: the socket is full, and the task is woken when it is not.
@@ -81,7 +86,11 @@ impl Gathered {
 }
 
 impl AsyncRead for Batched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut gathered = self.0.borrow_mut();
         if !gathered.before.is_empty() {
             let count = gathered.before.len().min(buffer.remaining());
@@ -93,14 +102,22 @@ impl AsyncRead for Batched {
 }
 
 impl AsyncWrite for Batched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut gathered = self.0.borrow_mut();
         ready!(gathered.poll_room(cx))?;
         gathered.out.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let mut gathered = self.0.borrow_mut();
         ready!(gathered.poll_room(cx))?;
         let mut count = 0;

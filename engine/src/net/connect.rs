@@ -26,7 +26,9 @@ pub async fn dial(address: SocketAddr, tls: Option<&DialTls>) -> io::Result<(Str
     match tls {
         None => Ok((Stream::Plain(socket), false)),
         Some(tls) => {
-            let stream = TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), socket).await?;
+            let stream = TlsConnector::from(tls.config.clone())
+                .connect(tls.name.clone(), socket)
+                .await?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             Ok((Stream::Client(Box::new(stream)), http2))
         }
@@ -37,8 +39,16 @@ impl DialTls {
     /// For the endpoint written as `host:port`.
     pub fn of(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
         let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let name = tls.server_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        Ok(DialTls { config: tls.config().clone(), name })
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let name = tls
+            .server_name(host)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        Ok(DialTls {
+            config: tls.config().clone(),
+            name,
+        })
     }
 }

@@ -14,7 +14,7 @@ mod passing;
 mod tests;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -303,16 +303,16 @@ fn listening(fd: OwnedFd) -> io::Result<TcpListener> {
 }
 
 fn read_line_blocking(stream: &unix::UnixStream) -> io::Result<String> {
-    use std::io::Read;
     let mut line = Vec::new();
-    for byte in stream.bytes() {
-        match byte? {
+    let mut byte = [0];
+    loop {
+        (&*stream).read_exact(&mut byte)?;
+        match byte[0] {
             b'\n' => return String::from_utf8(line).map_err(|_| bad("a line is not text")),
             _ if line.len() >= LINE_MAX => return Err(bad("a line is too long")),
             byte => line.push(byte),
         }
     }
-    Err(io::ErrorKind::UnexpectedEof.into())
 }
 
 fn name(key: &str) -> io::Result<unix::SocketAddr> {

@@ -32,11 +32,25 @@ pub struct Answer {
 impl Answer {
     /// An answer of our own.
     pub fn of(response: Response) -> Self {
-        Answer { response, tunnel: None, pump: None, source: None, idle: None, moved: Cell::new(Instant::now()), exchange: None }
+        Answer {
+            response,
+            tunnel: None,
+            pump: None,
+            source: None,
+            idle: None,
+            moved: Cell::new(Instant::now()),
+            exchange: None,
+        }
     }
 
     pub(super) fn from_upstream(sent: Sent, source: SharedSource, idle: Option<Duration>) -> Self {
-        Answer { tunnel: sent.tunnel, pump: sent.pump, source: Some(source), idle, ..Answer::of(sent.response) }
+        Answer {
+            tunnel: sent.tunnel,
+            pump: sent.pump,
+            source: Some(source),
+            idle,
+            ..Answer::of(sent.response)
+        }
     }
 
     /// From here on the exchange's end is the answer's end.
@@ -54,7 +68,10 @@ impl Answer {
     }
 
     /// The next piece for the client. `Err(BodyError::Idle)`: neither side moved a byte for the route's idle time-out.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.poll_pump(cx);
         match self.response.body.poll_frame(cx) {
             Poll::Ready(frame) => {
@@ -74,7 +91,9 @@ impl Answer {
     /// Passes on what there is of the request's body.
     pub fn poll_pump(&mut self, cx: &mut Context<'_>) {
         let Some(pump) = &mut self.pump else { return };
-        let seen = |source: &Option<SharedSource>| source.as_ref().map_or(0, |source| source.borrow().seen);
+        let seen = |source: &Option<SharedSource>| {
+            source.as_ref().map_or(0, |source| source.borrow().seen)
+        };
         let before = seen(&self.source);
         if let Poll::Ready(result) = pump.as_mut().poll(cx) {
             self.pump = None;
@@ -123,7 +142,11 @@ impl Answer {
 
     fn broke(&mut self, error: BodyError) {
         if let Some(exchange) = &mut self.exchange {
-            exchange.error = Some(if error == BodyError::Idle { Code::IdleTimeout } else { Code::StreamAborted });
+            exchange.error = Some(if error == BodyError::Idle {
+                Code::IdleTimeout
+            } else {
+                Code::StreamAborted
+            });
             exchange.cause = Some(error.to_string().into());
             exchange.outcome = Outcome::Failure;
         }

@@ -55,7 +55,12 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub fn begin(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, request: &Request) -> Self {
+    pub fn begin(
+        proxy: &Rc<Proxy>,
+        connection: &Rc<Connection>,
+        alarm: &Rc<Alarm>,
+        request: &Request,
+    ) -> Self {
         let started = Instant::now();
         let world = proxy.view.current();
         world.begin(proxy.worker);
@@ -66,7 +71,8 @@ impl Exchange {
             connection: connection.clone(),
             alarm: alarm.clone(),
             started,
-            deadline: crate::exchange::headers::deadline(&request.headers).and_then(|left| started.checked_add(left)),
+            deadline: crate::exchange::headers::deadline(&request.headers)
+                .and_then(|left| started.checked_add(left)),
             trace,
             request_id,
             method: request.method.clone(),
@@ -109,7 +115,8 @@ impl Exchange {
 
     /// What is left of the caller's deadline.
     pub fn left(&self, now: Instant) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// The exchange came to its proper end.
@@ -159,7 +166,10 @@ impl Exchange {
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,
-            error: self.error.map(|code| Failure { code: code.word(), details: self.cause.as_deref() }),
+            error: self.error.map(|code| Failure {
+                code: code.word(),
+                details: self.cause.as_deref(),
+            }),
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

@@ -17,11 +17,11 @@ use super::replay::{SharedSource, Source};
 use super::retry::{self, Ending, Try};
 use super::send::{self, Failure, Sent};
 use super::split;
-use crate::exchange::error::{Code, Error, written};
+use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
-use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
+use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
 use crate::upstream::pool::{NoWay, Way};
 use crate::upstream::{Outcome, Slot};
 
@@ -36,12 +36,21 @@ impl Proxy {
         branch: usize,
         request: &mut Request,
     ) -> Result<Answer, Error> {
-        let Some(target) = plan.compiled.branches.get(branch) else { return Err(Code::Internal.into()) };
+        if exchange
+            .left(exchange.started)
+            .is_some_and(|left| left.is_zero())
+        {
+            return Err(Code::DeadlineExceeded.into());
+        }
+        let Some(target) = plan.compiled.branches.get(branch) else {
+            return Err(Code::Internal.into());
+        };
         let upstream = target.upstream.clone();
         exchange.branch = Some(branch);
         if let Some(rewrite) = &plan.item.rewrite {
             let pattern = crate::route::pattern_of(&plan.item.matches);
-            let path = crate::route::rewritten(rewrite, pattern, request.target.path()).map_err(|_| Error::from(Code::RewriteRefused))?;
+            let path = crate::route::rewritten(rewrite, pattern, request.target.path())
+                .map_err(|_| Error::from(Code::RewriteRefused))?;
             request.target = Target::new(&path, request.target.query());
         }
         if let (Some(max), Some(length)) = (plan.item.max_body.value, request.body.length())
@@ -51,19 +60,35 @@ impl Proxy {
         }
         let rules = plan.item.retry.value.as_ref();
         let body = std::mem::replace(&mut request.body, crate::exchange::body::Body::Empty);
-        let source = Rc::new(RefCell::new(Source::new(body, rules.map_or(0, |rules| rules.max_replay), plan.item.max_body.value)));
+        let source = Rc::new(RefCell::new(Source::new(
+            body,
+            rules.map_or(0, |rules| rules.max_replay),
+            plan.item.max_body.value,
+        )));
         let key = hash_key(&upstream.item.balance, request, exchange);
         let (mut tried, mut made, mut fresh) = (Vec::new(), 0, false);
         loop {
             let now = Instant::now();
             let mut slot = match upstream.upstream.pick(key, &tried, now, self.random()) {
                 Ok(slot) => slot,
-                Err(_) => return Err(Error::because(Code::NoEndpoint, format!("upstream {} has no endpoint", upstream.item.name))),
+                Err(_) => {
+                    return Err(Error::because(
+                        Code::NoEndpoint,
+                        format!("upstream {} has no endpoint", upstream.item.name),
+                    ));
+                }
             };
             exchange.endpoint = Some(slot.endpoint().address());
             let number = slot.endpoint().id();
             exchange.attempts += 1;
-            let attempt = Attempt { proxy: self, plan, upstream: &upstream, request, source: &source, fresh };
+            let attempt = Attempt {
+                proxy: self,
+                plan,
+                upstream: &upstream,
+                request,
+                source: &source,
+                fresh,
+            };
             let failure = match attempt.run(exchange, &mut slot).await {
                 Ok(sent) => match self.wants_again(&sent, plan, request, &source, made) {
                     None => return Ok(attempt.accept(exchange, slot, sent)),
@@ -79,7 +104,10 @@ impl Proxy {
                 },
                 Err(failure) => failure,
             };
-            if failure.stale && source.borrow().is_repeatable() && (!failure.left || send::is_safe(request)) {
+            if failure.stale
+                && source.borrow().is_repeatable()
+                && (!failure.left || send::is_safe(request))
+            {
                 // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of these,
                 // because a fresh connection is never stale.
                 drop(slot);
@@ -115,14 +143,29 @@ impl Proxy {
     }
 
     /// Whether an answer is one of those that the route wants tried again.
-    fn wants_again(&self, sent: &Sent, plan: &RoutePlan, request: &Request, source: &SharedSource, made: u32) -> Option<Duration> {
+    fn wants_again(
+        &self,
+        sent: &Sent,
+        plan: &RoutePlan,
+        request: &Request,
+        source: &SharedSource,
+        made: u32,
+    ) -> Option<Duration> {
         let status = sent.response.status;
-        let unavailable = sent.response.headers.get("grpc-status").is_some_and(|value| value == "14");
+        let unavailable = sent
+            .response
+            .headers
+            .get("grpc-status")
+            .is_some_and(|value| value == "14");
         if !status.is_server_error() && !unavailable {
             return None;
         }
         let tried = Try {
-            ending: if unavailable { Ending::Unavailable } else { Ending::Status(status) },
+            ending: if unavailable {
+                Ending::Unavailable
+            } else {
+                Ending::Status(status)
+            },
             left: true,
             repeatable: source.borrow().is_repeatable() && sent.tunnel.is_none(),
             method: &request.method,
@@ -134,7 +177,10 @@ impl Proxy {
 
     /// Waits before the next try; not past the caller's deadline.
     async fn pause(&self, exchange: &Exchange, pause: Duration) -> Result<(), Error> {
-        if exchange.left(Instant::now()).is_some_and(|left| left <= pause) {
+        if exchange
+            .left(Instant::now())
+            .is_some_and(|left| left <= pause)
+        {
             return Err(Code::DeadlineExceeded.into());
         }
         if !pause.is_zero() {
@@ -165,11 +211,21 @@ impl Attempt<'_> {
         let sending = async {
             match way {
                 Way::Http1 { wire, reused } => {
-                    send::over_http1(wire, reused, pool, &sender, self.request, self.source, &limit).await
+                    send::over_http1(
+                        wire,
+                        reused,
+                        pool,
+                        &sender,
+                        self.request,
+                        self.source,
+                        &limit,
+                    )
+                    .await
                 }
                 Way::Http2(place) => {
                     let secure = self.upstream.dial.tls.is_some();
-                    send::over_http2(place, secure, &sender, self.request, self.source, &limit).await
+                    send::over_http2(place, secure, &sender, self.request, self.source, &limit)
+                        .await
                 }
             }
         };
@@ -210,30 +266,52 @@ impl Attempt<'_> {
         let now = Instant::now();
         let item = &self.upstream.item;
         let connect_by = now + item.connect_timeout.value;
-        let by = exchange.deadline.map_or(connect_by, |deadline| deadline.min(connect_by));
+        let by = exchange
+            .deadline
+            .map_or(connect_by, |deadline| deadline.min(connect_by));
         let http1_only = self.request.upgrade.is_some();
-        let way = pool.way(&self.upstream.dial, exchange.connection.number, self.fresh, http1_only, now);
+        let way = pool.way(
+            &self.upstream.dial,
+            exchange.connection.number,
+            self.fresh,
+            http1_only,
+            now,
+        );
         match exchange.alarm.until(Some(by), way).await {
             Ok(Ok(way)) => Ok(way),
             Ok(Err(NoWay::Full)) => Err(Failure::refused(Error::governed_by(
                 Code::Overloaded,
                 "upstream.max_connections",
-                item.max_connections.value.map_or_else(String::new, |most| most.to_string()),
+                item.max_connections
+                    .value
+                    .map_or_else(String::new, |most| most.to_string()),
                 item.place(item.max_connections.at),
             ))),
             Ok(Err(no_way)) => {
-                self.upstream.series.connected(self.proxy.worker, ConnectResult::Failed);
+                self.upstream
+                    .series
+                    .connected(self.proxy.worker, ConnectResult::Failed);
                 let cause = match no_way {
                     NoWay::Io(error) => error.to_string(),
                     NoWay::Http2(error) => error,
                     NoWay::Full => String::new(),
                 };
-                Err(Failure::connect(Error::because(Code::ConnectFailed, format!("{}: {cause}", slot.endpoint().address()))))
+                Err(Failure::connect(Error::because(
+                    Code::ConnectFailed,
+                    format!("{}: {cause}", slot.endpoint().address()),
+                )))
             }
-            Err(_) if by < connect_by => Err(Failure::late(Code::DeadlineExceeded, Code::DeadlineExceeded.into())),
+            Err(_) if by < connect_by => Err(Failure::late(
+                Code::DeadlineExceeded,
+                Code::DeadlineExceeded.into(),
+            )),
             Err(_) => {
-                self.upstream.series.connected(self.proxy.worker, ConnectResult::TimedOut);
-                self.upstream.series.timed_out(self.proxy.worker, TimeoutKind::Connect);
+                self.upstream
+                    .series
+                    .connected(self.proxy.worker, ConnectResult::TimedOut);
+                self.upstream
+                    .series
+                    .timed_out(self.proxy.worker, TimeoutKind::Connect);
                 let mut error = Error::governed_by(
                     Code::ConnectTimeout,
                     "upstream.connect_timeout",
@@ -254,7 +332,12 @@ impl Attempt<'_> {
             trace: &exchange.trace,
             request_id: exchange.request_id.as_str(),
             deadline: exchange.left(Instant::now()),
-            host: self.plan.item.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_ref()),
+            host: self
+                .plan
+                .item
+                .rewrite
+                .as_ref()
+                .and_then(|rewrite| rewrite.host.as_ref()),
         }
     }
 
@@ -262,7 +345,9 @@ impl Attempt<'_> {
     fn accept(&self, exchange: &mut Exchange, slot: Slot, sent: Sent) -> Answer {
         exchange.slot = Some(slot);
         exchange.outcome = match sent.response.status {
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
             StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
             _ => Outcome::Success,
         };
@@ -271,7 +356,7 @@ impl Attempt<'_> {
 }
 
 /// The times that end a try before its answer came.
-pub struct Limit {
+pub(super) struct Limit {
     began: Instant,
     timeout: Option<Duration>,
     per_try: Option<Duration>,
@@ -292,22 +377,31 @@ impl Limit {
         Limit {
             began,
             timeout: item.timeout.value,
-            per_try: item.retry.value.as_ref().and_then(|retry| retry.per_try_timeout.value),
+            per_try: item
+                .retry
+                .value
+                .as_ref()
+                .and_then(|retry| retry.per_try_timeout.value),
             deadline: exchange.deadline,
             body_idle: item.idle_timeout.value,
-            body_whole: source.length().zip(item.idle_timeout.value).map(|(length, idle)| idle + Duration::from_secs(length / SLOWEST_BODY)),
-            sent: std::cell::Cell::new((source.ended || source.length() == Some(0)).then_some(started)),
+            body_whole: source
+                .length()
+                .zip(item.idle_timeout.value)
+                .map(|(length, idle)| idle + Duration::from_secs(length / SLOWEST_BODY)),
+            sent: std::cell::Cell::new(
+                (source.ended || source.length() == Some(0)).then_some(started),
+            ),
             moved: std::cell::Cell::new(began),
         }
     }
 
     /// A piece of the request's body went by.
-    pub fn moved(&self) {
+    pub(super) fn moved(&self) {
         self.moved.set(Instant::now());
     }
 
     /// The last byte of the request went out.
-    pub fn sent(&self) {
+    pub(super) fn sent(&self) {
         if self.sent.get().is_none() {
             self.sent.set(Some(Instant::now()));
         }
@@ -318,12 +412,18 @@ impl Limit {
         let own = match self.sent.get() {
             Some(sent) => {
                 let whole = self.timeout.map(|after| (sent + after, Code::RouteTimeout));
-                let once = self.per_try.map(|after| (sent.max(self.began) + after, Code::PerTryTimeout));
+                let once = self
+                    .per_try
+                    .map(|after| (sent.max(self.began) + after, Code::PerTryTimeout));
                 earlier(whole, once)
             }
             None => {
-                let idle = self.body_idle.map(|after| (self.moved.get() + after, Code::BodyTimeout));
-                let whole = self.body_whole.map(|after| (self.began + after, Code::BodyTimeout));
+                let idle = self
+                    .body_idle
+                    .map(|after| (self.moved.get() + after, Code::BodyTimeout));
+                let whole = self
+                    .body_whole
+                    .map(|after| (self.began + after, Code::BodyTimeout));
                 earlier(idle, whole)
             }
         };
@@ -333,21 +433,36 @@ impl Limit {
     fn error(&self, why: Code, plan: &RoutePlan) -> Error {
         let item = &plan.item;
         let governed = |setting, after: Option<Duration>, at| {
-            Error::governed_by(why, setting, after.map_or_else(|| "off".into(), written), plan.place(at))
+            Error::governed_by(
+                why,
+                setting,
+                after.map_or_else(|| "off".into(), written),
+                plan.place(at),
+            )
         };
         match why {
             Code::RouteTimeout => governed("route.timeout", self.timeout, item.timeout.at),
             Code::PerTryTimeout => {
-                let at = item.retry.value.as_ref().map(|retry| retry.per_try_timeout.at).unwrap_or_default();
+                let at = item
+                    .retry
+                    .value
+                    .as_ref()
+                    .map(|retry| retry.per_try_timeout.at)
+                    .unwrap_or_default();
                 governed("route.retry.per_try_timeout", self.per_try, at)
             }
-            Code::BodyTimeout => governed("route.idle_timeout", self.body_idle, item.idle_timeout.at),
+            Code::BodyTimeout => {
+                governed("route.idle_timeout", self.body_idle, item.idle_timeout.at)
+            }
             _ => why.into(),
         }
     }
 }
 
-fn earlier(one: Option<(Instant, Code)>, other: Option<(Instant, Code)>) -> Option<(Instant, Code)> {
+fn earlier(
+    one: Option<(Instant, Code)>,
+    other: Option<(Instant, Code)>,
+) -> Option<(Instant, Code)> {
     match (one, other) {
         (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
         (one, other) => one.or(other),
@@ -375,23 +490,37 @@ fn kind(why: Code) -> Option<TimeoutKind> {
 
 fn too_large(plan: &RoutePlan) -> Error {
     let max = plan.item.max_body;
-    Error::governed_by(Code::BodyTooLarge, "route.max_body", max.value.map_or_else(String::new, |max| max.to_string()), plan.place(max.at))
+    Error::governed_by(
+        Code::BodyTooLarge,
+        "route.max_body",
+        max.value.map_or_else(String::new, written_size),
+        plan.place(max.at),
+    )
 }
 
 fn is_trusted(world: &Snapshot, exchange: &Exchange) -> bool {
     let connection = &exchange.connection;
-    world
-        .listener(connection.listener)
-        .is_some_and(|listener| listener.item.trusted_proxies.iter().any(|block| block.contains(connection.peer.ip())))
+    world.listener(connection.listener).is_some_and(|listener| {
+        listener
+            .item
+            .trusted_proxies
+            .iter()
+            .any(|block| block.contains(connection.peer.ip()))
+    })
 }
 
 fn hash_key(balance: &Balance, request: &Request, exchange: &Exchange) -> Option<u64> {
-    let Balance::Hash(key) = balance else { return None };
+    let Balance::Hash(key) = balance else {
+        return None;
+    };
     match key {
-        HashKey::Header(name) => request.headers.get(name).map(HeaderValue::as_bytes).map(xxh3_64),
+        HashKey::Header(name) => request
+            .headers
+            .get(name)
+            .map(HeaderValue::as_bytes)
+            .map(xxh3_64),
         HashKey::Cookie(name) => split::cookie(request, name).map(xxh3_64),
         HashKey::Client => Some(xxh3_64(exchange.connection.peer_text.as_bytes())),
         HashKey::Path => Some(xxh3_64(request.target.path().as_bytes())),
     }
 }
-

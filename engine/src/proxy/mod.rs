@@ -65,7 +65,12 @@ impl Proxy {
 
     /// Answers one request. Dropping the future abandons the exchange: what was asked of an upstream is cancelled and
     /// the books are closed as `client_closed`.
-    pub async fn handle(self: &Rc<Self>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, mut request: Request) -> Answer {
+    pub async fn handle(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        alarm: &Rc<Alarm>,
+        mut request: Request,
+    ) -> Answer {
         let mut exchange = Exchange::begin(self, connection, alarm, &request);
         let answered = match self.route(&mut exchange, &request) {
             Ok(()) => self.act(&mut exchange, &mut request).await,
@@ -96,7 +101,10 @@ impl Proxy {
         match found {
             Found::Route(id) => exchange.route = Some(id),
             Found::MethodNotAllowed(allowed) => {
-                return Err(Error { allow: Some(allowed.header().into()), ..Code::MethodNotAllowed.into() });
+                return Err(Error {
+                    allow: Some(allowed.header().into()),
+                    ..Code::MethodNotAllowed.into()
+                });
             }
             Found::NotFound => return Err(Code::NoRoute.into()),
         }
@@ -107,7 +115,11 @@ impl Proxy {
         if !covered {
             return Err(Code::Misdirected.into());
         }
-        let named = |method: Method| exchange.route().is_some_and(|plan| plan.item.matches.methods.contains(&method));
+        let named = |method: Method| {
+            exchange
+                .route()
+                .is_some_and(|plan| plan.item.matches.methods.contains(&method))
+        };
         let tunnel = request.is_http2 && request.upgrade.is_some();
         match request.method {
             Method::TRACE if !named(Method::TRACE) => Err(Code::MethodRefused.into()),
@@ -117,25 +129,51 @@ impl Proxy {
     }
 
     /// Runs the route's filters, then does what the route says.
-    async fn act(self: &Rc<Self>, exchange: &mut Exchange, request: &mut Request) -> Result<Answer, Error> {
+    async fn act(
+        self: &Rc<Self>,
+        exchange: &mut Exchange,
+        request: &mut Request,
+    ) -> Result<Answer, Error> {
         let world = exchange.world.clone();
-        let Some(id) = exchange.route else { return Err(Code::NoRoute.into()) };
+        let Some(id) = exchange.route else {
+            return Err(Code::NoRoute.into());
+        };
         let plan = world.route(id);
         plan.compiled.chain.on_request(request)?;
         match &plan.item.action {
             Action::Upstream(_) => self.forward(exchange, plan, 0, request).await,
             Action::Split { sticky, .. } => {
-                let branch = split::choose(&plan.compiled, sticky.as_ref(), request, &exchange.connection, self.random());
+                let branch = split::choose(
+                    &plan.compiled,
+                    sticky.as_ref(),
+                    request,
+                    &exchange.connection,
+                    self.random(),
+                );
                 self.forward(exchange, plan, branch, request).await
             }
-            Action::Respond { status, body, headers } => {
+            Action::Respond {
+                status,
+                body,
+                headers,
+            } => {
                 let headers: HeaderMap = headers.iter().cloned().collect();
-                Ok(Answer::of(Response::new(*status, headers, Body::Full(Bytes::copy_from_slice(body.as_bytes())))))
+                Ok(Answer::of(Response::new(
+                    *status,
+                    headers,
+                    Body::Full(Bytes::copy_from_slice(body.as_bytes())),
+                )))
             }
             Action::Redirect { to, status } => {
                 let pattern = crate::route::pattern_of(&plan.item.matches);
-                let target = crate::route::redirect_target(to, pattern, request.target.path(), request.target.query());
-                let location = HeaderValue::from_str(&target).map_err(|_| Error::from(Code::RewriteRefused))?;
+                let target = crate::route::redirect_target(
+                    to,
+                    pattern,
+                    request.target.path(),
+                    request.target.query(),
+                );
+                let location = HeaderValue::from_str(&target)
+                    .map_err(|_| Error::from(Code::RewriteRefused))?;
                 let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
                 Ok(Answer::of(Response::new(*status, headers, Body::Empty)))
             }
@@ -155,7 +193,9 @@ impl Proxy {
 
     /// Answers what never became a request: counted and logged, but no route's business.
     pub fn refuse(&self, connection: &Connection, error: &Error) -> Response {
-        self.metrics.listener(&connection.listener_name).rejected(self.worker, error.code);
+        self.metrics
+            .listener(&connection.listener_name)
+            .rejected(self.worker, error.code);
         self.metrics.answered_error(self.worker, error.code);
         let (_, id) = self.identify(&HeaderMap::new());
         let (status, headers, body) = error.problem(id.as_str());
@@ -178,7 +218,10 @@ impl Proxy {
             request_id: id.as_str(),
             trace_id: [0; 16],
             span_id: [0; 8],
-            error: Some(Failure { code: error.code.word(), details: error.cause.as_deref() }),
+            error: Some(Failure {
+                code: error.code.word(),
+                details: error.cause.as_deref(),
+            }),
             listener: &connection.listener_name,
             generation: self.view.current().generation,
         });
@@ -201,11 +244,15 @@ impl Proxy {
         if request.upgrade.as_deref() != Some("websocket") {
             return;
         }
-        let bytes: [u8; 16] = (u128::from(self.random()) << 64 | u128::from(self.random())).to_be_bytes();
+        let bytes: [u8; 16] =
+            (u128::from(self.random()) << 64 | u128::from(self.random())).to_be_bytes();
         if let Ok(key) = HeaderValue::from_str(&base64(&bytes)) {
             request.headers.insert(header::SEC_WEBSOCKET_KEY, key);
         }
-        request.headers.entry(header::SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+        request
+            .headers
+            .entry(header::SEC_WEBSOCKET_VERSION)
+            .or_insert(HeaderValue::from_static("13"));
     }
 
     /// Who this request is: its place in a trace and its id.
@@ -237,10 +284,17 @@ fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        let word = group
+            .iter()
+            .fold(0u32, |word, byte| word << 8 | u32::from(*byte))
+            << (8 * (3 - group.len()));
         for place in 0..4 {
             let letter = LETTERS[(word >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= group.len() { char::from(letter) } else { '=' });
+            text.push(if place <= group.len() {
+                char::from(letter)
+            } else {
+                '='
+            });
         }
     }
     text

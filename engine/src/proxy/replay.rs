@@ -10,7 +10,7 @@ use http_body::Frame;
 
 use crate::exchange::body::{Body, BodyError};
 
-pub struct Source {
+pub(super) struct Source {
     live: Body,
     /// Announced by the client, whatever was read already.
     length: Option<u64>,
@@ -29,11 +29,11 @@ pub struct Source {
     pub ended: bool,
 }
 
-pub type SharedSource = Rc<RefCell<Source>>;
+pub(super) type SharedSource = Rc<RefCell<Source>>;
 
 impl Source {
     /// `limit`: bytes kept for another try; `max`: bytes allowed at all.
-    pub fn new(live: Body, limit: u64, max: Option<u64>) -> Self {
+    pub(super) fn new(live: Body, limit: u64, max: Option<u64>) -> Self {
         let length = live.length();
         Source {
             ended: live.is_empty(),
@@ -51,26 +51,29 @@ impl Source {
     }
 
     /// The whole length, when it was announced.
-    pub fn length(&self) -> Option<u64> {
+    pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
 
     /// Whether the body can be sent again from its first byte.
-    pub fn is_repeatable(&self) -> bool {
+    pub(super) fn is_repeatable(&self) -> bool {
         !self.lost && self.fault.is_none()
     }
 
     /// Begins again. Only after `is_repeatable`.
-    pub fn rewind(&mut self) {
+    pub(super) fn rewind(&mut self) {
         self.next = 0;
     }
 
     /// Whether anything was read from the client.
-    pub fn is_untouched(&self) -> bool {
+    pub(super) fn is_untouched(&self) -> bool {
         self.seen == 0 && !self.lost
     }
 
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(piece) = self.kept.get(self.next) {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));

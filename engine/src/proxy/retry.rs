@@ -13,7 +13,7 @@ use crate::exchange::headers::is_idempotent;
 
 /// How a try ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub(super) enum Ending {
     /// No connection, or it was refused before the request left.
     Connect,
     /// The connection or stream broke before an answer.
@@ -26,7 +26,7 @@ pub enum Ending {
 }
 
 /// What is known when a try has ended.
-pub struct Try<'a> {
+pub(super) struct Try<'a> {
     pub ending: Ending,
     /// Some of the request may have reached the endpoint.
     pub left: bool,
@@ -39,7 +39,7 @@ pub struct Try<'a> {
 }
 
 /// The pause before the next try, or `None` when this was the last. `random` is uniform over all of `u64`.
-pub fn decide(rules: Option<&Retry>, tried: &Try<'_>, random: u64) -> Option<Duration> {
+pub(super) fn decide(rules: Option<&Retry>, tried: &Try<'_>, random: u64) -> Option<Duration> {
     let rules = rules?;
     if tried.made >= rules.attempts.value || !tried.repeatable || !names(rules, tried.ending) {
         return None;
@@ -51,14 +51,23 @@ pub fn decide(rules: Option<&Retry>, tried: &Try<'_>, random: u64) -> Option<Dur
     if tried.left && !allowed {
         return None;
     }
-    let ceiling = rules.backoff_base.saturating_mul(1 << tried.made.min(16)).min(rules.backoff_max);
+    let ceiling = rules
+        .backoff_base
+        .saturating_mul(1 << tried.made.min(16))
+        .min(rules.backoff_max);
     let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
-    Some(Duration::from_nanos(if nanos == 0 { 0 } else { random % nanos }))
+    Some(Duration::from_nanos(if nanos == 0 {
+        0
+    } else {
+        random % nanos
+    }))
 }
 
 fn names(rules: &Retry, ending: Ending) -> bool {
     rules.on.iter().any(|on| match (on, ending) {
-        (RetryOn::Connect, Ending::Connect) | (RetryOn::Reset, Ending::Reset) | (RetryOn::Unavailable, Ending::Unavailable) => true,
+        (RetryOn::Connect, Ending::Connect)
+        | (RetryOn::Reset, Ending::Reset)
+        | (RetryOn::Unavailable, Ending::Unavailable) => true,
         (RetryOn::Status(504), Ending::PerTry) => true,
         (RetryOn::Status(number), Ending::Status(status)) => status.as_u16() == *number,
         _ => false,

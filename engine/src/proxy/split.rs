@@ -10,8 +10,16 @@ use crate::snapshot::CompiledRoute;
 
 /// `random` is uniform over all of `u64`. A sticky choice without its key falls back to it. The same key takes the
 /// same branch in every worker, process and release: the hash is fixed.
-pub fn choose(route: &CompiledRoute, sticky: Option<&Sticky>, request: &Request, connection: &Connection, random: u64) -> usize {
-    let point = sticky.and_then(|sticky| key(sticky, request, connection)).unwrap_or(random);
+pub(super) fn choose(
+    route: &CompiledRoute,
+    sticky: Option<&Sticky>,
+    request: &Request,
+    connection: &Connection,
+    random: u64,
+) -> usize {
+    let point = sticky
+        .and_then(|sticky| key(sticky, request, connection))
+        .unwrap_or(random);
     let mut left = ((u128::from(point) * u128::from(route.total_weight)) >> 64) as u32;
     for (index, branch) in route.branches.iter().enumerate() {
         match left.checked_sub(branch.weight) {
@@ -24,17 +32,28 @@ pub fn choose(route: &CompiledRoute, sticky: Option<&Sticky>, request: &Request,
 
 fn key(sticky: &Sticky, request: &Request, connection: &Connection) -> Option<u64> {
     match sticky {
-        Sticky::Header(name) => request.headers.get(name).map(|value| xxh3_64(value.as_bytes())),
+        Sticky::Header(name) => request
+            .headers
+            .get(name)
+            .map(|value| xxh3_64(value.as_bytes())),
         Sticky::Cookie(name) => cookie(request, name).map(xxh3_64),
         Sticky::Client => Some(xxh3_64(connection.peer_text.as_bytes())),
     }
 }
 
 /// A cookie's value.
-pub fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
-    let lines = request.headers.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes);
-    lines.flat_map(|line| line.split(|b| *b == b';')).find_map(|pair| {
-        let (key, value) = pair.trim_ascii().split_at_checked(name.len())?;
-        (key == name.as_bytes()).then(|| value.strip_prefix(b"=")).flatten()
-    })
+pub(super) fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r [u8]> {
+    let lines = request
+        .headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    lines
+        .flat_map(|line| line.split(|b| *b == b';'))
+        .find_map(|pair| {
+            let (key, value) = pair.trim_ascii().split_at_checked(name.len())?;
+            (key == name.as_bytes())
+                .then(|| value.strip_prefix(b"="))
+                .flatten()
+        })
 }

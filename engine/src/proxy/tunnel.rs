@@ -19,7 +19,10 @@ use crate::http1::wire::SharedWire;
 /// One end of a tunnel.
 pub enum End {
     Wire(SharedWire),
-    Stream { receive: RecvStream, send: SendStream<Bytes> },
+    Stream {
+        receive: RecvStream,
+        send: SendStream<Bytes>,
+    },
 }
 
 /// One direction's state.
@@ -46,7 +49,10 @@ pub async fn run(mut client: End, mut upstream: End, mut answer: Answer) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(None),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
             _ => match (idle, answer.exchange()) {
-                (Some(idle), Some(exchange)) => exchange.alarm.poll_at(moved + idle, cx).map(|()| Some(Code::IdleTimeout)),
+                (Some(idle), Some(exchange)) => exchange
+                    .alarm
+                    .poll_at(moved + idle, cx)
+                    .map(|()| Some(Code::IdleTimeout)),
                 _ => Poll::Pending,
             },
         }
@@ -62,7 +68,13 @@ pub async fn run(mut client: End, mut upstream: End, mut answer: Answer) {
 }
 
 /// Moves what can be moved from one end to the other; ready when this direction is over.
-fn step(from: &mut End, to: &mut End, flow: &mut Flow, any: &mut bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+fn step(
+    from: &mut End,
+    to: &mut End,
+    flow: &mut Flow,
+    any: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
     loop {
         if flow.shut {
             return Poll::Ready(Ok(()));
@@ -100,7 +112,8 @@ impl End {
             }
             End::Stream { receive, .. } => match ready!(receive.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    let _closed_streams_need_no_window = receive.flow_control().release_capacity(data.len());
+                    let _closed_streams_need_no_window =
+                        receive.flow_control().release_capacity(data.len());
                     Poll::Ready(Ok(Some(data)))
                 }
                 Some(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
@@ -147,12 +160,18 @@ impl End {
     /// Passes a half-close on.
     fn poll_shut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            End::Wire(wire) => match ready!(Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(cx)) {
-                // The other side was quicker; the direction is over all the same.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-                result => Poll::Ready(result),
-            },
-            End::Stream { send, .. } => Poll::Ready(send.send_data(Bytes::new(), true).map_err(io::Error::other)),
+            End::Wire(wire) => {
+                match ready!(Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(cx)) {
+                    // The other side was quicker; the direction is over all the same.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                        Poll::Ready(Ok(()))
+                    }
+                    result => Poll::Ready(result),
+                }
+            }
+            End::Stream { send, .. } => {
+                Poll::Ready(send.send_data(Bytes::new(), true).map_err(io::Error::other))
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! link whose name is never the document's. A slow look at the files themselves covers file systems without events.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::telemetry::log;
 
 /// A burst of events is one change; this long after the last of them it is over.
-pub const SETTLE: Duration = Duration::from_millis(50);
+pub const SETTLE: Duration = Duration::from_millis(20);
 /// How often the files are looked at without any event.
 pub const LOOK: Duration = Duration::from_secs(5);
 
@@ -20,7 +21,7 @@ pub struct Watch {
     folders: BTreeSet<PathBuf>,
     files: Vec<PathBuf>,
     events: UnboundedReceiver<()>,
-    seen: Vec<Option<(SystemTime, u64)>>,
+    seen: Vec<Option<Stamp>>,
 }
 
 impl Watch {
@@ -32,9 +33,18 @@ impl Watch {
             }
         });
         if let Err(error) = &watcher {
-            log::warn("no file events here; files are looked at every few seconds", &[("error", &error.to_string())]);
+            log::warn(
+                "no file events here; files are looked at every few seconds",
+                &[("error", &error.to_string())],
+            );
         }
-        Watch { watcher: watcher.ok(), folders: BTreeSet::new(), files: Vec::new(), events, seen: Vec::new() }
+        Watch {
+            watcher: watcher.ok(),
+            folders: BTreeSet::new(),
+            files: Vec::new(),
+            events,
+            seen: Vec::new(),
+        }
     }
 
     /// Watches the folders of these files from now on.
@@ -53,7 +63,13 @@ impl Watch {
             }
             for new in folders.difference(&self.folders) {
                 if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                    log::warn("a folder cannot be watched", &[("folder", &new.display().to_string()), ("error", &error.to_string())]);
+                    log::warn(
+                        "a folder cannot be watched",
+                        &[
+                            ("folder", &new.display().to_string()),
+                            ("error", &error.to_string()),
+                        ],
+                    );
                 }
             }
         }
@@ -62,30 +78,35 @@ impl Watch {
         self.seen = self.look();
     }
 
-    /// Returns when something may have changed and the burst is over.
+    /// Returns when the files, or what lies beside them, are not what they were, and the burst of changes is over.
     pub async fn changed(&mut self) {
         loop {
-            match tokio::time::timeout(LOOK, self.events.recv()).await {
-                Ok(_) => break,
-                Err(_) => {
-                    let now = self.look();
-                    if now != self.seen {
-                        self.seen = now;
-                        return;
-                    }
-                }
+            // What matters is what the files look like; an event, or its absence, only says when to look.
+            let _event_or_time_to_look = tokio::time::timeout(LOOK, self.events.recv()).await;
+            if self.look() == self.seen {
+                continue;
             }
+            while let Ok(Some(())) = tokio::time::timeout(SETTLE, self.events.recv()).await {}
+            self.seen = self.look();
+            return;
         }
-        while let Ok(Some(())) = tokio::time::timeout(SETTLE, self.events.recv()).await {}
-        self.seen = self.look();
     }
 
-    fn look(&self) -> Vec<Option<(SystemTime, u64)>> {
-        self.files.iter().map(|file| stamp(file)).collect()
+    fn look(&self) -> Vec<Option<Stamp>> {
+        self.files
+            .iter()
+            .chain(&self.folders)
+            .map(|path| stamp(path))
+            .collect()
     }
 }
 
-fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
-    let data = std::fs::metadata(file).ok()?;
-    Some((data.modified().ok()?, data.len()))
+/// A file that was replaced, written to or linked elsewhere has another one of these; a folder whose entries changed
+/// has, too.
+type Stamp = (SystemTime, u64, u64);
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let data = std::fs::metadata(path).ok()?;
+    let size = if data.is_dir() { 0 } else { data.len() };
+    Some((data.modified().ok()?, size, data.ino()))
 }

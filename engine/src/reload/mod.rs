@@ -88,6 +88,7 @@ pub struct Reloader {
     sockets: HashMap<SocketAddr, Vec<TcpListener>>,
     open: HashMap<(ListenerIndex, SocketAddr), (String, Arc<Permits>)>,
     pub report: SharedReport,
+    pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
 }
 
 impl Reloader {
@@ -102,32 +103,43 @@ impl Reloader {
         common: &Common,
     ) -> io::Result<Self> {
         let report = SharedReport::default();
-        let mut reloader =
-            Reloader {
-                origin,
-                loader,
-                document,
-                store: common.store.clone(),
-                memory,
-                workers,
-                metrics: common.metrics.clone(),
-                access_log: common.access_log.clone(),
-                sockets,
-                open: HashMap::new(),
-                report,
-            };
+        let mut reloader = Reloader {
+            origin,
+            loader,
+            document,
+            store: common.store.clone(),
+            memory,
+            workers,
+            metrics: common.metrics.clone(),
+            access_log: common.access_log.clone(),
+            sockets,
+            open: HashMap::new(),
+            report,
+            addresses: Arc::default(),
+        };
         let snapshot = reloader.store.current();
         reloader.open_doors(&snapshot)?;
+        reloader.tell_addresses();
         reloader.tell(&snapshot, 0);
         Ok(reloader)
     }
 
     /// Reads again and applies, or refuses whole. Returns the generation that serves.
     pub fn reload(&mut self) -> Result<u64, Problems> {
-        let began = Instant::now();
-        let result = self.origin.load(&mut self.loader).and_then(|document| self.apply(document, began));
+        let (began, former) = (Instant::now(), self.store.current().generation);
+        let result = self
+            .origin
+            .load(&mut self.loader)
+            .and_then(|document| self.apply(document, began));
         match &result {
-            Ok(generation) => log::info("reloaded", &[("generation", &generation.to_string()), ("micros", &began.elapsed().as_micros().to_string())]),
+            Ok(generation) if *generation == former => {}
+            Ok(generation) => log::info(
+                "reloaded",
+                &[
+                    ("generation", &generation.to_string()),
+                    ("micros", &began.elapsed().as_micros().to_string()),
+                ],
+            ),
             Err(problems) => self.refused(problems),
         }
         result
@@ -135,31 +147,53 @@ impl Reloader {
 
     fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
         let former = self.store.current();
-        if document.hash == former.hash {
+        let secured = document.listeners.iter().any(|item| item.tls.is_some())
+            || document.upstreams.iter().any(|item| item.tls.is_some());
+        if document.hash == former.hash && !secured {
             return Ok(former.generation);
         }
-        let next = compile(&document, Some(&former), &mut self.memory, &self.metrics, self.workers.count())?;
+        let next = compile(
+            &document,
+            Some(&former),
+            &mut self.memory,
+            &self.metrics,
+            self.workers.count(),
+        )?;
         prove(&document, &next)?;
         self.bind_new(&next)?;
         let next = Arc::new(next);
         self.pending(&document);
         if self.document.telemetry != document.telemetry {
-            self.access_log.change(&document.telemetry).map_err(|error| Problems(vec![unlogged(&error)]))?;
+            self.access_log
+                .change(&document.telemetry)
+                .map_err(|error| Problems(vec![unlogged(&error)]))?;
         }
         self.store.publish(next.clone());
         self.document = document;
         if let Err(error) = self.open_doors(&next) {
-            log::error("a listener that was bound cannot be served", &[("error", &error.to_string())]);
+            log::error(
+                "a listener that was bound cannot be served",
+                &[("error", &error.to_string())],
+            );
         }
         self.close_doors(&next);
-        self.tell(&next, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.tell_addresses();
+        self.tell(
+            &next,
+            u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
         Ok(next.generation)
     }
 
     /// Binds what the next world needs and this one has not; on failure nothing was changed.
     fn bind_new(&mut self, next: &Snapshot) -> Result<(), Problems> {
         let mut bound = Vec::new();
-        for plan in next.listeners.iter().flatten().filter(|plan| !self.sockets.contains_key(&plan.item.bind)) {
+        for plan in next
+            .listeners
+            .iter()
+            .flatten()
+            .filter(|plan| !self.sockets.contains_key(&plan.item.bind))
+        {
             match accept::bind_workers(plan.item.bind, self.workers.count()) {
                 Ok(sockets) => bound.push((plan.item.bind, sockets)),
                 Err(error) => return Err(Problems(vec![unbound(plan, &error)])),
@@ -179,7 +213,10 @@ impl Reloader {
             }
             let permits = Permits::new(most);
             let series = self.metrics.listener(&plan.item.name);
-            let sockets = self.sockets.get(&plan.item.bind).map_or(&[][..], Vec::as_slice);
+            let sockets = self
+                .sockets
+                .get(&plan.item.bind)
+                .map_or(&[][..], Vec::as_slice);
             for (number, socket) in sockets.iter().enumerate() {
                 let opening = Opening {
                     name: plan.item.name.clone(),
@@ -189,7 +226,8 @@ impl Reloader {
                     permits: permits.clone(),
                     series: series.clone(),
                 };
-                self.workers.order(number % self.workers.count(), Order::Open(opening));
+                self.workers
+                    .order(number % self.workers.count(), Order::Open(opening));
             }
             self.open.insert(key, (plan.item.name.clone(), permits));
         }
@@ -197,15 +235,25 @@ impl Reloader {
     }
 
     fn close_doors(&mut self, world: &Snapshot) {
-        let wanted = |key: &(ListenerIndex, SocketAddr)| world.listener(key.0).is_some_and(|plan| plan.item.bind == key.1);
-        let gone: Vec<_> = self.open.keys().filter(|key| !wanted(key)).copied().collect();
+        let wanted = |key: &(ListenerIndex, SocketAddr)| {
+            world
+                .listener(key.0)
+                .is_some_and(|plan| plan.item.bind == key.1)
+        };
+        let gone: Vec<_> = self
+            .open
+            .keys()
+            .filter(|key| !wanted(key))
+            .copied()
+            .collect();
         for key in gone {
             self.open.remove(&key);
             for worker in 0..self.workers.count() {
                 self.workers.order(worker, Order::Close(key.0, key.1));
             }
         }
-        self.sockets.retain(|bind, _| self.open.keys().any(|(_, open)| open == bind));
+        self.sockets
+            .retain(|bind, _| self.open.keys().any(|(_, open)| open == bind));
     }
 
     /// Stops accepting everywhere; whoever is inside finishes.
@@ -229,16 +277,30 @@ impl Reloader {
     pub fn sockets(&self) -> Vec<(String, SocketAddr, Vec<TcpListener>)> {
         let mut handed = Vec::new();
         for ((_, bind), (name, _)) in &self.open {
-            let copies = self.sockets.get(bind).into_iter().flatten().filter_map(|socket| socket.try_clone().ok()).collect();
+            let copies = self
+                .sockets
+                .get(bind)
+                .into_iter()
+                .flatten()
+                .filter_map(|socket| socket.try_clone().ok())
+                .collect();
             handed.push((name.clone(), *bind, copies));
         }
         handed
     }
 
-    /// Real addresses by listener name (a document may ask for port 0).
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    /// Tells the real addresses by listener name (a document may ask for port 0).
+    fn tell_addresses(&self) {
         let real = |bind: &SocketAddr| self.sockets.get(bind)?.first()?.local_addr().ok();
-        self.open.iter().filter_map(|((_, bind), (name, _))| Some((name.clone(), real(bind)?))).collect()
+        let open = self
+            .document
+            .listeners
+            .iter()
+            .filter_map(|item| Some((item.name.clone(), real(&item.bind)?)));
+        *self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = open.collect();
     }
 
     fn pending(&self, document: &Document) {
@@ -255,13 +317,20 @@ impl Reloader {
         note(old.drain_lag != new.drain_lag, "server.drain_lag");
         note(old.state_dir != new.state_dir, "server.state_dir");
         if !pending.is_empty() {
-            log::warn("settings that are read at start have changed; restart or upgrade to apply them", &[("settings", &pending.join(", "))]);
+            log::warn(
+                "settings that are read at start have changed; restart or upgrade to apply them",
+                &[("settings", &pending.join(", "))],
+            );
         }
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).pending_restart = pending;
+        self.report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pending_restart = pending;
     }
 
     fn tell(&self, serving: &Snapshot, micros: u64) {
-        self.metrics.config_serves(serving.generation, serving.since);
+        self.metrics
+            .config_serves(serving.generation, serving.since);
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.generation = serving.generation;
         report.hash.clone_from(&serving.hash);
@@ -273,15 +342,22 @@ impl Reloader {
     fn refused(&self, problems: &Problems) {
         self.metrics.config_reload_failed();
         let words: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
-        log::error("reload refused; the former configuration goes on serving", &[("problems", &words.join("; "))]);
+        log::error(
+            "reload refused; the former configuration goes on serving",
+            &[("problems", &words.join("; "))],
+        );
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.refusals += 1;
-        report.last_refusal = Some(Refusal { at: seconds(SystemTime::now()), problems: words });
+        report.last_refusal = Some(Refusal {
+            at: seconds(SystemTime::now()),
+            problems: words,
+        });
     }
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 fn unlogged(error: &io::Error) -> Problem {
@@ -298,7 +374,10 @@ fn unbound(plan: &ListenerPlan, error: &io::Error) -> Problem {
     Problem {
         code: "cannot-bind",
         place: Some(plan.item.begins()),
-        message: format!("listener {}: cannot bind {}: {error}", plan.item.name, plan.item.bind),
+        message: format!(
+            "listener {}: cannot bind {}: {error}",
+            plan.item.name, plan.item.bind
+        ),
         text: None,
         hint: Some("choose a free address, or stop what uses this one".into()),
     }

@@ -17,19 +17,33 @@ pub struct Door {
 
 impl Door {
     pub fn new(name: &str, index: ListenerIndex) -> Rc<Self> {
-        Rc::new(Door { name: name.into(), index, leaving: Cell::new(false), guests: RefCell::default() })
+        Rc::new(Door {
+            name: name.into(),
+            index,
+            leaving: Cell::new(false),
+            guests: RefCell::default(),
+        })
     }
 
     /// A connection comes in; it leaves when the guest is dropped.
     pub fn enter(self: &Rc<Self>, number: u64) -> Guest {
         self.guests.borrow_mut().insert(number, None);
-        Guest { door: self.clone(), number, known: Cell::new(false) }
+        Guest {
+            door: self.clone(),
+            number,
+            known: Cell::new(false),
+        }
     }
 
     /// Everybody inside ends as soon as what they do is done.
     pub fn close(&self) {
         self.leaving.set(true);
-        let wakers: Vec<Waker> = self.guests.borrow_mut().values_mut().filter_map(Option::take).collect();
+        let wakers: Vec<Waker> = self
+            .guests
+            .borrow_mut()
+            .values_mut()
+            .filter_map(Option::take)
+            .collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -56,7 +70,10 @@ impl Guest {
             return true;
         }
         if !self.known.replace(true) {
-            self.door.guests.borrow_mut().insert(self.number, Some(cx.waker().clone()));
+            self.door
+                .guests
+                .borrow_mut()
+                .insert(self.number, Some(cx.waker().clone()));
         }
         false
     }

@@ -19,7 +19,7 @@ use super::request;
 use crate::alarm::Alarm;
 use crate::exchange::Response;
 use crate::exchange::body::{Body, BodyError};
-use crate::exchange::error::{Code, Error};
+use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::{http_date, upgrade_fields};
 use crate::http1::wire::{HeadFault, SharedWire};
 use crate::http1::{Framing, Incoming, Wire, encode, parse_request};
@@ -52,7 +52,14 @@ enum After {
     Close,
 }
 
-pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, stream: Stream, read: BytesMut, limits: impl Fn() -> Option<Limits>) {
+pub async fn serve(
+    proxy: Rc<Proxy>,
+    connection: Rc<Connection>,
+    guest: Guest,
+    stream: Stream,
+    read: BytesMut,
+    limits: impl Fn() -> Option<Limits>,
+) {
     let wire: SharedWire = Rc::new(RefCell::new(Wire::new(stream, read)));
     let alarm = Rc::new(Alarm::default());
     let mut first = true;
@@ -64,12 +71,22 @@ pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, s
             Ok(None) => After::Close,
             Err(code) => {
                 let governed = match code {
-                    Code::HeaderTimeout => Some(("listener.header_timeout", crate::exchange::error::written(limits.header_timeout))),
-                    Code::HeaderTooLarge => Some(("listener.max_header_size", limits.max_header_size.to_string())),
+                    Code::HeaderTimeout => {
+                        Some(("listener.header_timeout", written(limits.header_timeout)))
+                    }
+                    Code::HeaderTooLarge => Some((
+                        "listener.max_header_size",
+                        written_size(limits.max_header_size as u64),
+                    )),
                     _ => None,
                 };
                 let error = match governed {
-                    Some((setting, value)) => Error::governed_by(code, setting, value, proxy.listener_place(&connection, code)),
+                    Some((setting, value)) => Error::governed_by(
+                        code,
+                        setting,
+                        value,
+                        proxy.listener_place(&connection, code),
+                    ),
                     None => code.into(),
                 };
                 refuse(&proxy, &connection, &alarm, &wire, &error).await
@@ -84,7 +101,13 @@ pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, s
 }
 
 /// `None`: nothing more will come, or it is time to leave.
-async fn wait_for_head(wire: &SharedWire, alarm: &Alarm, guest: &Guest, limits: Limits, first: bool) -> Result<Option<Bytes>, Code> {
+async fn wait_for_head(
+    wire: &SharedWire,
+    alarm: &Alarm,
+    guest: &Guest,
+    limits: Limits,
+    first: bool,
+) -> Result<Option<Bytes>, Code> {
     let since = Instant::now();
     let mut begun: Option<Instant> = first.then_some(since);
     wire.borrow_mut().rest();
@@ -93,7 +116,9 @@ async fn wait_for_head(wire: &SharedWire, alarm: &Alarm, guest: &Guest, limits: 
         match wire.poll_head(cx, limits.max_header_size, true) {
             Poll::Ready(Ok(head)) => return Poll::Ready(Ok(Some(head))),
             Poll::Ready(Err(HeadFault::Refused(code))) => return Poll::Ready(Err(code)),
-            Poll::Ready(Err(HeadFault::Closed | HeadFault::Truncated | HeadFault::Io(_))) => return Poll::Ready(Ok(None)),
+            Poll::Ready(Err(HeadFault::Closed | HeadFault::Truncated | HeadFault::Io(_))) => {
+                return Poll::Ready(Ok(None));
+            }
             Poll::Pending => {}
         }
         let silent = wire.read.is_empty();
@@ -105,16 +130,31 @@ async fn wait_for_head(wire: &SharedWire, alarm: &Alarm, guest: &Guest, limits: 
             };
         }
         if silent && begun.is_none() {
-            return alarm.poll_at(since + limits.idle_timeout, cx).map(|()| Ok(None));
+            return alarm
+                .poll_at(since + limits.idle_timeout, cx)
+                .map(|()| Ok(None));
         }
         let begun = *begun.get_or_insert_with(Instant::now);
-        alarm.poll_at(begun + limits.header_timeout, cx).map(|()| if silent { Ok(None) } else { Err(Code::HeaderTimeout) })
+        alarm.poll_at(begun + limits.header_timeout, cx).map(|()| {
+            if silent {
+                Ok(None)
+            } else {
+                Err(Code::HeaderTimeout)
+            }
+        })
     })
     .await
 }
 
 /// One request and its answer.
-async fn one(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, guest: &Guest, wire: &SharedWire, head: Bytes) -> After {
+async fn one(
+    proxy: &Rc<Proxy>,
+    connection: &Rc<Connection>,
+    alarm: &Rc<Alarm>,
+    guest: &Guest,
+    wire: &SharedWire,
+    head: Bytes,
+) -> After {
     let head = match parse_request(&head) {
         Ok(head) => head,
         Err(code) => return refuse(proxy, connection, alarm, wire, &code.into()).await,
@@ -142,7 +182,9 @@ async fn one(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, 
     })
     .await;
     // Dropping it abandons the exchange: the client went away.
-    let Some(mut answer) = answer else { return After::Close };
+    let Some(mut answer) = answer else {
+        return After::Close;
+    };
     drop(handling);
     if let Some(upstream) = answer.tunnel.take() {
         return switch(wire, upstream, answer).await;
@@ -195,7 +237,9 @@ fn drain_ready(wire: &SharedWire) -> bool {
     while budget > 0 {
         match wire.poll_body(&mut cx) {
             Poll::Ready(None) => return true,
-            Poll::Ready(Some(Ok(frame))) => budget = budget.saturating_sub(frame.data_ref().map_or(1, |data| data.len().max(1))),
+            Poll::Ready(Some(Ok(frame))) => {
+                budget = budget.saturating_sub(frame.data_ref().map_or(1, |data| data.len().max(1)))
+            }
             Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
         }
     }
@@ -203,8 +247,20 @@ fn drain_ready(wire: &SharedWire) -> bool {
 }
 
 /// Writes a whole answer. `Ok(false)`: it broke off and must not look complete.
-async fn write(wire: &SharedWire, answer: &mut Answer, is_head: bool, is_1_0: bool, persists: bool) -> Result<bool, ()> {
-    let framing = write_head(&mut wire.borrow_mut(), &answer.response, is_head, is_1_0, persists);
+async fn write(
+    wire: &SharedWire,
+    answer: &mut Answer,
+    is_head: bool,
+    is_1_0: bool,
+    persists: bool,
+) -> Result<bool, ()> {
+    let framing = write_head(
+        &mut wire.borrow_mut(),
+        &answer.response,
+        is_head,
+        is_1_0,
+        persists,
+    );
     let mut trailers_sent = false;
     loop {
         let frame = match framing {
@@ -214,10 +270,9 @@ async fn write(wire: &SharedWire, answer: &mut Answer, is_head: bool, is_1_0: bo
                     let frame = answer.poll_frame(cx);
                     if frame.is_pending() {
                         // The head, and every piece, leave before the next is awaited.
-                        match wire.borrow_mut().poll_flush(cx) {
-                            Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
-                            _ if is_gone(wire, cx) => return Poll::Ready(Err(())),
-                            _ => {}
+                        let flushed = wire.borrow_mut().poll_flush(cx);
+                        if matches!(flushed, Poll::Ready(Err(_))) || is_gone(wire, cx) {
+                            return Poll::Ready(Err(()));
                         }
                     }
                     frame.map(Ok)
@@ -287,8 +342,18 @@ async fn flush(wire: &SharedWire, answer: &mut Answer) -> Result<(), ()> {
 }
 
 /// Queues an answer's head and says how its body is framed.
-fn write_head(wire: &mut Wire, response: &Response, is_head: bool, is_1_0: bool, persists: bool) -> Framing {
-    let bodiless = is_head || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+fn write_head(
+    wire: &mut Wire,
+    response: &Response,
+    is_head: bool,
+    is_1_0: bool,
+    persists: bool,
+) -> Framing {
+    let bodiless = is_head
+        || matches!(
+            response.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
     let length = response.body.length().or(response.announced);
     let framing = match length {
         _ if bodiless => Framing::None,
@@ -311,7 +376,10 @@ fn write_head(wire: &mut Wire, response: &Response, is_head: bool, is_1_0: bool,
     match framing {
         Framing::None if response.status != StatusCode::NO_CONTENT => {
             // A HEAD or a 304 tells the length that the body would have had, when it is known.
-            if let Some(length) = response.announced.or(response.body.length().filter(|length| *length > 0)) {
+            if let Some(length) = response
+                .announced
+                .or(response.body.length().filter(|length| *length > 0))
+            {
                 encode::framing(out, Framing::Length(length));
             }
         }
@@ -327,7 +395,9 @@ fn write_head(wire: &mut Wire, response: &Response, is_head: bool, is_1_0: bool,
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// 101 was said by the endpoint: the head goes to the client, then bytes pass both ways.
@@ -342,7 +412,13 @@ async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> 
                 encode::field(out, name.as_str(), value.as_bytes());
             }
         }
-        upgrade_fields(out, response.headers.get(header::UPGRADE).map_or(b"", |value| value.as_bytes()));
+        upgrade_fields(
+            out,
+            response
+                .headers
+                .get(header::UPGRADE)
+                .map_or(b"", |value| value.as_bytes()),
+        );
         encode::end_of_head(out);
     }
     if flush(wire, &mut answer).await.is_err() {
@@ -354,11 +430,23 @@ async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> 
 }
 
 /// Answers a head that never became a request, and ends: nothing behind it can be trusted.
-async fn refuse(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, wire: &SharedWire, error: &Error) -> After {
+async fn refuse(
+    proxy: &Rc<Proxy>,
+    connection: &Rc<Connection>,
+    alarm: &Rc<Alarm>,
+    wire: &SharedWire,
+    error: &Error,
+) -> After {
     let mut answer = Answer::of(proxy.refuse(connection, error));
     let until = Instant::now() + LINGER;
-    let written = alarm.until(Some(until), write(wire, &mut answer, false, false, false)).await;
-    if matches!(written, Ok(Ok(true))) { After::Linger } else { After::Close }
+    let written = alarm
+        .until(Some(until), write(wire, &mut answer, false, false, false))
+        .await;
+    if matches!(written, Ok(Ok(true))) {
+        After::Linger
+    } else {
+        After::Close
+    }
 }
 
 async fn linger(wire: &SharedWire, alarm: &Alarm) {
@@ -373,7 +461,9 @@ async fn linger(wire: &SharedWire, alarm: &Alarm) {
             wire.read.clear();
             match wire.poll_fill(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) if wire.bytes_read - begin > LINGER_BYTES => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) if wire.bytes_read - begin > LINGER_BYTES => {
+                    return Poll::Ready(());
+                }
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
             }

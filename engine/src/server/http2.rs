@@ -57,7 +57,14 @@ impl Drop for Streaming {
     }
 }
 
-pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, stream: Stream, read: BytesMut, limits: Limits) {
+pub async fn serve(
+    proxy: Rc<Proxy>,
+    connection: Rc<Connection>,
+    guest: Guest,
+    stream: Stream,
+    read: BytesMut,
+    limits: Limits,
+) {
     let io = Batched::new(stream, read);
     let alarm = Alarm::default();
     let mut builder = h2::server::Builder::new();
@@ -118,7 +125,11 @@ pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, s
                 }
                 return Poll::Pending;
             }
-            if !leaving && alarm.poll_at(idle_since + limits.idle_timeout, cx).is_ready() {
+            if !leaving
+                && alarm
+                    .poll_at(idle_since + limits.idle_timeout, cx)
+                    .is_ready()
+            {
                 leaving = true;
                 http2.graceful_shutdown();
                 cx.waker().wake_by_ref();
@@ -129,7 +140,13 @@ pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, s
         match accepted {
             Some(Ok((request, respond))) => {
                 let streaming = Streaming::begin(&tally);
-                tokio::task::spawn_local(one(proxy.clone(), connection.clone(), streaming, request, respond));
+                tokio::task::spawn_local(one(
+                    proxy.clone(),
+                    connection.clone(),
+                    streaming,
+                    request,
+                    respond,
+                ));
             }
             Some(Err(_)) | None => break,
         }
@@ -155,7 +172,11 @@ struct Pings {
 
 impl Pings {
     fn new(pings: PingPong) -> Self {
-        Pings { pings, next: Instant::now() + PING_AFTER, asked: false }
+        Pings {
+            pings,
+            next: Instant::now() + PING_AFTER,
+            asked: false,
+        }
     }
 
     /// Ready when the peer did not answer.
@@ -181,7 +202,13 @@ impl Pings {
 }
 
 /// One stream: a request and its answer.
-async fn one(proxy: Rc<Proxy>, connection: Rc<Connection>, streaming: Streaming, head: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+async fn one(
+    proxy: Rc<Proxy>,
+    connection: Rc<Connection>,
+    streaming: Streaming,
+    head: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
     let alarm = Rc::new(Alarm::default());
     let (parts, receive) = head.into_parts();
     let is_head = parts.method == Method::HEAD;
@@ -198,7 +225,11 @@ async fn one(proxy: Rc<Proxy>, connection: Rc<Connection>, streaming: Streaming,
         held = Some(receive);
         proxy.websocket_key(&mut request);
     } else if !receive.is_end_stream() {
-        request.body = Body::Http2(Http2Body { stream: receive, place: None, ended: false });
+        request.body = Body::Http2(Http2Body {
+            stream: receive,
+            place: None,
+            ended: false,
+        });
     }
     let mut handling = Box::pin(proxy.handle(&connection, &alarm, request));
     let answer = poll_fn(|cx| match handling.as_mut().poll(cx) {
@@ -207,7 +238,10 @@ async fn one(proxy: Rc<Proxy>, connection: Rc<Connection>, streaming: Streaming,
     })
     .await;
     let Some(mut answer) = answer else {
-        streaming.0.cancelled.set(streaming.0.cancelled.get().saturating_add(1));
+        streaming
+            .0
+            .cancelled
+            .set(streaming.0.cancelled.get().saturating_add(1));
         return;
     };
     drop(handling);
@@ -220,7 +254,9 @@ async fn one(proxy: Rc<Proxy>, connection: Rc<Connection>, streaming: Streaming,
             }
             *head.headers_mut() = std::mem::take(&mut answer.response.headers);
             match respond.send_response(head, false) {
-                Ok(send) => tunnel::run(End::Stream { receive, send }, End::Wire(upstream), answer).await,
+                Ok(send) => {
+                    tunnel::run(End::Stream { receive, send }, End::Wire(upstream), answer).await
+                }
                 Err(_) => answer.abandoned(Code::ClientClosed),
             }
         }
@@ -233,14 +269,24 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
     *head.status_mut() = answer.response.status;
     answer.response.strip();
     let length = answer.response.body.length().or(answer.response.announced);
-    let bodiless = is_head || matches!(answer.response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let announced = if bodiless { answer.response.announced } else { length };
+    let bodiless = is_head
+        || matches!(
+            answer.response.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let announced = if bodiless {
+        answer.response.announced
+    } else {
+        length
+    };
     let mut headers = std::mem::take(&mut answer.response.headers);
     if let Some(length) = announced.filter(|_| answer.response.status != StatusCode::NO_CONTENT) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     if !headers.contains_key(header::DATE) {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         if let Ok(date) = HeaderValue::from_str(&http_date(seconds)) {
             headers.insert(header::DATE, date);
         }
@@ -302,7 +348,11 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
             Err(()) => return answer.abandoned(Code::ClientClosed),
             Ok(None) => {
                 let sent = stream.send_data(Bytes::new(), true);
-                return if sent.is_ok() { answer.finish() } else { answer.abandoned(Code::ClientClosed) };
+                return if sent.is_ok() {
+                    answer.finish()
+                } else {
+                    answer.abandoned(Code::ClientClosed)
+                };
             }
             Ok(Some(Err(error))) => {
                 // Whatever broke it, the client must not take it for whole (HI-41, HI-51).
@@ -317,7 +367,11 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
                     let sent = stream.send_trailers(trailers);
-                    return if sent.is_ok() { answer.finish() } else { answer.abandoned(Code::ClientClosed) };
+                    return if sent.is_ok() {
+                        answer.finish()
+                    } else {
+                        answer.abandoned(Code::ClientClosed)
+                    };
                 }
             },
         }

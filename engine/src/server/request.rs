@@ -10,7 +10,13 @@ use crate::http1::RequestHead;
 
 /// From HTTP/1. The body is attached by the caller.
 pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
-    let RequestHead { method, target, fields, is_1_0, .. } = head;
+    let RequestHead {
+        method,
+        target,
+        fields,
+        is_1_0,
+        ..
+    } = head;
     let text = std::str::from_utf8(&target).map_err(|_| Error::from(Code::BadRequestLine))?;
     let host = match fields.headers.get(header::HOST) {
         Some(value) => value.to_str().map_err(|_| Error::from(Code::BadHost))?,
@@ -23,7 +29,9 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         // RFC 9112 section 3.2.2: the absolute form overrides Host.
         _ => absolute(text).ok_or(Error::from(Code::BadRequestLine))?,
     };
-    if !(is_1_0 && authority.is_empty()) && !is_authority(authority) || !(host.is_empty() && is_1_0) && !is_authority(host) {
+    if !(is_1_0 && authority.is_empty()) && !is_authority(authority)
+        || !(host.is_empty() && is_1_0) && !is_authority(host)
+    {
         return Err(Code::BadHost.into());
     }
     let target = normal(rest)?;
@@ -32,7 +40,8 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         _ => None,
     };
     // Clear-text HTTP/2 is spoken with prior knowledge; the deprecated upgrade to it is ignored (RFC 9113 section 3.1).
-    let upgrade = upgrade.filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c"));
+    let upgrade =
+        upgrade.filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c"));
     if let Some(expect) = fields.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -52,7 +61,10 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
 
 /// From HTTP/2. The library has judged frames and pseudo-fields; what it lets pass is judged here.
 pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> {
-    let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+    let upgrade = parts
+        .extensions
+        .get::<h2::ext::Protocol>()
+        .map(|protocol| protocol.as_str().to_owned());
     let hosts = parts.headers.get_all(header::HOST);
     let authority = match parts.uri.authority() {
         Some(authority) => authority.as_str(),
@@ -61,7 +73,11 @@ pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
             None => return Err(Code::BadHost.into()),
         },
     };
-    if !is_authority(authority) || hosts.iter().any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+    if !is_authority(authority)
+        || hosts
+            .iter()
+            .any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
+    {
         return Err(Code::BadHost.into());
     }
     if parts.headers.len() > crate::http1::head::MAX_FIELDS {
@@ -70,7 +86,10 @@ pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
     if parts.method == http::Method::CONNECT && upgrade.is_none() {
         return Err(Code::MethodRefused.into());
     }
-    let text = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let text = parts
+        .uri
+        .path_and_query()
+        .map_or("", http::uri::PathAndQuery::as_str);
     if text.len() > crate::http1::head::MAX_TARGET {
         return Err(Code::UriTooLong.into());
     }
@@ -112,7 +131,11 @@ fn normal(text: &str) -> Result<Target, Error> {
 /// `http://host/path` as host and path; without a path it is `/`.
 fn absolute(text: &str) -> Option<(&str, &str)> {
     let rest = match text.split_once("://")? {
-        (scheme, rest) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => rest,
+        (scheme, rest)
+            if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
+        {
+            rest
+        }
         _ => return None,
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -138,7 +161,9 @@ fn is_authority(text: &str) -> bool {
             }
             None => return false,
         },
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
     };
     !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed) && port.is_none_or(is_port)
 }

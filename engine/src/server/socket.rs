@@ -24,8 +24,16 @@ use crate::snapshot::ListenerPlan;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one accepted socket until it is done. `number` is unique in this worker.
-pub async fn serve(proxy: Rc<Proxy>, door: Rc<Door>, socket: TcpStream, peer: SocketAddr, number: u64) {
-    let Some(plan) = plan(&proxy, &door) else { return };
+pub async fn serve(
+    proxy: Rc<Proxy>,
+    door: Rc<Door>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    number: u64,
+) {
+    let Some(plan) = plan(&proxy, &door) else {
+        return;
+    };
     let guest = door.enter(number);
     let limits = limits(&plan);
     let (mut sni, mut identity, mut alpn_http2) = (None, None, None);
@@ -33,10 +41,14 @@ pub async fn serve(proxy: Rc<Proxy>, door: Rc<Door>, socket: TcpStream, peer: So
         None => Stream::Plain(socket),
         Some(tls) => {
             let alarm = Alarm::default();
-            let accepting = Box::pin(tokio_rustls::TlsAcceptor::from(tls.config().clone()).accept(socket));
+            let accepting =
+                Box::pin(tokio_rustls::TlsAcceptor::from(tls.config().clone()).accept(socket));
             let by = Instant::now() + limits.header_timeout;
             let Ok(Ok(stream)) = alarm.until(Some(by), accepting).await else {
-                proxy.metrics.listener(&door.name).handshake_failed(proxy.worker);
+                proxy
+                    .metrics
+                    .listener(&door.name)
+                    .handshake_failed(proxy.worker);
                 return;
             };
             let session = stream.get_ref().1;
@@ -44,7 +56,12 @@ pub async fn serve(proxy: Rc<Proxy>, door: Rc<Door>, socket: TcpStream, peer: So
             // A ticket may outlive the certificate that earned it.
             identity = match tls.peer(session, rustls_pki_types::UnixTime::now()) {
                 Ok(identity) => identity,
-                Err(_) => return proxy.metrics.listener(&door.name).handshake_failed(proxy.worker),
+                Err(_) => {
+                    return proxy
+                        .metrics
+                        .listener(&door.name)
+                        .handshake_failed(proxy.worker);
+                }
             };
             alpn_http2 = Some(session.alpn_protocol() == Some(b"h2"));
             Stream::Server(Box::new(stream))
@@ -75,7 +92,10 @@ pub async fn serve(proxy: Rc<Proxy>, door: Rc<Door>, socket: TcpStream, peer: So
         Box::pin(http2::serve(proxy, connection, guest, stream, read, limits)).await;
     } else {
         let (for_limits, index) = (proxy.clone(), door.clone());
-        http1::serve(proxy, connection, guest, stream, read, move || self::plan(&for_limits, &index).map(|plan| self::limits(&plan))).await;
+        http1::serve(proxy, connection, guest, stream, read, move || {
+            self::plan(&for_limits, &index).map(|plan| self::limits(&plan))
+        })
+        .await;
     }
 }
 
@@ -93,7 +113,11 @@ fn limits(plan: &ListenerPlan) -> Limits {
 
 /// Reads until the first bytes are, or cannot be, the HTTP/2 preface. A client that says nothing is let go after the
 /// header time-out.
-async fn detect(mut stream: Stream, guest: &super::door::Guest, limits: Limits) -> Option<(Stream, BytesMut, bool)> {
+async fn detect(
+    mut stream: Stream,
+    guest: &super::door::Guest,
+    limits: Limits,
+) -> Option<(Stream, BytesMut, bool)> {
     let alarm = Alarm::default();
     let by = Instant::now() + limits.header_timeout;
     let mut read = BytesMut::new();
@@ -103,7 +127,11 @@ async fn detect(mut stream: Stream, guest: &super::door::Guest, limits: Limits) 
             if let Poll::Ready(count) = stream.poll_read_into(cx, &mut first) {
                 return Poll::Ready(count.ok());
             }
-            if guest.is_leaving(cx) { Poll::Ready(None) } else { Poll::Pending }
+            if guest.is_leaving(cx) {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
         });
         let count = alarm.until(Some(by), pin!(reading)).await.ok()??;
         if count == 0 {

@@ -40,7 +40,12 @@ pub enum Order {
     /// Accept no more here; whoever is inside finishes.
     Close(ListenerIndex, SocketAddr),
     /// Serve this socket; another worker accepted it.
-    Adopt { index: ListenerIndex, socket: TcpStream, peer: SocketAddr, held: Held },
+    Adopt {
+        index: ListenerIndex,
+        socket: TcpStream,
+        peer: SocketAddr,
+        held: Held,
+    },
     /// Answers close their connections, idle ones are closed. New connections are still accepted until `Close`.
     Leave,
     /// End now, whoever is inside.
@@ -87,12 +92,19 @@ impl Workers {
             threads.push(thread.spawn(move || {
                 let run = AssertUnwindSafe(|| run(number, inbox, common, loads, peers));
                 if catch_unwind(run).is_err() {
-                    log::error("a worker died; the process ends with it", &[("worker", &number.to_string())]);
+                    log::error(
+                        "a worker died; the process ends with it",
+                        &[("worker", &number.to_string())],
+                    );
                     std::process::exit(process::exit::FAILURE.into());
                 }
             })?);
         }
-        Ok(Workers { orders, threads, loads })
+        Ok(Workers {
+            orders,
+            threads,
+            loads,
+        })
     }
 
     pub fn count(&self) -> usize {
@@ -107,7 +119,10 @@ impl Workers {
     }
 
     pub fn connections(&self) -> usize {
-        self.loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
+        self.loads
+            .iter()
+            .map(|load| load.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Connections served by each worker.
@@ -142,12 +157,20 @@ struct Worker {
     accept_errors: Arc<AtomicU64>,
 }
 
-fn run(number: usize, inbox: UnboundedReceiver<Order>, common: Common, loads: Arc<[AtomicUsize]>, peers: Vec<UnboundedSender<Order>>) {
+fn run(
+    number: usize,
+    inbox: UnboundedReceiver<Order>,
+    common: Common,
+    loads: Arc<[AtomicUsize]>,
+    peers: Vec<UnboundedSender<Order>>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(61)
         .build_local(Default::default())
-        .expect("a runtime needs an epoll descriptor and an event descriptor, both opened at start");
+        .expect(
+            "a runtime needs an epoll descriptor and an event descriptor, both opened at start",
+        );
     let log = common.access_log.worker(fastrand::u64(..));
     let proxy = Rc::new(Proxy::new(number, common.store, common.metrics, log));
     let worker = Rc::new(Worker {
@@ -201,7 +224,12 @@ impl Worker {
     fn open(self: &Rc<Self>, opening: Opening) {
         let acceptor = match Acceptor::new(opening.socket, self.accept_errors.clone()) {
             Ok(acceptor) => acceptor,
-            Err(error) => return log::error("a listening socket cannot be used", &[("listener", &opening.name), ("error", &error.to_string())]),
+            Err(error) => {
+                return log::error(
+                    "a listening socket cannot be used",
+                    &[("listener", &opening.name), ("error", &error.to_string())],
+                );
+            }
         };
         let door = Door::new(&opening.name, opening.index);
         let (worker, entrance) = (self.clone(), door.clone());
@@ -215,25 +243,50 @@ impl Worker {
                 };
                 series.accepted(worker.number);
                 worker.ledger.accepted();
-                let held = Held { _permit: permit, series: series.clone(), worker: worker.number, ledger: worker.ledger.clone() };
+                let held = Held {
+                    _permit: permit,
+                    series: series.clone(),
+                    worker: worker.number,
+                    ledger: worker.ledger.clone(),
+                };
                 worker.place(&entrance, socket, peer, held);
             }
         });
-        self.doors.borrow_mut().insert((opening.index, opening.bind), (door, accepting.abort_handle()));
+        self.doors.borrow_mut().insert(
+            (opening.index, opening.bind),
+            (door, accepting.abort_handle()),
+        );
     }
 
     /// Serves a connection here, or hands it to a worker that has clearly less to do.
-    fn place(self: &Rc<Self>, door: &Rc<Door>, socket: tokio::net::TcpStream, peer: SocketAddr, held: Held) {
+    fn place(
+        self: &Rc<Self>,
+        door: &Rc<Door>,
+        socket: tokio::net::TcpStream,
+        peer: SocketAddr,
+        held: Held,
+    ) {
         let mine = self.loads[self.number].load(Ordering::Relaxed);
-        let least = self.loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
+        let least = self
+            .loads
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, load)| load.load(Ordering::Relaxed));
         if let Some((other, load)) = least
             && mine >= load.load(Ordering::Relaxed) + IMBALANCE
         {
             // A registered socket can always be taken back from the poller.
-            let Ok(socket) = socket.into_std() else { return };
+            let Ok(socket) = socket.into_std() else {
+                return;
+            };
             // Counted there at once, so that a burst does not all go the same way.
             load.fetch_add(1, Ordering::Relaxed);
-            let adopt = Order::Adopt { index: door.index, socket, peer, held };
+            let adopt = Order::Adopt {
+                index: door.index,
+                socket,
+                peer,
+                held,
+            };
             if self.peers[other].send(adopt).is_err() {
                 load.fetch_sub(1, Ordering::Relaxed);
             }
@@ -243,8 +296,19 @@ impl Worker {
         self.serve(door.clone(), socket, peer, held);
     }
 
-    fn adopt(self: &Rc<Self>, index: ListenerIndex, socket: TcpStream, peer: SocketAddr, held: Held) {
-        let door = self.doors.borrow().iter().find(|((of, _), _)| *of == index).map(|(_, (door, _))| door.clone());
+    fn adopt(
+        self: &Rc<Self>,
+        index: ListenerIndex,
+        socket: TcpStream,
+        peer: SocketAddr,
+        held: Held,
+    ) {
+        let door = self
+            .doors
+            .borrow()
+            .iter()
+            .find(|((of, _), _)| *of == index)
+            .map(|(_, (door, _))| door.clone());
         let door = door.unwrap_or_else(|| {
             // The listener closed in between: the connection was accepted, so it is served, once.
             let door = Door::new("", index);
@@ -259,7 +323,13 @@ impl Worker {
         }
     }
 
-    fn serve(self: &Rc<Self>, door: Rc<Door>, socket: tokio::net::TcpStream, peer: SocketAddr, held: Held) {
+    fn serve(
+        self: &Rc<Self>,
+        door: Rc<Door>,
+        socket: tokio::net::TcpStream,
+        peer: SocketAddr,
+        held: Held,
+    ) {
         let number = self.next.get();
         self.next.set(number + self.peers.len() as u64);
         let worker = self.clone();

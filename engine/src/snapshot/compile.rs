@@ -3,11 +3,12 @@
 //! the cost of changing one is that of one, plus building the table anew.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tollgate_config::{self as config, Action, Document, EndpointSource, Item, Problem, Problems, UpstreamProtocol};
+use tollgate_config::{
+    self as config, Action, Document, Item, Problem, Problems, UpstreamProtocol,
+};
 
 use super::memory::Memory;
 use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
@@ -15,8 +16,9 @@ use crate::filter::Chain;
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::upstream::discovery::Source;
 use crate::upstream::pool::Dial;
-use crate::upstream::{Resolved, Upstream};
 
 /// Compiles. `workers`: how many count exchanges.
 pub fn compile(
@@ -37,28 +39,49 @@ pub fn compile(
                 if listeners.len() <= position {
                     listeners.resize_with(position + 1, || None);
                 }
-                listeners[position] = Some(Arc::new(ListenerPlan { item: item.clone(), index, tls }));
+                listeners[position] = Some(Arc::new(ListenerPlan {
+                    item: item.clone(),
+                    index,
+                    tls,
+                }));
             }
-            Err(error) => problems.push(tls_problem(item.begins(), &format!("listener {}", item.name), &error)),
+            Err(error) => problems.push(tls_problem(
+                item.begins(),
+                &format!("listener {}", item.name),
+                &error,
+            )),
         }
     }
     let mut upstreams = Vec::with_capacity(document.upstreams.len());
-    let mut by_name: HashMap<&str, Arc<UpstreamPlan>> = HashMap::with_capacity(document.upstreams.len());
+    let mut by_name: HashMap<&str, Arc<UpstreamPlan>> =
+        HashMap::with_capacity(document.upstreams.len());
     for item in &document.upstreams {
-        let before = former.and_then(|former| former.upstreams.iter().find(|plan| plan.item.name == item.name));
+        let before = former.and_then(|former| {
+            former
+                .upstreams
+                .iter()
+                .find(|plan| plan.item.name == item.name)
+        });
         match upstream(item, before, memory, metrics) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
             }
-            Err(error) => problems.push(tls_problem(item.begins(), &format!("upstream {}", item.name), &error)),
+            Err(error) => problems.push(tls_problem(
+                item.begins(),
+                &format!("upstream {}", item.name),
+                &error,
+            )),
         }
     }
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
-    let known: HashMap<*const config::Route, &RoutePlan, foldhash::fast::RandomState> =
-        former.into_iter().flat_map(|former| &former.routes).map(|plan| (Arc::as_ptr(&plan.item.value), plan)).collect();
+    let known: HashMap<*const config::Route, &RoutePlan, foldhash::fast::RandomState> = former
+        .into_iter()
+        .flat_map(|former| &former.routes)
+        .map(|plan| (Arc::as_ptr(&plan.item.value), plan))
+        .collect();
     let mut routes = Vec::with_capacity(document.routes.len());
     for item in &document.routes {
         let before = known.get(&Arc::as_ptr(&item.value));
@@ -66,9 +89,17 @@ pub fn compile(
             Some(plan) => plan.compiled.clone(),
             None => Arc::new(route(item, &by_name, metrics)),
         };
-        routes.push(RoutePlan { item: item.clone(), compiled });
+        routes.push(RoutePlan {
+            item: item.clone(),
+            compiled,
+        });
     }
-    let matches = routes.iter().enumerate().map(|(id, plan)| (RouteId(u32::try_from(id).unwrap_or(u32::MAX)), &plan.item.matches));
+    let matches = routes.iter().enumerate().map(|(id, plan)| {
+        (
+            RouteId(u32::try_from(id).unwrap_or(u32::MAX)),
+            &plan.item.matches,
+        )
+    });
     let table = Table::build(matches, memory.listeners());
     Ok(Snapshot {
         generation: former.map_or(1, |former| former.generation + 1),
@@ -85,30 +116,55 @@ pub fn compile(
 
 /// Whether everything a compiled route points to is still what the names mean.
 fn is_current(compiled: &CompiledRoute, by_name: &HashMap<&str, Arc<UpstreamPlan>>) -> bool {
-    compiled
-        .branches
-        .iter()
-        .all(|branch| by_name.get(branch.upstream.item.name.as_str()).is_some_and(|plan| Arc::ptr_eq(plan, &branch.upstream)))
+    compiled.branches.iter().all(|branch| {
+        by_name
+            .get(branch.upstream.item.name.as_str())
+            .is_some_and(|plan| Arc::ptr_eq(plan, &branch.upstream))
+    })
 }
 
-fn route(item: &Item<config::Route>, by_name: &HashMap<&str, Arc<UpstreamPlan>>, metrics: &Metrics) -> CompiledRoute {
-    let branch = |name: &str, weight| by_name.get(name).map(|upstream| Branch { upstream: upstream.clone(), weight });
+fn route(
+    item: &Item<config::Route>,
+    by_name: &HashMap<&str, Arc<UpstreamPlan>>,
+    metrics: &Metrics,
+) -> CompiledRoute {
+    let branch = |name: &str, weight| {
+        by_name.get(name).map(|upstream| Branch {
+            upstream: upstream.clone(),
+            weight,
+        })
+    };
     let branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
-        Action::Split { branches, .. } => branches.iter().filter_map(|one| branch(&one.upstream, one.weight)).collect(),
+        Action::Split { branches, .. } => branches
+            .iter()
+            .filter_map(|one| branch(&one.upstream, one.weight))
+            .collect(),
         Action::Respond { .. } | Action::Redirect { .. } => Vec::new(),
     };
-    let names: Vec<&str> = branches.iter().map(|branch| branch.upstream.item.name.as_str()).collect();
+    let names: Vec<&str> = branches
+        .iter()
+        .map(|branch| branch.upstream.item.name.as_str())
+        .collect();
     CompiledRoute {
         chain: Chain::compile(&item.filters),
-        total_weight: branches.iter().map(|branch| branch.weight).sum::<u32>().max(1),
+        total_weight: branches
+            .iter()
+            .map(|branch| branch.weight)
+            .sum::<u32>()
+            .max(1),
         series: metrics.route(&item.name, &names),
         branches,
     }
 }
 
-fn listener_tls(item: &Item<config::Listener>, before: Option<&Arc<ListenerPlan>>) -> Result<Option<ServerTls>, TlsError> {
-    let Some(tls) = &item.tls else { return Ok(None) };
+fn listener_tls(
+    item: &Item<config::Listener>,
+    before: Option<&Arc<ListenerPlan>>,
+) -> Result<Option<ServerTls>, TlsError> {
+    let Some(tls) = &item.tls else {
+        return Ok(None);
+    };
     match before.and_then(|before| before.tls.as_ref()) {
         Some(before) => ServerTls::reload(before, tls, item.protocol).map(Some),
         None => ServerTls::load(tls, item.protocol).map(Some),
@@ -128,21 +184,41 @@ fn upstream(
     {
         return Ok(before.clone());
     }
-    let tls = match (&item.tls, before.and_then(|before| before.dial.tls.as_ref())) {
+    let tls = match (
+        &item.tls,
+        before.and_then(|before| before.dial.tls.as_ref()),
+    ) {
         (None, _) => None,
         (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
         (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
     };
-    let identity = item.tls.as_ref().map(|tls| tls.name.as_deref().unwrap_or("*"));
-    let endpoints = match (static_endpoints(&item.endpoints), before) {
-        (Some(addresses), _) => addresses.iter().map(|one| memory.endpoints.endpoint(&item.name, identity, one)).collect(),
+    let identity = item
+        .tls
+        .as_ref()
+        .map(|tls| tls.name.as_deref().unwrap_or("*"));
+    let known = |one: crate::upstream::discovery::Resolved| {
+        memory.endpoints.endpoint(&item.name, identity, &one.into())
+    };
+    let endpoints = match (
+        Source::new(&item.endpoints)
+            .ok()
+            .and_then(|source| source.fixed()),
+        before,
+    ) {
+        (Some(addresses), _) => addresses.into_iter().map(known).collect(),
         // What discovery found last is good until it finds again.
         (None, Some(before)) => before.upstream.endpoints().iter().cloned().collect(),
         (None, None) => Vec::new(),
     };
     let series = metrics.upstream(&item.name);
     Ok(Arc::new(UpstreamPlan {
-        upstream: Arc::new(Upstream::new(item.clone(), 0, endpoints, before.map(|before| &*before.upstream), Instant::now())),
+        upstream: Arc::new(Upstream::new(
+            item.clone(),
+            0,
+            endpoints,
+            before.map(|before| &*before.upstream),
+            Instant::now(),
+        )),
         dial: Dial {
             tls,
             http2: match (item.protocol, item.tls.is_some()) {
@@ -158,18 +234,12 @@ fn upstream(
     }))
 }
 
-/// Endpoints that need no resolver; `None` when any of them is a name.
-pub fn static_endpoints(source: &EndpointSource) -> Option<Vec<Resolved>> {
-    let EndpointSource::Static(endpoints) = source else { return None };
-    endpoints
-        .iter()
-        .map(|endpoint| {
-            let address: SocketAddr = endpoint.address.parse().ok()?;
-            Some(Resolved { address, name: endpoint.address.clone(), weight: endpoint.weight, zone: endpoint.zone.clone() })
-        })
-        .collect()
-}
-
 fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {
-    Problem { code: "bad-tls", place: Some(place), message: format!("{what}: {error}"), text: None, hint: None }
+    Problem {
+        code: "bad-tls",
+        place: Some(place),
+        message: format!("{what}: {error}"),
+        text: None,
+        hint: None,
+    }
 }

@@ -19,10 +19,14 @@ pub struct Memory {
 impl Memory {
     /// A listener's number; the same name gets the same number for as long as the process lives.
     pub fn listener(&mut self, name: &str) -> ListenerIndex {
-        let position = self.listeners.iter().position(|known| known == name).unwrap_or_else(|| {
-            self.listeners.push(name.to_owned());
-            self.listeners.len() - 1
-        });
+        let position = self
+            .listeners
+            .iter()
+            .position(|known| known == name)
+            .unwrap_or_else(|| {
+                self.listeners.push(name.to_owned());
+                self.listeners.len() - 1
+            });
         ListenerIndex(u16::try_from(position).unwrap_or(u16::MAX))
     }
 

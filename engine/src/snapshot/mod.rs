@@ -91,7 +91,10 @@ impl Snapshot {
 
     /// Exchanges in flight on this generation.
     pub fn active(&self) -> u64 {
-        self.active.iter().map(|cell| cell.0.load(Ordering::Relaxed)).sum()
+        self.active
+            .iter()
+            .map(|cell| cell.0.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// One writer per cell, so no locked instruction is needed.
@@ -103,7 +106,10 @@ impl Snapshot {
 
     pub(crate) fn end(&self, worker: usize) {
         if let Some(Active(cell)) = self.active.get(worker) {
-            cell.store(cell.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+            cell.store(
+                cell.load(Ordering::Relaxed).saturating_sub(1),
+                Ordering::Relaxed,
+            );
         }
     }
 }
@@ -113,4 +119,12 @@ impl RoutePlan {
     pub fn place(&self, at: config::At) -> Option<Place> {
         self.item.place(at)
     }
+}
+
+/// Compiles a document that nothing serves, and proves its tests: for `check` and `explain`.
+pub fn of(document: &config::Document) -> Result<Snapshot, config::Problems> {
+    let metrics = Arc::new(crate::telemetry::metrics::Metrics::new(1));
+    let snapshot = compile::compile(document, None, &mut memory::Memory::default(), &metrics, 1)?;
+    proof::prove(document, &snapshot)?;
+    Ok(snapshot)
 }

@@ -45,7 +45,11 @@ impl Store {
     /// Generations alive with the number of exchanges on each.
     pub fn alive(&self) -> Vec<(u64, u64)> {
         let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        alive.iter().filter_map(Weak::upgrade).map(|snapshot| (snapshot.generation, snapshot.active())).collect()
+        alive
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|snapshot| (snapshot.generation, snapshot.active()))
+            .collect()
     }
 }
 

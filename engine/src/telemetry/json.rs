@@ -9,21 +9,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Whether a byte stands for itself in a string. Bytes of UTF-8 sequences are looked at more closely.
-const PLAIN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x7f {
-        table[byte] = byte as u8 != b'"' && byte as u8 != b'\\';
-        byte += 1;
-    }
-    table
-};
+/// Whether every byte stands for itself in a string. Looks at all of them, without a way out in the middle: so the
+/// compiler compares sixteen at a time.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, byte| {
+        plain & (*byte >= b' ') & (*byte < 0x7f) & (*byte != b'"') & (*byte != b'\\')
+    })
+}
 
 /// A quoted string of any bytes.
 pub(crate) fn string(buffer: &mut Vec<u8>, text: &[u8]) {
     buffer.push(b'"');
-    if text.iter().all(|byte| PLAIN[usize::from(*byte)]) {
+    if is_plain(text) {
         buffer.extend_from_slice(text);
     } else {
         for chunk in text.utf8_chunks() {

@@ -34,8 +34,12 @@ impl Gateway {
 
     /// As `start`, and reloads by itself when the document changes.
     pub fn watching(toml: &str) -> Gateway {
-        let options = Options { watch: true, ..Options::default() };
-        Gateway::start_with(toml, options).unwrap_or_else(|refusal| panic!("the engine refused to start: {refusal}\n{toml}"))
+        let options = Options {
+            watch: true,
+            ..Options::default()
+        };
+        Gateway::start_with(toml, options)
+            .unwrap_or_else(|refusal| panic!("the engine refused to start: {refusal}\n{toml}"))
     }
 
     fn start_with(toml: &str, options: Options) -> Result<Gateway, String> {
@@ -43,8 +47,7 @@ impl Gateway {
         let toml = completed(toml);
         let file = folder.path().join("gateway.toml");
         fs::write(&file, &toml).expect("the test's own folder can be written");
-        let running =
-            Engine::start(&file, options).map_err(|error| error.to_string())?;
+        let running = Engine::start(&file, options).map_err(|error| error.to_string())?;
         Ok(Gateway {
             running: Some(running),
             first: first_listener(&toml),

@@ -282,11 +282,17 @@ impl Frame {
 impl std::fmt::Debug for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Outcome::Answer { status, headers, body } => {
+            Outcome::Answer {
+                status,
+                headers,
+                body,
+            } => {
                 let text: String = String::from_utf8_lossy(body).chars().take(300).collect();
                 write!(f, "answer {status} {headers:?} {text:?}")
             }
-            Outcome::Reset { code, after_head } => write!(f, "reset {code}, after a head: {after_head}"),
+            Outcome::Reset { code, after_head } => {
+                write!(f, "reset {code}, after a head: {after_head}")
+            }
             Outcome::GoAway(code) => write!(f, "GOAWAY {code}"),
             Outcome::Ended(ended) => write!(f, "{ended:?}"),
         }

@@ -85,7 +85,10 @@ impl Lane {
             return None;
         }
         let first = (client % count as u64) as usize;
-        (0..count).map(|step| &lanes[(first + step) % count]).find(|lane| lane.has_room()).map(Place::take)
+        (0..count)
+            .map(|step| &lanes[(first + step) % count])
+            .find(|lane| lane.has_room())
+            .map(Place::take)
     }
 
     fn has_room(&self) -> bool {
@@ -137,10 +140,11 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.lane.streams.set(self.lane.streams.get().saturating_sub(1));
+        self.lane
+            .streams
+            .set(self.lane.streams.get().saturating_sub(1));
         if self.lane.streams.get() == 0 {
             self.lane.used.set(Instant::now());
         }
     }
 }
-

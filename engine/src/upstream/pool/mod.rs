@@ -59,7 +59,12 @@ impl Pools {
 
     /// Connections open to an endpoint from this worker.
     pub fn open(&self) -> usize {
-        self.by_endpoint.borrow().iter().flatten().map(|pool| pool.open.get()).sum()
+        self.by_endpoint
+            .borrow()
+            .iter()
+            .flatten()
+            .map(|pool| pool.open.get())
+            .sum()
     }
 }
 
@@ -136,7 +141,14 @@ impl Pool {
     /// A way to the endpoint: an idle connection, room on an HTTP/2 one, or a new one. `client` is the number of the
     /// client's connection: streams that belong together are laid onto one upstream connection, so that their answers
     /// come, and are written, together. `fresh` wants a new connection (a stale one was just met).
-    pub async fn way(self: &Rc<Self>, dial: &Dial, client: u64, fresh: bool, http1_only: bool, now: Instant) -> Result<Way, NoWay> {
+    pub async fn way(
+        self: &Rc<Self>,
+        dial: &Dial,
+        client: u64,
+        fresh: bool,
+        http1_only: bool,
+        now: Instant,
+    ) -> Result<Way, NoWay> {
         self.keep.set(dial.keep);
         if dial.http2 != Some(true) || http1_only {
             if !fresh && let Some(wire) = self.take_idle(now) {
@@ -150,12 +162,22 @@ impl Pool {
     }
 
     async fn connect(self: &Rc<Self>, dial_plan: &Dial) -> Result<Way, NoWay> {
-        if dial_plan.max_connections.is_some_and(|most| self.open.get() as u64 >= most) {
+        if dial_plan
+            .max_connections
+            .is_some_and(|most| self.open.get() as u64 >= most)
+        {
             return Err(NoWay::Full);
         }
         let open = Open::new(&self.open);
-        let tls = dial_plan.tls.as_ref().map(|tls| DialTls::of(tls, self.endpoint.name())).transpose().map_err(NoWay::Io)?;
-        let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref()).await.map_err(NoWay::Io)?;
+        let tls = dial_plan
+            .tls
+            .as_ref()
+            .map(|tls| DialTls::of(tls, self.endpoint.name()))
+            .transpose()
+            .map_err(NoWay::Io)?;
+        let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref())
+            .await
+            .map_err(NoWay::Io)?;
         if dial_plan.http2.unwrap_or(alpn_http2) {
             let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
             let place = Place::take(&lane);
@@ -164,11 +186,19 @@ impl Pool {
         }
         let mut wire = Wire::new(stream, BytesMut::new());
         wire.open = Some(Box::new(open));
-        Ok(Way::Http1 { wire: Rc::new(RefCell::new(wire)), reused: false })
+        Ok(Way::Http1 {
+            wire: Rc::new(RefCell::new(wire)),
+            reused: false,
+        })
     }
 
     /// Room on an HTTP/2 connection. While one is being made, others wait for it rather than make their own.
-    async fn lane(self: &Rc<Self>, dial: &Dial, client: u64, mut fresh: bool) -> Result<Way, NoWay> {
+    async fn lane(
+        self: &Rc<Self>,
+        dial: &Dial,
+        client: u64,
+        mut fresh: bool,
+    ) -> Result<Way, NoWay> {
         loop {
             self.lanes.borrow_mut().retain(|lane| !lane.is_closed());
             if !fresh && let Some(place) = Lane::choose(&self.lanes.borrow(), client) {
@@ -195,7 +225,9 @@ impl Pool {
 
     fn sweep(&self, now: Instant) {
         let gone = self.endpoint.is_removed();
-        self.idle.borrow_mut().retain(|idle| !gone && idle.until > now && idle.wire.borrow().is_idle());
+        self.idle
+            .borrow_mut()
+            .retain(|idle| !gone && idle.until > now && idle.wire.borrow().is_idle());
         self.lanes.borrow_mut().retain(|lane| {
             if gone || lane.is_stale(now) {
                 lane.retire();
@@ -217,7 +249,9 @@ impl<'a> Making<'a> {
 
 impl Drop for Making<'_> {
     fn drop(&mut self) {
-        self.0.connecting.set(self.0.connecting.get().saturating_sub(1));
+        self.0
+            .connecting
+            .set(self.0.connecting.get().saturating_sub(1));
         self.0.arrived.notify_waiters();
     }
 }
