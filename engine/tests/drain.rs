@@ -116,9 +116,16 @@ fn an_idle_http_2_connection_is_let_go_at_once() {
     let listening = std::thread::spawn(move || raw.outcome(3));
     let begun = Instant::now();
     let report = gateway.stop();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(report.cut == 0, "cut {}", report.cut);
-    assert_eq!(listening.join().expect("no panic"), Outcome::Ended(Ended::Closed));
+    assert_eq!(
+        listening.join().expect("no panic"),
+        Outcome::Ended(Ended::Closed)
+    );
 }
 
 #[test]

@@ -52,12 +52,20 @@ impl Measured {
         let mut line = String::new();
         let address = loop {
             line.clear();
-            assert_ne!(output.read_line(&mut line).expect("text"), 0, "it ended without telling its address");
+            assert_ne!(
+                output.read_line(&mut line).expect("text"),
+                0,
+                "it ended without telling its address"
+            );
             if let Some(address) = line.strip_prefix("serving ") {
                 break address.trim().parse().expect("an address");
             }
         };
-        Measured { process, output, address }
+        Measured {
+            process,
+            output,
+            address,
+        }
     }
 
     /// Kilobytes of `/proc/PID/status`, in bytes.

@@ -419,7 +419,8 @@ fn hi_43_answers_that_are_no_http_are_told_as_502() {
         let response = gateway.get(&format!("/{number}"));
         // What never becomes a head is also told as a connection that ended before the answer.
         let headless = !bytes.contains("\r\n\r\n");
-        let told = |code: &str| code == "upstream_bad_response" || (headless && code == "upstream_reset");
+        let told =
+            |code: &str| code == "upstream_bad_response" || (headless && code == "upstream_reset");
         if response.status != 502 || !told(&response.code()) {
             faults.push(format!("{name}: {response:?}"));
         }
