@@ -43,7 +43,11 @@ pub struct Item<T> {
 
 impl<T> Clone for Item<T> {
     fn clone(&self) -> Self {
-        Item { value: self.value.clone(), file: self.file.clone(), line: self.line }
+        Item {
+            value: self.value.clone(),
+            file: self.file.clone(),
+            line: self.line,
+        }
     }
 }
 
@@ -57,12 +61,20 @@ impl<T> Deref for Item<T> {
 impl<T> Item<T> {
     /// Where a setting of this item was written; `None` when it has its default.
     pub fn place(&self, at: At) -> Option<Place> {
-        at.0.map(|(line, column)| Place { file: self.file.clone(), line: self.line + line, column })
+        at.0.map(|(line, column)| Place {
+            file: self.file.clone(),
+            line: self.line + line,
+            column,
+        })
     }
 
     /// Where the item itself begins.
     pub fn begins(&self) -> Place {
-        Place { file: self.file.clone(), line: self.line, column: 1 }
+        Place {
+            file: self.file.clone(),
+            line: self.line,
+            column: 1,
+        }
     }
 }
 
@@ -93,7 +105,10 @@ pub struct Setting<T> {
 
 impl<T> Setting<T> {
     pub fn default_of(value: T) -> Self {
-        Setting { value, at: At(None) }
+        Setting {
+            value,
+            at: At(None),
+        }
     }
 }
 
@@ -243,11 +258,22 @@ pub enum ValueMatch {
 #[derive(Debug, Clone)]
 pub enum Action {
     Upstream(Setting<String>),
-    Split { branches: Vec<Branch>, sticky: Option<Sticky>, at: At },
-    Respond { status: StatusCode, body: String, headers: Vec<(HeaderName, HeaderValue)> },
+    Split {
+        branches: Vec<Branch>,
+        sticky: Option<Sticky>,
+        at: At,
+    },
+    Respond {
+        status: StatusCode,
+        body: String,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
     /// `to` may be a full URL or a path; `{name}` captures and `{path}` (the whole normal path) and `{query}` are
     /// replaced.
-    Redirect { to: String, status: StatusCode },
+    Redirect {
+        to: String,
+        status: StatusCode,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -351,7 +377,12 @@ pub struct Upstream {
 pub enum EndpointSource {
     Static(Vec<Endpoint>),
     /// `name:port`; for SRV the port may be absent.
-    Dns { name: String, port: Option<u16>, srv: bool, at: At },
+    Dns {
+        name: String,
+        port: Option<u16>,
+        srv: bool,
+        at: At,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

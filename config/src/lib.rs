@@ -3,9 +3,28 @@
 //! `Loader` reads files into a `Document`, or says everything that is wrong with them at once. This crate knows no
 //! sockets, no proxy and no clock; the control plane reads, checks and sends the same documents with the same code.
 
+mod check;
+mod cut;
+mod decode;
 pub mod document;
+mod grammar;
+mod interpolate;
+mod loader;
+mod nearest;
+mod parse;
 pub mod path;
 pub mod problem;
+mod quick;
+mod reference;
+mod report;
+mod rule;
+mod schema;
+pub mod unit;
+mod validate;
 
 pub use document::*;
-pub use problem::{Problem, Problems};
+pub use loader::Loader;
+pub use problem::{Fault, Problem, Problems};
+pub use quick::quick;
+pub use reference::reference;
+pub use schema::schema;

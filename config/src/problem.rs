@@ -5,6 +5,23 @@ use std::fmt;
 
 use crate::document::Place;
 
+/// Why a text is not what a key needs, and what to write instead; a `Problem` that does not know its place yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Lower case, no period.
+    pub message: String,
+    pub hint: String,
+}
+
+impl Fault {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Fault {
+        Fault {
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
 /// One thing wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -29,8 +46,11 @@ impl fmt::Display for Problem {
         if let Some(text) = &self.text {
             write!(f, "\n    | {}", text.trim_end())?;
             if let Some(place) = &self.place {
-                let before: String =
-                    text.chars().take(place.column.saturating_sub(1) as usize).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+                let before: String = text
+                    .chars()
+                    .take(place.column.saturating_sub(1) as usize)
+                    .map(|c| if c == '\t' { '\t' } else { ' ' })
+                    .collect();
                 write!(f, "\n    | {before}^")?;
             }
         }
@@ -50,7 +70,12 @@ impl fmt::Display for Problems {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
-        write!(f, "{} problem{}", self.0.len(), if self.0.len() == 1 { "" } else { "s" })
+        write!(
+            f,
+            "{} problem{}",
+            self.0.len(),
+            if self.0.len() == 1 { "" } else { "s" }
+        )
     }
 }
 

@@ -1,1 +1,26 @@
 //! The data plane of Tollgate: one way of a request, used by the gateway and by the sidecar.
+//!
+//! Rooms stand on floors; a room uses only what stands below it. From the ground: `alarm`, `drain`, `process`; `net`,
+//! `http1`; `exchange`; `telemetry`, `filter`; `route`, `upstream`; `snapshot`; `proxy`; `reload`, `explain`, `upkeep`;
+//! `server`, `admin`; `engine`. `docs/architecture.md` is the map, `proxy::Proxy::handle` the page to read first.
+
+pub mod admin;
+pub mod alarm;
+pub mod drain;
+pub mod engine;
+pub mod exchange;
+pub mod explain;
+pub mod filter;
+pub mod http1;
+pub mod net;
+pub mod process;
+pub mod proxy;
+pub mod reload;
+pub mod route;
+pub mod server;
+pub mod snapshot;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod upkeep;
+pub mod upstream;

@@ -1,0 +1,353 @@
+//! What can only be seen in the whole document: names that are used but not defined or defined twice, routes that can
+//! never match, addresses that clash, files that are not there. Every refusal names a place and a next step. Costs one
+//! look-up for each name, so that a reload of thousands of routes stays cheap.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::document::*;
+use crate::nearest::nearest;
+use crate::report::Report;
+use crate::unit::short;
+use crate::validate::did_you_mean;
+
+pub(crate) struct CheckedRoute {
+    pub(crate) item: Item<Route>,
+    /// Equal for routes that match the same requests.
+    pub(crate) key: Arc<str>,
+}
+
+/// Items that were there but could not be read. A name that only they can define is not called unknown.
+#[derive(Default)]
+pub(crate) struct Broken {
+    sections: HashSet<&'static str>,
+    names: HashSet<(&'static str, String)>,
+    everything: bool,
+}
+
+impl Broken {
+    pub(crate) fn everything(&mut self) {
+        self.everything = true;
+    }
+
+    pub(crate) fn section(&mut self, section: &'static str) {
+        self.sections.insert(section);
+    }
+
+    pub(crate) fn name(&mut self, section: &'static str, name: &str) {
+        self.names.insert((section, name.to_owned()));
+    }
+
+    fn may_define(&self, section: &'static str, name: &str) -> bool {
+        self.everything
+            || self.sections.contains(section)
+            || self.names.contains(&(section, name.to_owned()))
+    }
+
+    fn touches(&self, section: &'static str) -> bool {
+        self.everything
+            || self.sections.contains(section)
+            || self.names.iter().any(|(s, _)| *s == section)
+    }
+}
+
+pub(crate) struct Checks<'a> {
+    pub(crate) listeners: &'a [Item<Listener>],
+    pub(crate) routes: &'a [CheckedRoute],
+    pub(crate) upstreams: &'a [Item<Upstream>],
+    pub(crate) tests: &'a [Item<Test>],
+    pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
+    pub(crate) broken: &'a Broken,
+    pub(crate) main: Arc<str>,
+    pub(crate) report: &'a mut Report,
+    /// Certificates that were found, and their contents; keys without.
+    pub(crate) read: Vec<(PathBuf, Vec<u8>)>,
+}
+
+type Names<'a> = HashMap<&'a str, usize, RandomState>;
+
+pub(crate) fn check(checks: &mut Checks<'_>) {
+    let listeners = unique(
+        "listener",
+        checks.listeners.iter().map(|i| (i.name.as_str(), i)),
+        checks.report,
+    );
+    let upstreams = unique(
+        "upstream",
+        checks.upstreams.iter().map(|i| (i.name.as_str(), i)),
+        checks.report,
+    );
+    let items = checks
+        .routes
+        .iter()
+        .map(|r| (r.item.name.as_str(), &r.item));
+    let routes = unique("route", items, checks.report);
+
+    if checks.listeners.is_empty() && !checks.broken.touches("listener") {
+        let place = Place {
+            file: checks.main.clone(),
+            line: 1,
+            column: 1,
+        };
+        checks.report.add(
+            "no-listener",
+            Some(place),
+            "the document has no listener, so nobody can connect",
+            "add `[[listener]]` with `bind = \"127.0.0.1:8000\"`",
+        );
+    }
+    addresses(checks);
+    for route in checks.routes {
+        names_of_route(&route.item, &listeners, &upstreams, checks);
+    }
+    same_matches(&routes, checks);
+    for test in checks.tests {
+        names_of_test(test, &listeners, &upstreams, &routes, checks);
+    }
+    files(checks);
+}
+
+fn unique<'a, T: 'a>(
+    what: &str,
+    items: impl ExactSizeIterator<Item = (&'a str, &'a Item<T>)> + Clone,
+    report: &mut Report,
+) -> Names<'a> {
+    let mut names = Names::with_capacity_and_hasher(items.len(), RandomState::default());
+    for (index, (name, item)) in items.clone().enumerate() {
+        let first = *names.entry(name).or_insert(index);
+        if first != index
+            && let Some((_, before)) = items.clone().nth(first)
+        {
+            report.add(
+                "duplicate-name",
+                Some(item.begins()),
+                format!(
+                    "{what} `{}` is defined here and at {}",
+                    short(name),
+                    before.begins()
+                ),
+                "give one of the two another `name`",
+            );
+        }
+    }
+    names
+}
+
+fn unknown(
+    code: &'static str,
+    section: &'static str,
+    name: &str,
+    place: Option<Place>,
+    known: &Names<'_>,
+    checks: &mut Checks<'_>,
+) {
+    if known.contains_key(name) || checks.broken.may_define(section, name) {
+        return;
+    }
+    let mut words: Vec<(&str, usize)> = known.iter().map(|(name, index)| (*name, *index)).collect();
+    // With many problems the likeness of each to thousands of names is not worth the wait.
+    let near = if checks.report.is_short() {
+        words.sort_unstable_by_key(|(_, index)| *index);
+        nearest(name, words.iter().map(|(name, _)| *name))
+    } else {
+        None
+    };
+    let words: Vec<&str> = words.into_iter().map(|(name, _)| name).collect();
+    checks.report.add(
+        code,
+        place,
+        format!("there is no {section} `{}`", short(name)),
+        did_you_mean(near, &format!("{section}s"), &words),
+    );
+}
+
+fn names_of_route(
+    route: &Item<Route>,
+    listeners: &Names<'_>,
+    upstreams: &Names<'_>,
+    checks: &mut Checks<'_>,
+) {
+    for name in &route.matches.listeners {
+        let place = route.place(route.matches.at);
+        unknown(
+            "unknown-listener",
+            "listener",
+            name,
+            place,
+            listeners,
+            checks,
+        );
+    }
+    let mut upstream = |setting: &Setting<String>| {
+        if !upstreams.contains_key(setting.value.as_str()) {
+            let place = route.place(setting.at);
+            unknown(
+                "unknown-upstream",
+                "upstream",
+                setting,
+                place,
+                upstreams,
+                checks,
+            );
+        }
+    };
+    match &route.action {
+        Action::Upstream(setting) => upstream(setting),
+        Action::Split { branches, .. } => branches.iter().for_each(|b| upstream(&b.upstream)),
+        Action::Respond { .. } | Action::Redirect { .. } => {}
+    }
+}
+
+/// Of two routes that accept the same requests, the later never gets one.
+fn same_matches(names: &Names<'_>, checks: &mut Checks<'_>) {
+    let mut keys: HashMap<&str, &Item<Route>, RandomState> = HashMap::default();
+    keys.reserve(checks.routes.len());
+    for (index, route) in checks.routes.iter().enumerate() {
+        let first = *keys.entry(&route.key).or_insert(&route.item);
+        let itself = std::ptr::eq(first, &route.item);
+        // A copy with the same name was already refused for that.
+        let copy = names.get(route.item.name.as_str()) != Some(&index);
+        if itself || copy {
+            continue;
+        }
+        let place = route
+            .item
+            .place(route.item.matches.at)
+            .unwrap_or_else(|| route.item.begins());
+        checks.report.add(
+            "unreachable-route",
+            Some(place),
+            format!(
+                "route `{}` can never match: route `{}` at {} has the same match",
+                short(&route.item.name),
+                short(&first.name),
+                first.begins()
+            ),
+            "take one of the two out, or let their matches differ",
+        );
+    }
+}
+
+fn names_of_test(
+    test: &Item<Test>,
+    listeners: &Names<'_>,
+    upstreams: &Names<'_>,
+    routes: &Names<'_>,
+    checks: &mut Checks<'_>,
+) {
+    if let Some(name) = &test.listener {
+        unknown(
+            "unknown-listener",
+            "listener",
+            name,
+            test.place(test.at),
+            listeners,
+            checks,
+        );
+    }
+    if let Some(route) = &test.expect.route {
+        unknown(
+            "unknown-route",
+            "route",
+            route,
+            test.place(route.at),
+            routes,
+            checks,
+        );
+    }
+    if let Some(upstream) = &test.expect.upstream {
+        unknown(
+            "unknown-upstream",
+            "upstream",
+            upstream,
+            test.place(upstream.at),
+            upstreams,
+            checks,
+        );
+    }
+}
+
+fn addresses(checks: &mut Checks<'_>) {
+    let mut seen: HashMap<std::net::SocketAddr, Place> = HashMap::new();
+    if let Some((Some(admin), place)) = &checks.admin {
+        seen.insert(*admin, place.clone());
+    }
+    for listener in checks.listeners.iter().filter(|l| l.bind.port() != 0) {
+        match seen.get(&listener.bind) {
+            Some(before) => checks.report.add(
+                "duplicate-bind",
+                Some(listener.begins()),
+                format!("{} is taken here and at {before}", listener.bind),
+                "give one of the two another address or port",
+            ),
+            None => {
+                seen.insert(listener.bind, listener.begins());
+            }
+        }
+    }
+}
+
+/// Certificates, keys and authorities. Read anew at every load: they change without a word of the document changing.
+fn files(checks: &mut Checks<'_>) {
+    let mut wanted: Vec<(&Path, bool, Option<Place>)> = Vec::new();
+    for listener in checks.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let place = listener.place(tls.at);
+        for certificate in &tls.certificates {
+            wanted.push((&certificate.cert, false, place.clone()));
+            wanted.push((&certificate.key, true, place.clone()));
+        }
+        wanted.extend(
+            tls.client_ca
+                .iter()
+                .map(|ca| (ca.as_path(), false, place.clone())),
+        );
+    }
+    for upstream in checks.upstreams {
+        let Some(tls) = &upstream.tls else { continue };
+        let place = upstream.place(tls.at);
+        let files = [(&tls.ca, false), (&tls.cert, false), (&tls.key, true)];
+        let files = files
+            .into_iter()
+            .filter_map(|(path, key)| path.as_deref().map(|p| (p, key)));
+        wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
+    }
+    let mut known: HashMap<&Path, Option<String>> = HashMap::new();
+    for (path, is_key, place) in wanted {
+        let read = &mut checks.read;
+        let why = known
+            .entry(path)
+            .or_insert_with(|| match content(path, is_key) {
+                Ok(content) => {
+                    read.push((path.to_owned(), content));
+                    None
+                }
+                Err(why) => Some(why),
+            });
+        if let Some(why) = why {
+            checks.report.add(
+                "missing-file",
+                place,
+                format!("{} cannot be read: {why}", path.display()),
+                "correct the path, which is relative to the file that it stands in, or the file's permissions",
+            );
+        }
+    }
+}
+
+/// A key is opened but not read: nothing here needs to hold it.
+fn content(path: &Path, is_key: bool) -> Result<Vec<u8>, String> {
+    let about = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if !about.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    if is_key {
+        return std::fs::File::open(path)
+            .map(|_| Vec::new())
+            .map_err(|e| e.to_string());
+    }
+    std::fs::read(path).map_err(|e| e.to_string())
+}

@@ -1,0 +1,453 @@
+//! Routes: what they match, what becomes of the request, what is tried again.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{
+    at, count, duration, headers, or_off, parsed, setting, setting_text, size, text, texts,
+};
+use crate::document::*;
+use crate::parse::Node;
+use crate::path::{PathPattern, Segment};
+use crate::report::ItemReport;
+use crate::rule;
+
+pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
+    let matches = node.get("match").map(matches).unwrap_or_default();
+    let action = action(node, &matches, report)?;
+    let rewrite = node
+        .get("rewrite")
+        .map(|node| rewrite(node, &matches, report));
+    Some(Route {
+        name: text(node, "name").map_or_else(|| default_name(&matches), str::to_owned),
+        action,
+        timeout: setting(
+            node,
+            "timeout",
+            or_off(duration),
+            Some(Duration::from_secs(5)),
+        ),
+        idle_timeout: setting(
+            node,
+            "idle_timeout",
+            or_off(duration),
+            Some(Duration::from_secs(60)),
+        ),
+        max_body: setting(node, "max_body", or_off(size), None),
+        rewrite,
+        priority: match text(node, "priority") {
+            Some("critical") => Priority::Critical,
+            Some("sheddable") => Priority::Sheddable,
+            _ => Priority::Default,
+        },
+        filters: node
+            .get("filters")
+            .map_or(&[][..], Node::list)
+            .iter()
+            .filter_map(|node| {
+                filter(node).map(|value| Setting {
+                    value,
+                    at: at(node),
+                })
+            })
+            .collect(),
+        retry: retry(node.get("retry"), report),
+        matches,
+    })
+}
+
+/// Methods and path, such as `GET /orders/{id}`.
+fn default_name(matches: &Match) -> String {
+    let path = match &matches.path {
+        None => "/*".to_owned(),
+        Some(PathMatch::Pattern(pattern)) => pattern.to_string(),
+        Some(PathMatch::Regex(regex)) => {
+            let text = regex.as_str();
+            let inner = text
+                .strip_prefix(r"\A(?:")
+                .and_then(|t| t.strip_suffix(r")\z"));
+            format!("~{}", inner.unwrap_or(text))
+        }
+    };
+    let methods: Vec<&str> = matches.methods.iter().map(|m| m.as_str()).collect();
+    if methods.is_empty() {
+        path
+    } else {
+        format!("{} {path}", methods.join(","))
+    }
+}
+
+fn matches(node: &Node) -> Match {
+    let path = parsed(node, "path", rule::path_pattern).map(PathMatch::Pattern);
+    let regex = || parsed(node, "path_regex", rule::anchored).map(PathMatch::Regex);
+    Match {
+        listeners: texts(node.get("listener"))
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
+        host: parsed(node, "host", rule::host),
+        path: path.or_else(regex),
+        methods: texts(node.get("methods"))
+            .into_iter()
+            .filter_map(|method| rule::method(method).ok())
+            .collect(),
+        headers: predicates(node.get("headers"))
+            .into_iter()
+            .filter_map(|(name, value)| Some((rule::header_name(name).ok()?, value)))
+            .collect(),
+        query: predicates(node.get("query"))
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        at: at(node),
+    }
+}
+
+fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
+    let entries = node.map_or(&[][..], Node::entries).iter();
+    entries
+        .filter_map(|entry| {
+            let value = match entry.node.text() {
+                Some(text) => ValueMatch::Exact(text.to_owned()),
+                None => match parsed(&entry.node, "regex", rule::anchored) {
+                    Some(regex) => ValueMatch::Regex(regex),
+                    None => ValueMatch::Present,
+                },
+            };
+            Some((entry.key.as_str(), value))
+        })
+        .collect()
+}
+
+/// The same text for two matches that accept the same requests, as far as that can be told by looking.
+pub(crate) fn match_key(matches: &Match) -> String {
+    let mut key = String::with_capacity(64);
+    let mut listeners: Vec<&str> = matches.listeners.iter().map(String::as_str).collect();
+    listeners.sort_unstable();
+    listeners.dedup();
+    let mut methods: Vec<&str> = matches.methods.iter().map(|m| m.as_str()).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    let value = |value: &ValueMatch| match value {
+        ValueMatch::Exact(text) => format!("={text:?}"),
+        ValueMatch::Present => "?".to_owned(),
+        ValueMatch::Regex(regex) => format!("~{:?}", regex.as_str()),
+    };
+    let mut headers: Vec<String> = matches
+        .headers
+        .iter()
+        .map(|(n, v)| format!("{n}{}", value(v)))
+        .collect();
+    headers.sort_unstable();
+    let mut query: Vec<String> = matches
+        .query
+        .iter()
+        .map(|(n, v)| format!("{n:?}{}", value(v)))
+        .collect();
+    query.sort_unstable();
+    // No path and `/*` accept the same; so do captures of another name.
+    match &matches.path {
+        None => key.push_str("/*"),
+        Some(PathMatch::Regex(regex)) => {
+            key.push('~');
+            key.push_str(regex.as_str());
+        }
+        Some(PathMatch::Pattern(pattern)) => {
+            for segment in &pattern.segments {
+                key.push('/');
+                key.push_str(match segment {
+                    Segment::Literal(text) => text,
+                    Segment::Capture(_) => "{}",
+                });
+            }
+            key.push_str(
+                match (
+                    pattern.rest,
+                    pattern.trailing_slash || pattern.segments.is_empty(),
+                ) {
+                    (true, _) => "/*",
+                    (false, true) => "/",
+                    (false, false) => "",
+                },
+            );
+        }
+    }
+    write!(
+        key,
+        "\n{:?}\n{listeners:?}{methods:?}{headers:?}{query:?}",
+        matches.host
+    )
+    .expect("writing to a string cannot fail");
+    key
+}
+
+fn action(node: &Node, matches: &Match, report: &mut ItemReport<'_>) -> Option<Action> {
+    if let Some(upstream) = setting_text(node, "upstream") {
+        return Some(Action::Upstream(upstream));
+    }
+    if let Some(split_node) = node.get("split") {
+        return split(split_node, node.get("sticky"), report);
+    }
+    if let Some(respond) = node.get("respond") {
+        let status = count(respond, "status").and_then(|n| u16::try_from(n).ok());
+        return Some(Action::Respond {
+            status: status
+                .and_then(|n| StatusCode::from_u16(n).ok())
+                .unwrap_or(StatusCode::OK),
+            body: text(respond, "body").unwrap_or_default().to_owned(),
+            headers: headers(respond.get("headers")),
+        });
+    }
+    let redirect = node.get("redirect")?;
+    let target = redirect.get("to")?;
+    let to = target.text()?.to_owned();
+    let known = captures(matches);
+    for name in references(&to) {
+        if name != "path" && name != "query" && !known.contains(&name) {
+            unknown_capture(name, &known, target, report);
+        }
+    }
+    let status = count(redirect, "status").and_then(|n| u16::try_from(n).ok());
+    Some(Action::Redirect {
+        to,
+        status: status
+            .and_then(|n| StatusCode::from_u16(n).ok())
+            .unwrap_or(StatusCode::PERMANENT_REDIRECT),
+    })
+}
+
+fn split(node: &Node, sticky_node: Option<&Node>, report: &mut ItemReport<'_>) -> Option<Action> {
+    let branches: Vec<Branch> = node
+        .list()
+        .iter()
+        .filter_map(|branch| {
+            let weight = count(branch, "weight").unwrap_or(1);
+            Some(Branch {
+                upstream: setting_text(branch, "upstream")?,
+                weight: u32::try_from(weight).unwrap_or(1),
+            })
+        })
+        .collect();
+    if node.list().is_empty() {
+        report.add(
+            "no-weight",
+            node.spot,
+            "`split` has no branch",
+            "write `split = [{ upstream = \"a\", weight = 1 }, …]`, or `upstream = \"a\"`",
+        );
+        return None;
+    }
+    if branches.len() == node.list().len() && branches.iter().all(|b| b.weight == 0) {
+        report.add(
+            "no-weight",
+            node.spot,
+            "every weight of `split` is 0, so no branch can be chosen",
+            "give at least one branch a weight above 0",
+        );
+    }
+    let sticky = sticky_node.and_then(|node| {
+        if let Some(header) = parsed(node, "header", rule::header_name) {
+            return Some(Sticky::Header(header));
+        }
+        if let Some(cookie) = text(node, "cookie") {
+            return Some(Sticky::Cookie(cookie.to_owned()));
+        }
+        node.get("client").map(|_| Sticky::Client)
+    });
+    Some(Action::Split {
+        branches,
+        sticky,
+        at: at(node),
+    })
+}
+
+/// Names of the captures in the match's path. A regular expression has none.
+fn captures(matches: &Match) -> Vec<&str> {
+    match &matches.path {
+        Some(PathMatch::Pattern(pattern)) => captured(pattern).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn captured(pattern: &PathPattern) -> impl Iterator<Item = &str> {
+    pattern.segments.iter().filter_map(|segment| match segment {
+        Segment::Capture(name) => Some(name.as_str()),
+        Segment::Literal(_) => None,
+    })
+}
+
+/// The names between braces.
+fn references(text: &str) -> impl Iterator<Item = &str> {
+    text.split('{')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}').map(|(name, _)| name))
+}
+
+fn unknown_capture(name: &str, known: &[&str], node: &Node, report: &mut ItemReport<'_>) {
+    let near = crate::nearest::nearest(name, known.iter().copied());
+    report.add(
+        "unknown-capture",
+        node.spot,
+        format!(
+            "the match's path captures no `{{{}}}`",
+            crate::unit::short(name)
+        ),
+        crate::validate::did_you_mean(near, "captures", known),
+    );
+}
+
+fn rewrite(node: &Node, matches: &Match, report: &mut ItemReport<'_>) -> Rewrite {
+    let template = parsed(node, "path", rule::path_pattern);
+    let prefix = text(node, "strip_prefix").filter(|prefix| rule::path_prefix(prefix).is_ok());
+    let path = match (template, prefix) {
+        (Some(template), _) => {
+            if let Some(place) = node.get("path") {
+                check_template(&template, matches, place, report);
+            }
+            RewritePath::Template(template)
+        }
+        (None, Some(prefix)) => {
+            if let Some(place) = node.get("strip_prefix") {
+                check_prefix(prefix, matches, place, report);
+            }
+            RewritePath::StripPrefix(prefix.to_owned())
+        }
+        (None, None) => RewritePath::Keep,
+    };
+    Rewrite {
+        path,
+        host: parsed(node, "host", rule::authority),
+        at: at(node),
+    }
+}
+
+fn check_template(
+    template: &PathPattern,
+    matches: &Match,
+    place: &Node,
+    report: &mut ItemReport<'_>,
+) {
+    let known = captures(matches);
+    for name in captured(template) {
+        if !known.contains(&name) {
+            unknown_capture(name, &known, place, report);
+        }
+    }
+    let holds_rest = matches!(&matches.path, Some(PathMatch::Pattern(pattern)) if pattern.rest);
+    if template.rest && !holds_rest {
+        report.add(
+            "unknown-capture",
+            place.spot,
+            "the match's path has no trailing `/*` that the rewrite could put in",
+            "end the match's path with `/*`, or take `/*` out of the rewrite",
+        );
+    }
+}
+
+fn check_prefix(prefix: &str, matches: &Match, place: &Node, report: &mut ItemReport<'_>) {
+    let Some(PathMatch::Pattern(pattern)) = &matches.path else {
+        return;
+    };
+    let mut segments = pattern.segments.iter();
+    let fits = prefix
+        .split('/')
+        .skip(1)
+        .all(|part| matches!(segments.next(), Some(Segment::Literal(text)) if text == part));
+    // `/*` alone may hold the prefix or not; whoever writes that knows why.
+    if !fits && !(pattern.rest && pattern.segments.is_empty()) {
+        report.add(
+            "prefix-mismatch",
+            place.spot,
+            format!("no path that matches `{pattern}` begins with `{prefix}`"),
+            "write a prefix of the match's path, made of whole literal segments",
+        );
+    }
+}
+
+fn filter(node: &Node) -> Option<Filter> {
+    let set = node.get("set_headers")?;
+    Some(Filter::SetHeaders(SetHeaders {
+        request: headers(set.get("request")),
+        response: headers(set.get("response")),
+        remove: texts(set.get("remove"))
+            .into_iter()
+            .filter_map(|name| rule::header_name(name).ok())
+            .collect(),
+    }))
+}
+
+fn retry(node: Option<&Node>, report: &mut ItemReport<'_>) -> Setting<Option<Retry>> {
+    let Some(node) = node else {
+        let none = Node {
+            value: crate::parse::Value::Table(Vec::new()),
+            spot: (0, 1),
+        };
+        return Setting::default_of(Some(retry_table(&none, report)));
+    };
+    let value = (node.text() != Some("off")).then(|| retry_table(node, report));
+    Setting {
+        value,
+        at: at(node),
+    }
+}
+
+fn retry_table(node: &Node, report: &mut ItemReport<'_>) -> Retry {
+    let backoff = |key: &str, default: u64| {
+        let read = node
+            .get("backoff")
+            .and_then(|b| b.get(key))
+            .and_then(duration);
+        read.unwrap_or(Duration::from_millis(default))
+    };
+    let base = backoff("base", 25);
+    let max = backoff("max", 250);
+    if base > max {
+        report.add(
+            "contradiction",
+            node.get("backoff").map_or(node.spot, |n| n.spot),
+            format!("the first wait ({base:?}) is longer than the longest ({max:?})"),
+            "make `max` at least as long as `base`",
+        );
+    }
+    let default_on = || {
+        let statuses = [502, 503, 504].map(RetryOn::Status);
+        let mut on = vec![RetryOn::Connect, RetryOn::Reset];
+        on.extend(statuses);
+        on.push(RetryOn::Unavailable);
+        on
+    };
+    let reason = |node: &Node| match node.text() {
+        Some(text) => rule::retry_on(text).ok(),
+        None => node
+            .count()
+            .and_then(|n| u16::try_from(n).ok())
+            .map(RetryOn::Status),
+    };
+    Retry {
+        attempts: setting(
+            node,
+            "attempts",
+            |n| n.count().and_then(|n| u32::try_from(n).ok()),
+            2,
+        ),
+        on: match node.get("on") {
+            Some(on) => on.list().iter().filter_map(reason).collect(),
+            None => default_on(),
+        },
+        backoff_base: base,
+        backoff_max: max,
+        methods: match node.get("methods") {
+            Some(list) if list.text().is_none() => RetryMethods::Only(
+                texts(Some(list))
+                    .into_iter()
+                    .filter_map(|method| rule::method(method).ok())
+                    .collect(),
+            ),
+            _ => RetryMethods::Idempotent,
+        },
+        per_try_timeout: setting(node, "per_try_timeout", or_off(duration), None),
+        max_replay: node.get("max_replay").and_then(size).unwrap_or(64 << 10),
+    }
+}

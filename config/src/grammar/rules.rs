@@ -1,0 +1,44 @@
+//! The rules that texts of a document keep, each with its words and an example. What a rule does stands in `rule`.
+
+use super::Rule;
+use crate::{rule, unit};
+
+macro_rules! rules {
+    ($($name:ident: $code:literal, $words:literal, $example:literal, $check:expr;)*) => {
+        $(pub(crate) static $name: Rule = Rule {
+            code: $code,
+            words: $words,
+            example: $example,
+            check: |text| $check(text).map(drop),
+        };)*
+    };
+}
+
+rules! {
+    DURATION: "bad-duration", "a duration", "5s", rule::positive_duration;
+    LAG: "bad-duration", "a duration", "0s", unit::duration;
+    SIZE: "bad-size", "a size", "64KiB", unit::size;
+    HEADER_SIZE: "bad-size", "a size from 1KiB to 16MiB", "64KiB", rule::header_size;
+    NAME: "bad-name", "a name", "orders", rule::name;
+    FILE: "bad-path", "the path of a file", "edge.pem", rule::file_path;
+    BIND: "bad-address", "an IP address and a port", "127.0.0.1:8000", rule::bind;
+    ENDPOINT: "bad-address", "an address (`host:port`)", "10.0.0.7:7000", rule::endpoint;
+    DNS: "bad-address", "a name and a port", "orders.internal:7000", rule::dns;
+    CIDR: "bad-address", "a block of addresses", "10.0.0.0/8", rule::cidr;
+    HOST: "bad-host", "a host", "api.example.com", rule::host;
+    SERVER_NAME: "bad-host", "a name", "a.example.com", rule::server_name;
+    PEER_NAME: "bad-host", "a name on a certificate", "orders.internal", rule::peer_name;
+    AUTHORITY: "bad-host", "a host, with or without a port", "orders.internal", rule::authority;
+    PATH: "bad-pattern", "a path pattern", "/orders/{id}", rule::path_pattern;
+    PREFIX: "bad-pattern", "a path", "/api", rule::path_prefix;
+    SENT_PATH: "bad-path", "a path with its query", "/orders/42", rule::sent_path;
+    REGEX: "bad-regex", "a regular expression", "v[0-9]+", rule::anchored;
+    METHOD: "bad-method", "a method", "GET", rule::method;
+    HEADER_NAME: "bad-header", "a header name", "x-user-id", rule::header_name;
+    OWN_HEADER: "bad-header", "a header name", "x-user-id", rule::own_header;
+    HEADER_VALUE: "bad-header", "a header value", "1", rule::header_value;
+    COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
+    TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
+    RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
+    PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
+}

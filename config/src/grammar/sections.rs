@@ -1,0 +1,914 @@
+//! Every section and key that a document may hold. One line here is what the reader accepts, the schema says and the
+//! reference page shows.
+
+use super::rules::*;
+use super::{Key, Kind, Presence, Section, Top};
+
+const NOTHING: Section = Section {
+    title: "",
+    doc: "",
+    keys: &[],
+    one_of: &[],
+    rivals: &[],
+    needs: &[],
+};
+
+const OFF: Kind = Kind::Word(&["off"]);
+const DURATION_OR_OFF: Kind = Kind::Either(&[Kind::Rule(&DURATION), OFF]);
+const MOST_WEIGHT: u64 = 1_000_000;
+
+const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        presence: Presence::Required,
+        doc,
+    }
+}
+
+const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        presence: Presence::Optional,
+        doc,
+    }
+}
+
+const fn default(name: &'static str, kind: Kind, value: &'static str, doc: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        presence: Presence::Default(value),
+        doc,
+    }
+}
+
+const fn later(name: &'static str, doc: &'static str) -> Key {
+    optional(name, Kind::Later, doc)
+}
+
+pub(crate) static TOP: &[Top] = &[
+    Top {
+        name: "server",
+        list: false,
+        section: Some(&SERVER),
+        doc: "",
+    },
+    Top {
+        name: "listener",
+        list: true,
+        section: Some(&LISTENER),
+        doc: "",
+    },
+    Top {
+        name: "route",
+        list: true,
+        section: Some(&ROUTE),
+        doc: "",
+    },
+    Top {
+        name: "upstream",
+        list: true,
+        section: Some(&UPSTREAM),
+        doc: "",
+    },
+    Top {
+        name: "telemetry",
+        list: false,
+        section: Some(&TELEMETRY),
+        doc: "",
+    },
+    Top {
+        name: "test",
+        list: true,
+        section: Some(&TEST),
+        doc: "",
+    },
+    Top {
+        name: "limit",
+        list: true,
+        section: None,
+        doc: "A named rate limit that several routes can share.",
+    },
+    Top {
+        name: "tiers",
+        list: false,
+        section: None,
+        doc: "Tiers of API keys.",
+    },
+    Top {
+        name: "api_key",
+        list: true,
+        section: None,
+        doc: "An API key and its tier.",
+    },
+    Top {
+        name: "control_plane",
+        list: false,
+        section: None,
+        doc: "Where to fetch routes and upstreams from.",
+    },
+];
+
+/// What may stand before the first header.
+pub(crate) static PREAMBLE: Section = Section {
+    title: "the top level",
+    doc: "Keys before the first section.",
+    keys: &[optional(
+        "include",
+        Kind::List(&Kind::Rule(&FILE)),
+        "More files that belong to the document. Relative to this file; the last part may hold `*`.",
+    )],
+    ..NOTHING
+};
+
+pub(crate) static SERVER: Section = Section {
+    title: "[server]",
+    doc: "The process. Read at start; a change needs a restart.",
+    keys: &[
+        default(
+            "workers",
+            Kind::Either(&[Kind::Count(1, 1024), Kind::Word(&["auto"])]),
+            "\"auto\"",
+            "Worker threads; \"auto\" is one per core.",
+        ),
+        default(
+            "admin",
+            Kind::Either(&[Kind::Rule(&BIND), OFF]),
+            "\"127.0.0.1:9901\"",
+            "Address of health, metrics, status and explain.",
+        ),
+        default(
+            "drain",
+            Kind::Rule(&LAG),
+            "\"30s\"",
+            "The longest wait for what is in flight at shutdown.",
+        ),
+        default(
+            "drain_lag",
+            Kind::Rule(&LAG),
+            "\"0s\"",
+            "How long a stopping process goes on accepting after readiness has turned false.",
+        ),
+        optional(
+            "state_dir",
+            Kind::Rule(&FILE),
+            "Folder for what should outlive the process.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static LISTENER: Section = Section {
+    title: "[[listener]]",
+    doc: "An address that clients connect to.",
+    keys: &[
+        default(
+            "name",
+            Kind::Rule(&NAME),
+            "the bind address",
+            "The name that routes and metrics use.",
+        ),
+        required(
+            "bind",
+            Kind::Rule(&BIND),
+            "IP address and port; port 0 takes a free one.",
+        ),
+        default(
+            "protocol",
+            Kind::Word(&["auto", "http1", "http2"]),
+            "\"auto\"",
+            "\"auto\" is HTTP/1.1 and HTTP/2: by ALPN on TLS, by prior knowledge on clear text.",
+        ),
+        optional(
+            "tls",
+            Kind::Either(&[
+                Kind::Table(&LISTENER_TLS),
+                Kind::List(&Kind::Table(&LISTENER_TLS)),
+            ]),
+            "Certificate, or a list of certificates chosen by SNI. Absent: clear text.",
+        ),
+        default(
+            "max_connections",
+            Kind::Count(1, 10_000_000),
+            "20000",
+            "Connections open at once.",
+        ),
+        default(
+            "header_timeout",
+            Kind::Rule(&DURATION),
+            "\"10s\"",
+            "Until a request head is complete.",
+        ),
+        default(
+            "idle_timeout",
+            Kind::Rule(&DURATION),
+            "\"75s\"",
+            "Keep-alive without a request.",
+        ),
+        default(
+            "max_header_size",
+            Kind::Rule(&HEADER_SIZE),
+            "\"64KiB\"",
+            "Bytes of a request head.",
+        ),
+        default(
+            "trusted_proxies",
+            Kind::List(&Kind::Rule(&CIDR)),
+            "[]",
+            "Blocks of addresses whose `X-Forwarded-For` and `Forwarded` are believed.",
+        ),
+        later("proxy_protocol", "The PROXY protocol."),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static LISTENER_TLS: Section = Section {
+    title: "tls = { … }",
+    doc: "A certificate and its key, as PEM files. In a list, the clients' authority stands in the first.",
+    keys: &[
+        optional(
+            "names",
+            Kind::List(&Kind::Rule(&SERVER_NAME)),
+            "Names of SNI that choose it: exact, or \"*.example.com\". Absent: any.",
+        ),
+        required(
+            "cert",
+            Kind::Rule(&FILE),
+            "The certificate, followed by its intermediates.",
+        ),
+        required("key", Kind::Rule(&FILE), "Its private key."),
+        optional(
+            "client_ca",
+            Kind::Rule(&FILE),
+            "Authorities that sign clients' certificates.",
+        ),
+        default(
+            "client_auth",
+            Kind::Word(&["none", "optional", "required"]),
+            "\"none\"",
+            "Whether clients show a certificate.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static ROUTE: Section = Section {
+    title: "[[route]]",
+    doc: "Which requests go where. The most specific match wins, whatever the order in the file.",
+    keys: &[
+        default(
+            "name",
+            Kind::Rule(&NAME),
+            "methods and path",
+            "The name that metrics, logs and tests use.",
+        ),
+        default(
+            "match",
+            Kind::Table(&MATCH),
+            "{}",
+            "What a request must be.",
+        ),
+        optional(
+            "upstream",
+            Kind::Rule(&NAME),
+            "The upstream that gets the request.",
+        ),
+        optional(
+            "split",
+            Kind::List(&Kind::Table(&BRANCH)),
+            "Several upstreams by weight.",
+        ),
+        optional(
+            "sticky",
+            Kind::Table(&STICKY),
+            "What keeps a client on one branch of a split.",
+        ),
+        optional("respond", Kind::Table(&RESPOND), "A fixed answer."),
+        optional("redirect", Kind::Table(&REDIRECT), "Another place to ask."),
+        default(
+            "timeout",
+            DURATION_OR_OFF,
+            "\"5s\"",
+            "The whole exchange up to the response head.",
+        ),
+        default(
+            "idle_timeout",
+            DURATION_OR_OFF,
+            "\"60s\"",
+            "No byte in either direction on a body, stream or tunnel.",
+        ),
+        default(
+            "max_body",
+            Kind::Either(&[Kind::Rule(&SIZE), OFF]),
+            "\"off\"",
+            "Bytes of a request body.",
+        ),
+        optional(
+            "rewrite",
+            Kind::Table(&REWRITE),
+            "Another path or host for the upstream.",
+        ),
+        default(
+            "priority",
+            Kind::Word(&["critical", "default", "sheddable"]),
+            "\"default\"",
+            "What is refused last, and first, under overload.",
+        ),
+        default(
+            "filters",
+            Kind::List(&Kind::Table(&FILTER)),
+            "[]",
+            "Run in the order written.",
+        ),
+        default(
+            "retry",
+            Kind::Either(&[Kind::Table(&RETRY), OFF]),
+            "the defaults of [route.retry]",
+            "What is tried again.",
+        ),
+    ],
+    one_of: &[&["upstream", "split", "respond", "redirect"]],
+    needs: &[("sticky", "split")],
+    ..NOTHING
+};
+
+pub(crate) static MATCH: Section = Section {
+    title: "match = { … }",
+    doc: "An absent key matches everything.",
+    keys: &[
+        optional(
+            "listener",
+            Kind::Either(&[Kind::Rule(&NAME), Kind::List(&Kind::Rule(&NAME))]),
+            "A listener's name, or a list of them.",
+        ),
+        optional(
+            "host",
+            Kind::Rule(&HOST),
+            "Exact, or \"*.example.com\" for everything below it. Without a port.",
+        ),
+        optional(
+            "path",
+            Kind::Rule(&PATH),
+            "Literal segments, `{name}` for one segment, a trailing `/*` for the path itself and all below it.",
+        ),
+        optional(
+            "path_regex",
+            Kind::Rule(&REGEX),
+            "Must match the whole normal path.",
+        ),
+        optional(
+            "methods",
+            Kind::List(&Kind::Rule(&METHOD)),
+            "Any of these methods.",
+        ),
+        optional(
+            "headers",
+            Kind::Map(&HEADER_NAME, &VALUE),
+            "All of these headers: a value, `{ present = true }` or `{ regex = \"…\" }`.",
+        ),
+        optional(
+            "query",
+            Kind::Map(&PARAMETER, &VALUE),
+            "All of these query parameters, in the same way.",
+        ),
+    ],
+    rivals: &[&["path", "path_regex"]],
+    ..NOTHING
+};
+
+static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
+
+pub(crate) static PREDICATE: Section = Section {
+    title: "{ present = true } or { regex = \"…\" }",
+    doc: "What a header or a query parameter must be.",
+    keys: &[
+        optional("present", Kind::Yes, "It is there, whatever its value."),
+        optional("regex", Kind::Rule(&REGEX), "Must match the whole value."),
+    ],
+    one_of: &[&["present", "regex"]],
+    ..NOTHING
+};
+
+pub(crate) static BRANCH: Section = Section {
+    title: "split = [{ … }, …]",
+    doc: "One branch of a split.",
+    keys: &[
+        required("upstream", Kind::Rule(&NAME), "An upstream's name."),
+        default(
+            "weight",
+            Kind::Count(0, MOST_WEIGHT),
+            "1",
+            "Its share is its weight over the sum of all.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static STICKY: Section = Section {
+    title: "sticky = { … }",
+    doc: "The same value goes to the same branch.",
+    keys: &[
+        optional("header", Kind::Rule(&HEADER_NAME), "A request header."),
+        optional("cookie", Kind::Rule(&COOKIE), "A cookie."),
+        optional("client", Kind::Yes, "The client's address."),
+    ],
+    one_of: &[&["header", "cookie", "client"]],
+    ..NOTHING
+};
+
+pub(crate) static RESPOND: Section = Section {
+    title: "respond = { … }",
+    doc: "An answer without an upstream.",
+    keys: &[
+        default("status", Kind::Count(200, 599), "200", "The status."),
+        default("body", Kind::Text, "\"\"", "The body."),
+        default(
+            "headers",
+            Kind::Map(&OWN_HEADER, &Kind::Rule(&HEADER_VALUE)),
+            "{}",
+            "Headers of the answer.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static REDIRECT: Section = Section {
+    title: "redirect = { … }",
+    doc: "`{name}` stands for a capture of the path, `{path}` for the whole path, `{query}` for the query.",
+    keys: &[
+        required("to", Kind::Rule(&TARGET), "A URL or a path."),
+        default("status", Kind::Count(300, 399), "308", "The status."),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static REWRITE: Section = Section {
+    title: "rewrite = { … }",
+    doc: "What the upstream sees instead.",
+    keys: &[
+        optional(
+            "path",
+            Kind::Rule(&PATH),
+            "`{name}` stands for a capture of the match's path, a trailing `/*` for what its `/*` held.",
+        ),
+        optional(
+            "strip_prefix",
+            Kind::Rule(&PREFIX),
+            "Taken off the front of the path.",
+        ),
+        optional(
+            "host",
+            Kind::Rule(&AUTHORITY),
+            "Sent as `Host` or `:authority`.",
+        ),
+    ],
+    rivals: &[&["path", "strip_prefix"]],
+    ..NOTHING
+};
+
+pub(crate) static FILTER: Section = Section {
+    title: "filters = [{ … }, …]",
+    doc: "Each filter is a table with one key.",
+    keys: &[
+        optional(
+            "set_headers",
+            Kind::Table(&SET_HEADERS),
+            "Sets and removes headers.",
+        ),
+        later("rate_limit", "Rate limits."),
+        later("cors", "Cross-origin requests."),
+        later("jwt", "JSON Web Tokens."),
+        later("api_key", "API keys."),
+        later("allow", "Who may call."),
+        later("fault", "Delays and aborts on purpose."),
+        later("transcode", "JSON to gRPC."),
+    ],
+    one_of: &[&[
+        "set_headers",
+        "rate_limit",
+        "cors",
+        "jwt",
+        "api_key",
+        "allow",
+        "fault",
+        "transcode",
+    ]],
+    ..NOTHING
+};
+
+pub(crate) static SET_HEADERS: Section = Section {
+    title: "{ set_headers = { … } }",
+    doc: "Sets replace what is there; `remove` acts on both, before the sets.",
+    keys: &[
+        default(
+            "request",
+            Kind::Map(&OWN_HEADER, &Kind::Rule(&HEADER_VALUE)),
+            "{}",
+            "Set on the request to the upstream.",
+        ),
+        default(
+            "response",
+            Kind::Map(&OWN_HEADER, &Kind::Rule(&HEADER_VALUE)),
+            "{}",
+            "Set on the response to the client.",
+        ),
+        default(
+            "remove",
+            Kind::List(&Kind::Rule(&OWN_HEADER)),
+            "[]",
+            "Removed from request and response.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static RETRY: Section = Section {
+    title: "[route.retry]",
+    doc: "On by default; `retry = \"off\"` switches it off.",
+    keys: &[
+        default(
+            "attempts",
+            Kind::Count(1, 100),
+            "2",
+            "Tries after the first.",
+        ),
+        default(
+            "on",
+            Kind::List(&Kind::Either(&[
+                Kind::Rule(&RETRY_ON),
+                Kind::Count(500, 599),
+            ])),
+            "[\"connect\", \"reset\", \"502\", \"503\", \"504\", \"unavailable\"]",
+            "What is tried again: reasons, or statuses from 500.",
+        ),
+        default(
+            "backoff",
+            Kind::Table(&BACKOFF),
+            "{ base = \"25ms\", max = \"250ms\" }",
+            "Exponential, with full jitter.",
+        ),
+        default(
+            "methods",
+            Kind::Either(&[
+                Kind::List(&Kind::Rule(&METHOD)),
+                Kind::Word(&["idempotent"]),
+            ]),
+            "\"idempotent\"",
+            "Which methods. \"idempotent\": GET HEAD OPTIONS TRACE PUT DELETE, and anything with an `Idempotency-Key`.",
+        ),
+        default(
+            "per_try_timeout",
+            DURATION_OR_OFF,
+            "\"off\"",
+            "The longest that one try may take.",
+        ),
+        default(
+            "max_replay",
+            Kind::Rule(&SIZE),
+            "\"64KiB\"",
+            "A larger body is never sent twice.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static BACKOFF: Section = Section {
+    title: "backoff = { … }",
+    doc: "The wait before another try.",
+    keys: &[
+        default(
+            "base",
+            Kind::Rule(&LAG),
+            "\"25ms\"",
+            "The first wait; each further one is twice as long.",
+        ),
+        default("max", Kind::Rule(&LAG), "\"250ms\"", "The longest wait."),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static UPSTREAM: Section = Section {
+    title: "[[upstream]]",
+    doc: "A group of endpoints that answer alike.",
+    keys: &[
+        required(
+            "name",
+            Kind::Rule(&NAME),
+            "The name that routes and metrics use.",
+        ),
+        optional(
+            "endpoints",
+            Kind::List(&Kind::Either(&[
+                Kind::Rule(&ENDPOINT),
+                Kind::Table(&ENDPOINT_TABLE),
+            ])),
+            "Addresses.",
+        ),
+        optional(
+            "dns",
+            Kind::Rule(&DNS),
+            "A name whose A and AAAA records are the endpoints; the last good answer is kept when DNS fails.",
+        ),
+        default(
+            "srv",
+            Kind::Flag,
+            "false",
+            "Ask for SRV records; the port of `dns` may be absent.",
+        ),
+        later("service", "A service of the registry."),
+        later("with", "Metadata that instances must have."),
+        default(
+            "protocol",
+            Kind::Word(&["http1", "http2", "auto"]),
+            "\"http1\"",
+            "gRPC needs \"http2\"; \"auto\" asks by ALPN on TLS.",
+        ),
+        optional(
+            "tls",
+            Kind::Table(&UPSTREAM_TLS),
+            "Encrypts. Absent: clear text.",
+        ),
+        default(
+            "balance",
+            Kind::Either(&[
+                Kind::Word(&["peak_ewma", "least_requests", "round_robin", "random"]),
+                Kind::Table(&BALANCE),
+            ]),
+            "\"peak_ewma\"",
+            "How an endpoint is chosen. \"peak_ewma\": power of two choices on latency and requests in flight.",
+        ),
+        default(
+            "connect_timeout",
+            Kind::Rule(&DURATION),
+            "\"1s\"",
+            "TCP, TLS and HTTP/2 settings, all together.",
+        ),
+        default(
+            "max_connections",
+            Kind::Either(&[Kind::Count(1, 10_000_000), OFF]),
+            "\"off\"",
+            "Per endpoint.",
+        ),
+        default(
+            "max_in_flight",
+            Kind::LaterOrOff,
+            "\"off\"",
+            "A bulkhead for the whole upstream.",
+        ),
+        later("queue", "Who waits at the bulkhead."),
+        default(
+            "idle_connections",
+            Kind::Count(0, 1_000_000),
+            "512",
+            "Kept per endpoint and worker.",
+        ),
+        default(
+            "breaker",
+            Kind::LaterOrOff,
+            "\"off\"",
+            "A circuit breaker for the whole upstream.",
+        ),
+        default(
+            "outlier",
+            Kind::Either(&[Kind::Table(&OUTLIER), OFF]),
+            "{ failures = 5 }",
+            "Ejects failing endpoints.",
+        ),
+        default(
+            "retry_budget",
+            Kind::LaterOrOff,
+            "\"off\"",
+            "Bounds retries to a share of recent requests.",
+        ),
+        optional(
+            "health",
+            Kind::Table(&HEALTH),
+            "Active probes. Absent: none.",
+        ),
+    ],
+    one_of: &[&["endpoints", "dns", "service"]],
+    needs: &[("srv", "dns")],
+    ..NOTHING
+};
+
+pub(crate) static ENDPOINT_TABLE: Section = Section {
+    title: "{ address = \"…\", … }",
+    doc: "An endpoint with more than an address.",
+    keys: &[
+        required("address", Kind::Rule(&ENDPOINT), "Host and port."),
+        default(
+            "weight",
+            Kind::Count(0, MOST_WEIGHT),
+            "1",
+            "Its share, compared with the others.",
+        ),
+        optional("zone", Kind::Rule(&NAME), "Where it stands."),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static UPSTREAM_TLS: Section = Section {
+    title: "tls = { … } of an upstream",
+    doc: "How the upstream proves itself, and we to it.",
+    keys: &[
+        default(
+            "ca",
+            Kind::Rule(&FILE),
+            "the system's roots",
+            "Authorities that sign the upstream's certificate.",
+        ),
+        default(
+            "name",
+            Kind::Rule(&PEER_NAME),
+            "the endpoint's host",
+            "The name that the certificate must bear, and SNI.",
+        ),
+        optional("cert", Kind::Rule(&FILE), "Our certificate."),
+        optional("key", Kind::Rule(&FILE), "Its private key."),
+    ],
+    needs: &[("cert", "key"), ("key", "cert")],
+    ..NOTHING
+};
+
+pub(crate) static BALANCE: Section = Section {
+    title: "balance = { hash = { … } }",
+    doc: "The same value goes to the same endpoint.",
+    keys: &[required("hash", Kind::Table(&HASH), "What is hashed.")],
+    ..NOTHING
+};
+
+pub(crate) static HASH: Section = Section {
+    title: "hash = { … }",
+    doc: "What a request is hashed by.",
+    keys: &[
+        optional("header", Kind::Rule(&HEADER_NAME), "A request header."),
+        optional("cookie", Kind::Rule(&COOKIE), "A cookie."),
+        optional("client", Kind::Yes, "The client's address."),
+        optional("path", Kind::Yes, "The path."),
+    ],
+    one_of: &[&["header", "cookie", "client", "path"]],
+    ..NOTHING
+};
+
+pub(crate) static OUTLIER: Section = Section {
+    title: "[upstream.outlier]",
+    doc: "On by default; `outlier = \"off\"` switches it off. Never ejects more than half of the endpoints.",
+    keys: &[default(
+        "failures",
+        Kind::Count(1, 1_000_000),
+        "5",
+        "Consecutive failures that eject an endpoint, for 10 s × times ejected.",
+    )],
+    ..NOTHING
+};
+
+pub(crate) static HEALTH: Section = Section {
+    title: "[upstream.health]",
+    doc: "Active probes of each endpoint.",
+    keys: &[
+        optional(
+            "path",
+            Kind::Rule(&SENT_PATH),
+            "Asks for this path; 2xx is healthy.",
+        ),
+        optional(
+            "grpc",
+            Kind::Text,
+            "Asks the gRPC health service about this service.",
+        ),
+        optional("tcp", Kind::Yes, "Connects only."),
+        default(
+            "interval",
+            Kind::Rule(&DURATION),
+            "\"10s\"",
+            "Between two probes.",
+        ),
+        default(
+            "timeout",
+            Kind::Rule(&DURATION),
+            "\"5s\", or the interval where that is shorter",
+            "The longest that a probe may take.",
+        ),
+        default(
+            "unhealthy_after",
+            Kind::Count(1, 1000),
+            "3",
+            "Failed probes in a row.",
+        ),
+        default(
+            "healthy_after",
+            Kind::Count(1, 1000),
+            "1",
+            "Good probes in a row.",
+        ),
+    ],
+    one_of: &[&["path", "grpc", "tcp"]],
+    ..NOTHING
+};
+
+pub(crate) static TELEMETRY: Section = Section {
+    title: "[telemetry]",
+    doc: "What is told about requests.",
+    keys: &[
+        default(
+            "access_log",
+            Kind::Either(&[Kind::Rule(&FILE), Kind::Table(&ACCESS_LOG)]),
+            "\"stdout\"",
+            "\"off\", \"stdout\" or a file, or a table.",
+        ),
+        later(
+            "traces",
+            "Sends spans. Without it, trace context is still passed on.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static ACCESS_LOG: Section = Section {
+    title: "access_log = { … }",
+    doc: "One line for each request.",
+    keys: &[
+        default(
+            "to",
+            Kind::Rule(&FILE),
+            "\"stdout\"",
+            "\"off\", \"stdout\" or a file.",
+        ),
+        default(
+            "format",
+            Kind::Word(&["json"]),
+            "\"json\"",
+            "How a line is written.",
+        ),
+        default(
+            "sample",
+            Kind::Share,
+            "1.0",
+            "Share of lines written; answers of 500 and above always are.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static TEST: Section = Section {
+    title: "[[test]]",
+    doc: "Given this request, that must come of it. Run by `check`, and on every load before the swap.",
+    keys: &[
+        required("request", Kind::Table(&REQUEST), "What a client sends."),
+        required(
+            "expect",
+            Kind::Table(&EXPECT),
+            "What must come of it; an absent key is not compared.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static REQUEST: Section = Section {
+    title: "request = { … }",
+    doc: "A request, as a client would send it.",
+    keys: &[
+        default("method", Kind::Rule(&METHOD), "\"GET\"", "The method."),
+        optional(
+            "host",
+            Kind::Text,
+            "The host. Absent: one that no route names.",
+        ),
+        required("path", Kind::Rule(&SENT_PATH), "Path and query."),
+        default(
+            "headers",
+            Kind::Map(&HEADER_NAME, &Kind::Rule(&HEADER_VALUE)),
+            "{}",
+            "Headers.",
+        ),
+        default(
+            "listener",
+            Kind::Rule(&NAME),
+            "the first listener",
+            "The listener that it comes to.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static EXPECT: Section = Section {
+    title: "expect = { … }",
+    doc: "What a request leads to.",
+    keys: &[
+        optional("route", Kind::Rule(&NAME), "The route's name."),
+        optional("upstream", Kind::Rule(&NAME), "The upstream's name."),
+        optional(
+            "status",
+            Kind::Count(100, 599),
+            "404, 405, or the status of `respond` and `redirect`.",
+        ),
+        optional(
+            "path",
+            Kind::Rule(&SENT_PATH),
+            "The path that the upstream is sent.",
+        ),
+    ],
+    ..NOTHING
+};

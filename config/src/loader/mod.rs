@@ -1,0 +1,123 @@
+//! Files to a document: reads, cuts, remembers, decodes, checks. The only room of this crate that touches files.
+//!
+//! A loader lives as long as its process and remembers every item by its text, so that a reload decodes what changed
+//! and hands out the same `Arc`s for the rest. What it remembers never decides anything: a loader that has forgotten
+//! everything reads the same document. Whoever calls it owns the times of reload.
+
+mod include;
+mod memory;
+mod reading;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::document::Document;
+use crate::interpolate::Environment;
+use crate::problem::{Problem, Problems};
+use crate::report::Report;
+
+use memory::Memory;
+use reading::Reading;
+
+/// Reads documents. Keep one for all reloads of a process.
+pub struct Loader {
+    environment: Box<Environment>,
+    memory: Memory,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Loader::new()
+    }
+}
+
+impl Loader {
+    pub fn new() -> Loader {
+        Loader::with_environment(|name| std::env::var(name).ok())
+    }
+
+    /// A loader that asks `environment` for the variables behind `${env:NAME}`.
+    pub fn with_environment(
+        environment: impl Fn(&str) -> Option<String> + Send + 'static,
+    ) -> Loader {
+        Loader {
+            environment: Box::new(environment),
+            memory: Memory::default(),
+        }
+    }
+
+    /// Reads a file and everything that it includes.
+    pub fn load(&mut self, path: &Path) -> Result<Document, Problems> {
+        let mut reading = Reading::new(&*self.environment, &mut self.memory);
+        match include::read(path, true) {
+            Ok(bytes) => reading.file(path, bytes),
+            Err(why) => {
+                reading.report.add(
+                    "missing-file",
+                    None,
+                    format!("{} cannot be read: {why}", path.display()),
+                    "name a file that exists and that this user may read",
+                );
+            }
+        }
+        reading.finish()
+    }
+
+    /// Reads a text as if it stood in a file `name` in the folder `base_dir`.
+    pub fn load_text(
+        &mut self,
+        name: &str,
+        text: &str,
+        base_dir: &Path,
+    ) -> Result<Document, Problems> {
+        let mut reading = Reading::new(&*self.environment, &mut self.memory);
+        reading.text(Arc::from(name), text.to_owned(), base_dir.to_owned());
+        reading.finish()
+    }
+}
+
+/// A text that was read, kept until its problems can show their lines.
+struct Source {
+    name: Arc<str>,
+    text: String,
+}
+
+/// The longest part of a line that a problem shows.
+const SHOWN: usize = 240;
+
+/// Puts problems in order and gives each the line that it is about.
+fn with_lines(report: Report, sources: &[Source]) -> Problems {
+    let names: Vec<Arc<str>> = sources.iter().map(|s| s.name.clone()).collect();
+    let mut problems = report.finish(&names);
+    for source in sources {
+        let mut about: Vec<&mut Problem> = problems
+            .iter_mut()
+            .filter(|p| {
+                p.place
+                    .as_ref()
+                    .is_some_and(|place| place.file == source.name)
+            })
+            .collect();
+        // Both are in ascending order: one walk through the text finds all lines.
+        let mut lines = source.text.split('\n').zip(1u32..).peekable();
+        for problem in &mut about {
+            let Some(place) = &problem.place else {
+                continue;
+            };
+            while lines.next_if(|(_, number)| *number < place.line).is_some() {}
+            if let Some((line, _)) = lines.peek()
+                && usize::try_from(place.column).is_ok_and(|column| column <= SHOWN)
+            {
+                problem.text = Some(shortened(line.trim_end_matches('\r')));
+            }
+        }
+    }
+    Problems(problems)
+}
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}

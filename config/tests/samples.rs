@@ -1,0 +1,247 @@
+//! Every sample file loads, the reference page is what the grammar says, and a reload keeps what did not change.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tollgate_config::{Document, Loader};
+
+fn folder() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn load(text: &str) -> Document {
+    let loaded = Loader::with_environment(|_| None).load_text("test.toml", text, Path::new(""));
+    loaded.unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn every_sample_loads_without_a_problem() {
+    let samples: Vec<PathBuf> = std::fs::read_dir(folder())
+        .expect("the crate's folder")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension().is_some_and(|e| e == "toml") && !path.ends_with("Cargo.toml")
+        })
+        .collect();
+    assert!(!samples.is_empty());
+    for sample in samples {
+        let loaded = Loader::with_environment(|_| None).load(&sample);
+        let document = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(document.sources[0], sample);
+    }
+}
+
+/// Run with `TOLLGATE_BLESS=1` to write the page anew.
+#[test]
+fn the_reference_page_is_what_the_grammar_says() {
+    let page = folder().join("../docs/configuration.md");
+    let wanted = tollgate_config::reference();
+    if std::env::var_os("TOLLGATE_BLESS").is_some() {
+        std::fs::create_dir_all(page.parent().expect("a folder")).expect("docs can be made");
+        std::fs::write(&page, &wanted).expect("docs can be written");
+    }
+    let found = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "docs/configuration.md is stale: run `TOLLGATE_BLESS=1 cargo test -p tollgate-config`"
+    );
+}
+
+const SMALLEST: &str = r#"
+[[listener]]
+bind = "127.0.0.1:8000"
+
+[[route]]
+match    = { path = "/*" }
+upstream = "app"
+
+[[upstream]]
+name      = "app"
+endpoints = ["127.0.0.1:9000"]
+"#;
+
+#[test]
+fn the_smallest_gateway_has_the_defaults_of_the_contract() {
+    use std::time::Duration;
+    use tollgate_config::*;
+    let document = load(SMALLEST);
+    let listener = &document.listeners[0];
+    assert_eq!(listener.name, "127.0.0.1:8000");
+    assert_eq!(*listener.max_connections, 20_000);
+    assert_eq!(*listener.max_header_size, 64 << 10);
+    assert_eq!(*listener.header_timeout, Duration::from_secs(10));
+    assert_eq!(*listener.idle_timeout, Duration::from_secs(75));
+    let route = &document.routes[0];
+    assert_eq!(route.name, "/*");
+    assert_eq!(*route.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(*route.idle_timeout, Some(Duration::from_secs(60)));
+    assert_eq!(*route.max_body, None);
+    let retry = route.retry.value.as_ref().expect("on by default");
+    assert_eq!(
+        (*retry.attempts, retry.on.len(), retry.max_replay),
+        (2, 6, 64 << 10)
+    );
+    assert_eq!(
+        (retry.backoff_base, retry.backoff_max),
+        (Duration::from_millis(25), Duration::from_millis(250))
+    );
+    assert_eq!(retry.methods, RetryMethods::Idempotent);
+    let upstream = &document.upstreams[0];
+    assert_eq!(*upstream.connect_timeout, Duration::from_secs(1));
+    assert_eq!(*upstream.idle_connections, 512);
+    assert_eq!(upstream.balance, Balance::PeakEwma);
+    assert_eq!(upstream.protocol, UpstreamProtocol::Http1);
+    assert_eq!(upstream.outlier.as_ref().map(|o| *o.failures), Some(5));
+    assert!(upstream.health.is_none());
+    assert_eq!(document.server.drain, Duration::from_secs(30));
+    assert_eq!(document.server.admin, Some(([127, 0, 0, 1], 9901).into()));
+    assert_eq!(document.telemetry.access_log, AccessLog::Stdout);
+}
+
+#[test]
+fn a_setting_knows_its_line_even_in_a_sub_table() {
+    let text = format!(
+        "# a comment\n{SMALLEST}\n[[route]]\nupstream = \"app\"\nmatch = {{ path = \"/a\" }}\n\n  [route.retry]\n  attempts = 7\n"
+    );
+    let document = load(&text);
+    let route = &document.routes[1];
+    let retry = route.retry.value.as_ref().expect("on");
+    let place = route.place(retry.attempts.at).expect("was written");
+    let line = text
+        .lines()
+        .position(|l| l.contains("attempts"))
+        .expect("there")
+        + 1;
+    assert_eq!((place.line as usize, place.column), (line, 14));
+    assert_eq!(route.place(route.timeout.at), None);
+}
+
+#[test]
+fn a_reload_keeps_what_did_not_change_even_when_lines_move() {
+    let mut loader = Loader::with_environment(|_| None);
+    let mut load = |text: &str| {
+        loader
+            .load_text("test.toml", text, Path::new(""))
+            .expect("valid")
+    };
+    let before = load(SMALLEST);
+    let text = SMALLEST
+        .replace("127.0.0.1:9000", "127.0.0.1:9001")
+        .replace("[[route]]", "# moved\n\n[[route]]");
+    let after = load(&text);
+    assert!(Arc::ptr_eq(
+        &before.listeners[0].value,
+        &after.listeners[0].value
+    ));
+    assert!(Arc::ptr_eq(&before.routes[0].value, &after.routes[0].value));
+    assert!(!Arc::ptr_eq(
+        &before.upstreams[0].value,
+        &after.upstreams[0].value
+    ));
+    assert_eq!(after.routes[0].line, before.routes[0].line + 2);
+    assert_ne!(before.hash, after.hash);
+    assert_eq!(before.hash, load(SMALLEST).hash);
+}
+
+#[test]
+fn an_item_is_read_again_when_its_environment_changes() {
+    use std::sync::Mutex;
+    let port = Arc::new(Mutex::new("1".to_owned()));
+    let seen = port.clone();
+    let mut loader = Loader::with_environment(move |name| {
+        (name == "PORT").then(|| seen.lock().expect("not poisoned").clone())
+    });
+    let text = SMALLEST.replace("127.0.0.1:9000", "127.0.0.1:${env:PORT}");
+    let mut load = || {
+        loader
+            .load_text("test.toml", &text, Path::new(""))
+            .expect("valid")
+    };
+    let first = load();
+    let second = load();
+    "2".clone_into(&mut port.lock().expect("not poisoned"));
+    let third = load();
+    assert!(Arc::ptr_eq(
+        &first.upstreams[0].value,
+        &second.upstreams[0].value
+    ));
+    assert!(!Arc::ptr_eq(
+        &second.upstreams[0].value,
+        &third.upstreams[0].value
+    ));
+    assert_eq!(first.hash, second.hash);
+    assert_ne!(second.hash, third.hash);
+}
+
+#[test]
+fn routes_without_a_name_get_different_ones() {
+    let text = format!(
+        "{SMALLEST}\n[[route]]\nmatch = {{ path = \"/*\", host = \"a.example\" }}\nupstream = \"app\"\n[[route]]\nmatch = {{ path = \"/*\", headers = {{ x = \"1\" }} }}\nupstream = \"app\"\n"
+    );
+    let mut loader = Loader::new();
+    let first = loader
+        .load_text("test.toml", &text, Path::new(""))
+        .expect("valid");
+    let names: Vec<&str> = first.routes.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["/*", "a.example/*", "/* #2"]);
+    let second = loader
+        .load_text("test.toml", &text, Path::new(""))
+        .expect("valid");
+    for (a, b) in first.routes.iter().zip(&second.routes) {
+        assert!(Arc::ptr_eq(&a.value, &b.value), "{}", a.name);
+    }
+}
+
+#[test]
+fn included_files_belong_to_the_document() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("routes")).expect("made");
+    let write =
+        |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    write(
+        "main.toml",
+        &format!("include = [\"routes/*.toml\"]\n{SMALLEST}"),
+    );
+    write(
+        "routes/a.toml",
+        "[[route]]\nmatch = { path = \"/a\" }\nupstream = \"app\"\ninclude = 1\n"
+            .replace("include = 1\n", "")
+            .as_str(),
+    );
+    write(
+        "routes/b.toml",
+        "include = [\"../main.toml\"]\n[[route]]\nmatch = { path = \"/b\" }\nupstream = \"app\"\n",
+    );
+    let document = Loader::new()
+        .load(&folder.path().join("main.toml"))
+        .unwrap_or_else(|p| panic!("{p}"));
+    let names: Vec<&str> = document.routes.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["/*", "/a", "/b"]);
+    assert_eq!(document.sources.len(), 3);
+    assert!(document.routes[1].file.ends_with("a.toml"));
+}
+
+#[test]
+fn a_text_with_inline_lists_is_read_whole() {
+    let document = load(
+        "listener = [{ bind = \"127.0.0.1:0\" }]\nroute = [\n  { upstream = \"app\", timeout = \"1s\" },\n]\nserver.workers = 3\n[[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:1\"]\n",
+    );
+    assert_eq!(document.server.workers, Some(3));
+    let route = &document.routes[0];
+    let place = route.place(route.timeout.at).expect("was written");
+    assert_eq!((route.line, place.line), (3, 3));
+    // A sub-table that stands away from its item.
+    let document = load(&SMALLEST.replace(
+        "[[upstream]]",
+        "[server]\n[route.retry]\nattempts = 9\n[[upstream]]",
+    ));
+    assert_eq!(
+        *document.routes[0]
+            .retry
+            .value
+            .as_ref()
+            .expect("on")
+            .attempts,
+        9
+    );
+}

@@ -1,0 +1,229 @@
+//! The operator's door: alive, ready, metrics, status, explain, reload, drain. Runs on the control thread, so that a
+//! scrape cannot touch a request. Speaks HTTP/1 by hyper; nothing here is hot and nothing here decides.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::exchange::headers::http_date;
+use crate::explain::{Ask, explain};
+use crate::reload::SharedReport;
+use crate::snapshot::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// What the admin server asks of the control thread.
+pub enum Command {
+    /// Answers with the generation that serves, or every problem as text.
+    Reload(oneshot::Sender<Result<u64, Vec<String>>>),
+    Drain,
+}
+
+pub struct Admin {
+    pub store: Arc<Store>,
+    pub metrics: Arc<Metrics>,
+    pub report: SharedReport,
+    pub ready: Arc<AtomicBool>,
+    pub commands: mpsc::UnboundedSender<Command>,
+    pub started: Instant,
+    pub connections: Box<dyn Fn() -> usize>,
+}
+
+/// Largest body of a question.
+const QUESTION: usize = 64 * 1024;
+
+impl Admin {
+    /// Serves until the future is dropped.
+    pub async fn serve(self: std::rc::Rc<Self>, listener: TcpListener) {
+        loop {
+            let Ok((socket, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let admin = self.clone();
+            tokio::task::spawn_local(async move {
+                let service = service_fn(move |request| {
+                    let admin = admin.clone();
+                    async move { Ok::<_, Infallible>(admin.answer(request).await) }
+                });
+                let served = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(10))
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
+                // An operator who hangs up mid-answer is nobody's problem.
+                drop(served);
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        match (request.method(), path.as_str()) {
+            (&Method::GET | &Method::HEAD, "/health/live") => json_answer(StatusCode::OK, &self.health("healthy")),
+            (&Method::GET | &Method::HEAD, "/health" | "/health/ready" | "/ready") => {
+                if self.ready.load(Ordering::Acquire) {
+                    json_answer(StatusCode::OK, &self.health("healthy"))
+                } else {
+                    json_answer(StatusCode::SERVICE_UNAVAILABLE, &self.health("unhealthy"))
+                }
+            }
+            (&Method::GET | &Method::HEAD, "/metrics") => {
+                answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.page().into())
+            }
+            (&Method::GET | &Method::HEAD, "/status") => json_answer(StatusCode::OK, &self.status()),
+            (&Method::POST, "/reload") => self.reload().await,
+            (&Method::POST, "/drain") => {
+                let _ends_anyway = self.commands.send(Command::Drain);
+                json_answer(StatusCode::ACCEPTED, &json!({ "draining": true }))
+            }
+            (&Method::POST, "/explain") => self.explain(request).await,
+            (_, "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status") => refused("GET, HEAD"),
+            (_, "/reload" | "/drain" | "/explain") => refused("POST"),
+            _ => json_answer(
+                StatusCode::NOT_FOUND,
+                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "POST /explain", "POST /reload", "POST /drain"] }),
+            ),
+        }
+    }
+
+    fn health(&self, status: &str) -> serde_json::Value {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        json!({
+            "status": status,
+            "service": "gateway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "timestamp": http_date(now),
+            "uptime": self.started.elapsed().as_secs(),
+            "checks": { "configuration": { "status": "healthy" } },
+        })
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let snapshot = self.store.current();
+        let now = Instant::now();
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let generations: Vec<_> =
+            self.store.alive().into_iter().map(|(generation, active)| json!({ "generation": generation, "in_flight": active })).collect();
+        let upstreams: Vec<_> = snapshot.upstreams.iter().map(|plan| plan.upstream.status(now)).collect();
+        let listeners: Vec<_> = snapshot
+            .listeners
+            .iter()
+            .flatten()
+            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "tls": plan.tls.is_some() }))
+            .collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "ready": self.ready.load(Ordering::Acquire),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "generation": report.generation,
+            "hash": report.hash,
+            "since": report.since,
+            "reload": report,
+            "last_reload": { "micros": report.micros },
+            "generations": generations,
+            "connections": (self.connections)(),
+            "routes": snapshot.routes.len(),
+            "listeners": listeners,
+            "upstreams": upstreams,
+        })
+    }
+
+    async fn reload(&self) -> Response<Full<Bytes>> {
+        let (reply, answer) = oneshot::channel();
+        let _ends_anyway = self.commands.send(Command::Reload(reply));
+        match answer.await {
+            Ok(Ok(generation)) => json_answer(StatusCode::OK, &json!({ "generation": generation })),
+            Ok(Err(problems)) => json_answer(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": "refused; the former configuration goes on serving", "problems": problems })),
+            Err(_) => json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "the process is stopping" })),
+        }
+    }
+
+    async fn explain(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let body = match Limited::new(request.into_body(), QUESTION).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error.to_string() })),
+        };
+        let ask = match serde_json::from_slice::<Question>(&body).map_err(|error| error.to_string()).and_then(Question::ask) {
+            Ok(ask) => ask,
+            Err(error) => {
+                return json_answer(
+                    StatusCode::BAD_REQUEST,
+                    &json!({ "error": error, "expected": { "method": "GET", "url": "http://host/path?query", "headers": { "name": "value" }, "listener": "optional" } }),
+                );
+            }
+        };
+        match explain(&self.store.current(), &ask) {
+            Ok(explained) => json_answer(StatusCode::OK, &serde_json::to_value(&explained).unwrap_or_default()),
+            Err(error) => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+        }
+    }
+}
+
+/// What `POST /explain` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    #[serde(default = "get")]
+    pub method: String,
+    /// `http://host/path?query`, or only `/path?query`.
+    pub url: String,
+    #[serde(default)]
+    pub headers: std::collections::BTreeMap<String, String>,
+    pub listener: Option<String>,
+}
+
+fn get() -> String {
+    "GET".into()
+}
+
+impl Question {
+    pub fn ask(self) -> Result<Ask, String> {
+        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| format!("{} is not a method", self.method))?;
+        let (host, target) = match self.url.split_once("://") {
+            Some((_, rest)) => match rest.find('/') {
+                Some(slash) => (rest[..slash].to_owned(), rest[slash..].to_owned()),
+                None => (rest.to_owned(), "/".to_owned()),
+            },
+            None => (String::new(), self.url),
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name} is not a header name"))?;
+            let value = HeaderValue::from_str(&value).map_err(|_| format!("the value of {name} is not valid"))?;
+            headers.append(name, value);
+        }
+        let named = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        Ok(Ask { listener: self.listener, method, host: named.unwrap_or(host), target, headers })
+    }
+}
+
+fn refused(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut response = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "this page does not take this method" }));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+fn json_answer(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    answer(status, "application/json", format!("{value}\n").into())
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,430 @@
+//! The one file that builds everything: binds all sockets, then serves. `Engine::start` returns a running proxy or
+//! the reason why not; nothing half-started is left behind.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as blocking;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tollgate_config::{Document, Loader, Problems};
+
+use crate::admin::{Admin, Command};
+use crate::drain::{DrainReport, Ledger};
+use crate::net::accept;
+use crate::net::handover::{self, Handed, Kind, Offer, Taken};
+use crate::process::{self, Request as Signal};
+use crate::reload::file::Watch;
+use crate::reload::{Origin, Reloader};
+use crate::server::workers::{Common, Order, Workers};
+use crate::snapshot::compile::compile;
+use crate::snapshot::memory::Memory;
+use crate::snapshot::proof::prove;
+use crate::snapshot::store::Store;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+use crate::upkeep::Upkeep;
+
+/// How long the last access lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub struct Options {
+    /// Listen to SIGTERM, SIGINT and SIGHUP; only the program's own process should.
+    pub signals: bool,
+    /// Reload when the document's files change.
+    pub watch: bool,
+    /// Offer the sockets to a successor, and take a predecessor's over if there is one.
+    pub handover: bool,
+    /// What a predecessor handed over.
+    pub taken: Option<Taken>,
+}
+
+#[derive(Debug)]
+pub enum StartError {
+    Problems(Problems),
+    /// A socket could not be bound.
+    Bind { what: String, address: SocketAddr, error: std::io::Error },
+    Io(std::io::Error),
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StartError::Problems(problems) => problems.fmt(f),
+            StartError::Bind { what, address, error } => {
+                write!(f, "{what}: cannot bind {address}: {error}; choose a free address, stop what uses it, or take it over with `upgrade`")
+            }
+            StartError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    /// The exit code that tells this apart.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Problems(_) => process::exit::BAD_DOCUMENT,
+            StartError::Bind { .. } => process::exit::ADDRESS_IN_USE,
+            StartError::Io(_) => process::exit::FAILURE,
+        }
+    }
+}
+
+pub struct Engine;
+
+/// A proxy that serves. Dropping it stops it.
+pub struct Running {
+    orders: mpsc::UnboundedSender<Control>,
+    thread: Option<JoinHandle<DrainReport>>,
+    addresses: Vec<(String, SocketAddr)>,
+    admin: Option<SocketAddr>,
+}
+
+/// What the owner asks of the control thread.
+enum Control {
+    Reload(blocking::Sender<Result<u64, Problems>>),
+    Stop,
+}
+
+impl Engine {
+    pub fn start(path: &Path, options: Options) -> Result<Running, StartError> {
+        Self::start_origin(Origin::File(path.to_owned()), options)
+    }
+
+    /// Starts on a document that has no file.
+    pub fn start_document(document: Document, options: Options) -> Result<Running, StartError> {
+        Self::start_origin(Origin::Fixed(Box::new(document)), options)
+    }
+
+    fn start_origin(origin: Origin, mut options: Options) -> Result<Running, StartError> {
+        let started = Instant::now();
+        let mut loader = Loader::new();
+        let document = origin.load(&mut loader).map_err(StartError::Problems)?;
+        let count = document.server.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+        let metrics = Arc::new(Metrics::new(count));
+        let mut memory = Memory::default();
+        let first = compile(&document, None, &mut memory, &metrics, count).map_err(StartError::Problems)?;
+        prove(&document, &first).map_err(StartError::Problems)?;
+        let mut inherited: Vec<Handed> = options.taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
+        let mut sockets: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
+        for plan in first.listeners.iter().flatten() {
+            let bind = plan.item.bind;
+            let taken = take(&mut inherited, Kind::Listener, bind);
+            let bound = match taken {
+                Some(taken) => taken,
+                None => accept::bind_workers(bind, count).map_err(|error| StartError::Bind {
+                    what: format!("listener {}", plan.item.name),
+                    address: bind,
+                    error,
+                })?,
+            };
+            sockets.insert(bind, bound);
+        }
+        let admin_socket = match document.server.admin {
+            None => None,
+            Some(address) => Some(match take(&mut inherited, Kind::Admin, address).and_then(|mut sockets| sockets.pop()) {
+                Some(socket) => socket,
+                None => accept::bind(address, false, 128).map_err(|error| StartError::Bind { what: "admin".into(), address, error })?,
+            }),
+        };
+        drop(inherited);
+        let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        let access_log = Arc::new(AccessLog::start(&document.telemetry).map_err(StartError::Io)?);
+        metrics.watch_access_log(access_log.dropped_counter());
+        let store = Arc::new(Store::new(Arc::new(first)));
+        let common = Common { store: store.clone(), metrics: metrics.clone(), access_log: access_log.clone(), ledger: Arc::new(Ledger::default()) };
+        let workers = Workers::start(count, &common).map_err(StartError::Io)?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let (told, ready) = blocking::channel();
+        let shared = common.clone();
+        let build = move || -> Result<Reloader, std::io::Error> {
+            Reloader::new(origin, loader, document, memory, workers, sockets, &shared)
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || control(build, common, admin_socket, inbox, &told, options, started))
+            .map_err(StartError::Io)?;
+        match ready.recv() {
+            Ok(Ok(addresses)) => Ok(Running { orders, thread: Some(thread), addresses, admin: admin_address }),
+            Ok(Err(error)) => Err(StartError::Io(error)),
+            Err(_) => Err(StartError::Io(std::io::Error::other("the control thread died while starting"))),
+        }
+    }
+}
+
+/// Sockets for an address that a predecessor handed over.
+fn take(inherited: &mut Vec<Handed>, kind: Kind, bind: SocketAddr) -> Option<Vec<TcpListener>> {
+    let position = inherited.iter().position(|handed| handed.kind == kind && handed.bind == bind)?;
+    let sockets = inherited.swap_remove(position).sockets;
+    (!sockets.is_empty()).then_some(sockets)
+}
+
+impl Running {
+    /// A listener's real address.
+    pub fn listener(&self, name: &str) -> Option<SocketAddr> {
+        self.addresses.iter().find(|(known, _)| known == name).map(|(_, address)| *address)
+    }
+
+    pub fn listeners(&self) -> &[(String, SocketAddr)] {
+        &self.addresses
+    }
+
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Reads the document again and applies it; blocking.
+    pub fn reload(&self) -> Result<u64, Problems> {
+        let (reply, answer) = blocking::channel();
+        let stopped = || Problems(Vec::new());
+        self.orders.send(Control::Reload(reply)).map_err(|_| stopped())?;
+        answer.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Drains and stops; blocking.
+    pub fn stop(mut self) -> DrainReport {
+        let _may_have_stopped_itself = self.orders.send(Control::Stop);
+        self.join()
+    }
+
+    /// Waits until the process was asked to stop and has drained; blocking.
+    pub fn wait(mut self) -> DrainReport {
+        self.join()
+    }
+
+    fn join(&mut self) -> DrainReport {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(report)) => report,
+            Some(Err(_)) => std::process::exit(process::exit::FAILURE.into()),
+            None => Ledger::default().report(Duration::ZERO),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _may_have_stopped_itself = self.orders.send(Control::Stop);
+        if self.thread.is_some() {
+            self.join();
+        }
+    }
+}
+
+type Told = blocking::Sender<Result<Vec<(String, SocketAddr)>, std::io::Error>>;
+
+/// The control thread: reload, upkeep of upstreams, admin, signals, handover.
+fn control(
+    build: impl FnOnce() -> Result<Reloader, std::io::Error>,
+    common: Common,
+    admin_socket: Option<TcpListener>,
+    inbox: mpsc::UnboundedReceiver<Control>,
+    told: &Told,
+    options: Options,
+    started: Instant,
+) -> DrainReport {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let _starter_waits = told.send(Err(error));
+            return common.ledger.report(Duration::ZERO);
+        }
+    };
+    runtime.block_on(async move {
+        let reloader = match build() {
+            Ok(reloader) => reloader,
+            Err(error) => {
+                let _starter_waits = told.send(Err(error));
+                return common.ledger.report(Duration::ZERO);
+            }
+        };
+        Conductor { reloader, common, options, started }.run(admin_socket, inbox, told).await
+    })
+}
+
+struct Conductor {
+    reloader: Reloader,
+    common: Common,
+    options: Options,
+    started: Instant,
+}
+
+/// Why the loop ended.
+enum End {
+    Stop,
+    /// A successor serves on the same sockets.
+    Succeeded,
+}
+
+impl Conductor {
+    async fn run(mut self, admin_socket: Option<TcpListener>, mut inbox: mpsc::UnboundedReceiver<Control>, told: &Told) -> DrainReport {
+        let (commands, mut asked) = mpsc::unbounded_channel();
+        let ready = Arc::new(AtomicBool::new(false));
+        let document = &self.reloader.document;
+        let key = document.listeners.first().map(|first| handover::key(document.server.admin, first.bind));
+        let mut upkeep = Upkeep::default();
+        upkeep.follow(&self.common.store.current(), &self.reloader.memory.endpoints);
+        upkeep.first_answers().await;
+        let admin_copy = admin_socket.as_ref().and_then(|socket| socket.try_clone().ok());
+        let serving = admin_socket.and_then(|socket| self.admin(socket, &ready, commands.clone()));
+        let mut watch = Watch::new();
+        if self.options.watch {
+            watch.follow(&self.reloader.document.sources);
+        }
+        let mut signals = self.options.signals.then(process::Signals::new).and_then(Result::ok);
+        let _starter_waits = told.send(Ok(self.reloader.addresses()));
+        ready.store(true, Ordering::Release);
+        if let Some(taken) = self.options.taken.take()
+            && let Err(error) = taken.confirm.serving()
+        {
+            log::warn("the predecessor could not be told that we serve", &[("error", &error.to_string())]);
+        }
+        let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
+        let offered = handed.clone();
+        let key = key.filter(|_| self.options.handover);
+        let mut succeeded = std::pin::pin!(async {
+            match key {
+                Some(key) => offer(&key, &offered).await,
+                None => std::future::pending().await,
+            }
+        });
+        let end = loop {
+            tokio::select! {
+                control = inbox.recv() => match control {
+                    Some(Control::Reload(reply)) => {
+                        let result = self.reload(&mut upkeep, &mut watch);
+                        let _asker_may_be_gone = reply.send(result);
+                    }
+                    Some(Control::Stop) | None => break End::Stop,
+                },
+                Some(command) = asked.recv() => match command {
+                    Command::Reload(reply) => {
+                        let result = self.reload(&mut upkeep, &mut watch);
+                        let words = result.map_err(|problems| problems.0.iter().map(ToString::to_string).collect());
+                        let _asker_may_be_gone = reply.send(words);
+                    }
+                    Command::Drain => break End::Stop,
+                },
+                () = watch.changed(), if self.options.watch => {
+                    let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
+                }
+                signal = next_signal(&mut signals) => match signal {
+                    Signal::Stop => break End::Stop,
+                    Signal::Reload => {
+                        let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
+                    }
+                },
+                () = &mut succeeded => break End::Succeeded,
+            }
+            *handed.borrow_mut() = self.handed(admin_copy.as_ref());
+        };
+        ready.store(false, Ordering::Release);
+        drop(upkeep);
+        let report = self.drain(&end).await;
+        if let Some(serving) = serving {
+            serving.abort();
+        }
+        report
+    }
+
+    fn reload(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) -> Result<u64, Problems> {
+        let result = self.reloader.reload();
+        if result.is_ok() {
+            upkeep.follow(&self.common.store.current(), &self.reloader.memory.endpoints);
+            if self.options.watch {
+                watch.follow(&self.reloader.document.sources);
+            }
+        }
+        result
+    }
+
+    fn admin(&self, socket: TcpListener, ready: &Arc<AtomicBool>, commands: mpsc::UnboundedSender<Command>) -> Option<tokio::task::AbortHandle> {
+        let listener = tokio::net::TcpListener::from_std(socket).ok()?;
+        let loads = self.reloader.workers.loads();
+        let admin = Admin {
+            store: self.common.store.clone(),
+            metrics: self.common.metrics.clone(),
+            report: self.reloader.report.clone(),
+            ready: ready.clone(),
+            commands,
+            started: self.started,
+            connections: Box::new(move || loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()),
+        };
+        Some(tokio::task::spawn_local(Rc::new(admin).serve(listener)).abort_handle())
+    }
+
+    fn handed(&self, admin: Option<&TcpListener>) -> Vec<Handed> {
+        let listeners = self.reloader.sockets().into_iter().map(|(name, bind, sockets)| Handed { kind: Kind::Listener, name, bind, sockets });
+        let admin = admin.and_then(|socket| {
+            let bind = self.reloader.document.server.admin?;
+            Some(Handed { kind: Kind::Admin, name: "admin".into(), bind, sockets: vec![socket.try_clone().ok()?] })
+        });
+        listeners.chain(admin).collect()
+    }
+
+    /// Stops taking, lets finish, then cuts.
+    async fn drain(mut self, end: &End) -> DrainReport {
+        let began = Instant::now();
+        let (drain, lag) = (self.reloader.document.server.drain, self.reloader.document.server.drain_lag);
+        if matches!(end, End::Stop) && !lag.is_zero() {
+            tokio::time::sleep(lag).await;
+        }
+        self.reloader.close_all();
+        self.reloader.leave();
+        let Reloader { workers, .. } = self.reloader;
+        let orders = workers.clone_orders();
+        let joined = tokio::task::spawn_blocking(move || workers.join());
+        let mut joined = std::pin::pin!(joined);
+        if tokio::time::timeout(drain, joined.as_mut()).await.is_err() {
+            for order in &orders {
+                let _ended_workers_need_no_orders = order.send(Order::Cut);
+            }
+            let _workers_end_at_once = joined.await;
+        }
+        let report = self.common.ledger.report(began.elapsed());
+        log::info("stopped", &[("report", &report.to_string())]);
+        if !self.common.access_log.close(LAST_LINES) {
+            log::warn("the last access lines could not be written in time", &[]);
+        }
+        report
+    }
+}
+
+/// Offers the sockets; returns when a successor serves on them.
+async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
+    let offer = match Offer::new(key) {
+        Ok(offer) => offer,
+        Err(error) => {
+            log::warn("no upgrade in place: the handover address cannot be used", &[("error", &error.to_string())]);
+            return std::future::pending().await;
+        }
+    };
+    let copies = || {
+        let copy = |one: &Handed| Handed {
+            kind: one.kind,
+            name: one.name.clone(),
+            bind: one.bind,
+            sockets: one.sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect(),
+        };
+        handed.borrow().iter().map(copy).collect()
+    };
+    let successor = offer.serve(copies).await;
+    log::info("a successor serves on our sockets; draining", &[("pid", &successor.pid.to_string())]);
+}
+
+async fn next_signal(signals: &mut Option<process::Signals>) -> Signal {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
+    }
+}

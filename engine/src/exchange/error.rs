@@ -1,0 +1,233 @@
+//! Every reason for which we answer instead of an upstream: one closed list, and the only place that chooses a
+//! status for our own answers.
+//!
+//! A client is told a code, a sentence, the phase and the setting that governs it (name, value, file name and line);
+//! never an address and never a cause. The cause goes to the log. `docs/errors.md` has a section for each code, and a
+//! test holds the two together.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tollgate_config::Place;
+
+/// Where in the life of a request it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Reading and judging the request's head.
+    Request,
+    /// Reading the request's body.
+    Body,
+    Route,
+    /// Choosing an endpoint.
+    Balance,
+    Connect,
+    /// Waiting for, and judging, the upstream's answer.
+    Upstream,
+    /// After the answer's head went out.
+    Stream,
+}
+
+impl Phase {
+    pub fn word(self) -> &'static str {
+        match self {
+            Phase::Request => "request",
+            Phase::Body => "body",
+            Phase::Route => "route",
+            Phase::Balance => "balance",
+            Phase::Connect => "connect",
+            Phase::Upstream => "upstream",
+            Phase::Stream => "stream",
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($variant:ident $word:literal $status:literal $grpc:literal $phase:ident $sentence:literal;)*) => {
+        /// Why we answered. Words are stable: logs, metrics, documents and clients share them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($variant,)* }
+
+        impl Code {
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+            pub fn word(self) -> &'static str { match self { $(Code::$variant => $word,)* } }
+            pub fn status(self) -> StatusCode {
+                let number: u16 = match self { $(Code::$variant => $status,)* };
+                StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            /// The gRPC status number a gRPC caller gets.
+            pub fn grpc(self) -> u8 { match self { $(Code::$variant => $grpc,)* } }
+            pub fn phase(self) -> Phase { match self { $(Code::$variant => Phase::$phase,)* } }
+            pub fn sentence(self) -> &'static str { match self { $(Code::$variant => $sentence,)* } }
+        }
+    };
+}
+
+codes! {
+    BadRequestLine "bad_request_line" 400 3 Request "the request line is not of the form METHOD SP TARGET SP HTTP/1.1";
+    UnsupportedVersion "unsupported_version" 505 12 Request "only HTTP/1.0, HTTP/1.1 and HTTP/2 are spoken here";
+    BadHeader "bad_header" 400 3 Request "a header field is malformed";
+    BadFraming "bad_framing" 400 3 Request "the message's length cannot be told for certain";
+    BadHost "bad_host" 400 3 Request "the request names no host, more than one, or an invalid one";
+    BadPath "bad_path" 400 3 Request "the request's path or query is not valid";
+    MethodRefused "method_refused" 501 12 Request "this method is not served";
+    ExpectationFailed "expectation_failed" 417 3 Request "the only expectation supported is 100-continue";
+    HeaderTooLarge "header_too_large" 431 8 Request "the request's header section is too large";
+    UriTooLong "uri_too_long" 414 8 Request "the request's target is too long";
+    HeaderTimeout "header_timeout" 408 4 Request "the request's head was not complete in time";
+    Misdirected "misdirected" 421 3 Request "this connection's certificate does not cover the host that was asked for";
+    BadChunk "bad_chunk" 400 3 Body "the chunked request body is malformed";
+    BodyTooLarge "body_too_large" 413 8 Body "the request's body is larger than allowed";
+    BodyTimeout "body_timeout" 408 4 Body "the request's body stopped coming";
+    BodyAborted "body_aborted" 400 1 Body "the request's body ended before its announced length";
+    ClientClosed "client_closed" 499 1 Request "the client went away before the answer";
+    NoRoute "no_route" 404 12 Route "no route matches this request";
+    MethodNotAllowed "method_not_allowed" 405 12 Route "the path is known, but not with this method";
+    RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
+    UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
+    NoEndpoint "no_endpoint" 503 14 Balance "the upstream has no endpoint to send this request to";
+    Overloaded "overloaded" 503 14 Balance "the upstream's connections are all in use";
+    ConnectFailed "connect_failed" 503 14 Connect "no connection to the upstream could be made";
+    ConnectTimeout "connect_timeout" 504 14 Connect "no connection to the upstream could be made in time";
+    RouteTimeout "route_timeout" 504 4 Upstream "the upstream did not answer within the route's time-out";
+    PerTryTimeout "per_try_timeout" 504 4 Upstream "the upstream did not answer within the time for one try";
+    DeadlineExceeded "deadline_exceeded" 504 4 Upstream "the caller's own deadline passed";
+    UpstreamReset "upstream_reset" 502 14 Upstream "the upstream closed the connection before it had answered";
+    UpstreamBadResponse "upstream_bad_response" 502 14 Upstream "the upstream's answer is not valid HTTP";
+    UpstreamResponseTooLarge "upstream_response_too_large" 502 14 Upstream "the upstream's header section is too large";
+    IdleTimeout "idle_timeout" 504 4 Stream "no byte moved in either direction for too long";
+    StreamAborted "stream_aborted" 502 14 Stream "the upstream's answer broke off";
+    Stopping "stopping" 503 14 Request "this process is stopping";
+    Internal "internal" 500 13 Upstream "the proxy failed; this is a defect, please report it";
+}
+
+/// The setting that decided, as a client may see it.
+#[derive(Debug, Clone)]
+pub struct Governed {
+    /// Such as `route.timeout`.
+    pub setting: &'static str,
+    /// As a person would write it.
+    pub value: String,
+    /// `None`: the default holds.
+    pub place: Option<Place>,
+}
+
+/// One answer of ours in the making. Boxed parts are rare and cold.
+#[derive(Debug)]
+pub struct Error {
+    pub code: Code,
+    pub governed: Option<Box<Governed>>,
+    /// For the log only.
+    pub cause: Option<Box<str>>,
+    /// `Allow` of a 405.
+    pub allow: Option<Box<str>>,
+}
+
+impl From<Code> for Error {
+    fn from(code: Code) -> Self {
+        Error { code, governed: None, cause: None, allow: None }
+    }
+}
+
+impl Error {
+    pub fn because(code: Code, cause: impl Into<Box<str>>) -> Self {
+        Error { cause: Some(cause.into()), ..code.into() }
+    }
+
+    pub fn governed_by(code: Code, setting: &'static str, value: String, place: Option<Place>) -> Self {
+        Error { governed: Some(Box::new(Governed { setting, value, place })), ..code.into() }
+    }
+
+    /// The RFC 9457 answer. `instance` is the request id.
+    pub fn problem(&self, instance: &str) -> (StatusCode, HeaderMap, Bytes) {
+        let status = self.code.status();
+        let mut body = String::with_capacity(256);
+        let title = self.code.sentence();
+        let _infallible = write!(
+            body,
+            r#"{{"type":"about:blank","title":{},"status":{},"code":"{}","phase":"{}""#,
+            json(title),
+            status.as_u16(),
+            self.code.word(),
+            self.code.phase().word()
+        );
+        if let Some(governed) = &self.governed {
+            let _infallible =
+                write!(body, r#","setting":"{}","value":{}"#, governed.setting, json(&governed.value));
+            match &governed.place {
+                Some(place) => {
+                    let file = place.file.rsplit('/').next().unwrap_or(&place.file);
+                    let _infallible = write!(body, r#","at":{}"#, json(&format!("{file}:{}", place.line)));
+                }
+                None => body.push_str(r#","at":"default""#),
+            }
+        }
+        if !instance.is_empty() {
+            let _infallible = write!(body, r#","request_id":{}"#, json(instance));
+        }
+        body.push('}');
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::from_str(allow).ok()) {
+            headers.insert(header::ALLOW, allow);
+        }
+        (status, headers, Bytes::from(body))
+    }
+
+    /// The trailers-only answer a gRPC caller gets: status 200, the gRPC status in the headers.
+    pub fn grpc(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(u16::from(self.code.grpc())));
+        let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
+        if let Some(governed) = &self.governed {
+            let _infallible = write!(message, " [{} = {}]", governed.setting, governed.value);
+        }
+        if let Ok(value) = HeaderValue::from_str(&message.replace('%', "%25")) {
+            headers.insert("grpc-message", value);
+        }
+        headers
+    }
+}
+
+/// A duration as the document would write it.
+pub fn written(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis.is_multiple_of(60_000) && millis > 0 {
+        format!("{}m", millis / 60_000)
+    } else if millis.is_multiple_of(1000) {
+        format!("{}s", millis / 1000)
+    } else {
+        format!("{millis}ms")
+    }
+}
+
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_a_word_of_its_own() {
+        let mut words: Vec<_> = Code::ALL.iter().map(|code| code.word()).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Code::ALL.len());
+    }
+
+    #[test]
+    fn a_problem_names_the_setting_and_its_line_but_no_folder() {
+        let place = Place { file: "/etc/secret-folder/gateway.toml".into(), line: 12, column: 3 };
+        let error = Error::governed_by(Code::RouteTimeout, "route.timeout", "5s".into(), Some(place));
+        let (status, _, body) = error.problem("abc");
+        assert_eq!(status, 504);
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("valid JSON");
+        assert_eq!(body["code"], "route_timeout");
+        assert_eq!(body["at"], "gateway.toml:12");
+        assert_eq!(body["value"], "5s");
+    }
+}

@@ -1,0 +1,278 @@
+//! Fields that belong to one hop, and fields that are ours to set (RFC 9110 section 7.6). Everything else passes
+//! untouched.
+//!
+//! A sender's `Connection` can take away only what it could have sent itself: the fields we set are written after the
+//! removal, so no client can make an upstream miss them (HI-22).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use smallvec::SmallVec;
+
+use super::trace::TraceContext;
+use super::{Request, Response};
+use crate::http1::encode;
+
+/// Who we are in `Via`.
+const VIA_1_1: &[u8] = b"1.1 tollgate";
+const VIA_2: &[u8] = b"2 tollgate";
+
+/// What never passes to the next hop, in either direction.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te" | "transfer-encoding" | "upgrade"
+            | "content-length" | "http2-settings"
+    )
+}
+
+/// Request fields that are replaced by what `Sender::fields` sets, or that the connection itself answers for.
+fn is_ours(name: &str, trusted: bool) -> bool {
+    match name {
+        "host" | "expect" | "traceparent" | "tracestate" | "x-request-id" | "via" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
+        | "x-request-deadline-ms" => true,
+        "forwarded" | "x-forwarded-port" | "x-real-ip" | "x-forwarded-client-cert" => !trusted,
+        _ => false,
+    }
+}
+
+/// What the proxy says about itself and the client to an upstream.
+pub struct Sender<'a> {
+    /// The peer's address as text.
+    pub peer: &'a str,
+    pub scheme: &'static str,
+    /// The peer is one of the listener's `trusted_proxies`: what it forwarded is believed and extended.
+    pub trusted: bool,
+    pub trace: &'a TraceContext,
+    pub request_id: &'a str,
+    /// What is left of the caller's own deadline.
+    pub deadline: Option<Duration>,
+    /// `rewrite.host`.
+    pub host: Option<&'a HeaderValue>,
+}
+
+impl Sender<'_> {
+    /// Every field we set, in order.
+    fn fields(&self, request: &Request, mut set: impl FnMut(&'static str, &[u8])) {
+        let traceparent = self.trace.traceparent();
+        set("traceparent", &traceparent);
+        if let Some(state) = &self.trace.state {
+            set("tracestate", state.as_bytes());
+        }
+        set("x-request-id", self.request_id.as_bytes());
+        let existing = |name: &str| self.trusted.then(|| joined(&request.headers, name)).flatten();
+        match existing("x-forwarded-for") {
+            Some(mut chain) => {
+                chain.extend_from_slice(b", ");
+                chain.extend_from_slice(self.peer.as_bytes());
+                set("x-forwarded-for", &chain);
+            }
+            None => set("x-forwarded-for", self.peer.as_bytes()),
+        }
+        match existing("x-forwarded-proto") {
+            Some(value) => set("x-forwarded-proto", &value),
+            None => set("x-forwarded-proto", self.scheme.as_bytes()),
+        }
+        match existing("x-forwarded-host") {
+            Some(value) => set("x-forwarded-host", &value),
+            None => set("x-forwarded-host", request.authority.as_bytes()),
+        }
+        let via = if request.is_http2 { VIA_2 } else { VIA_1_1 };
+        match joined(&request.headers, "via") {
+            Some(mut chain) => {
+                chain.extend_from_slice(b", ");
+                chain.extend_from_slice(via);
+                set("via", &chain);
+            }
+            None => set("via", via),
+        }
+        if let Some(left) = self.deadline {
+            let mut text = itoa(left.as_millis().try_into().unwrap_or(u64::MAX));
+            set("x-request-deadline-ms", &text);
+            if request.headers.contains_key("grpc-timeout") {
+                text.push(b'm');
+                if text.len() > 9 {
+                    // The grammar allows eight digits; the whole seconds of so long a time are exact enough.
+                    text = itoa(left.as_secs().min(99_999_999));
+                    text.push(b'S');
+                }
+                set("grpc-timeout", &text);
+            }
+        }
+    }
+
+    fn skips(&self, request: &Request, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        is_hop_by_hop(text)
+            || is_ours(text, self.trusted)
+            || (self.deadline.is_some() && text == "grpc-timeout")
+            || request.named.contains(name)
+    }
+
+    /// Writes a request's fields for an HTTP/1 upstream, without framing and the final blank line.
+    pub fn write_http1(&self, out: &mut Vec<u8>, request: &Request) {
+        encode::field(out, "host", self.host.map_or(request.authority.as_bytes(), HeaderValue::as_bytes));
+        for (name, value) in &request.headers {
+            if !self.skips(request, name) && !(request.is_http2 && name == header::COOKIE) {
+                encode::field(out, name.as_str(), value.as_bytes());
+            }
+        }
+        if request.is_http2 && request.headers.contains_key(header::COOKIE) {
+            // RFC 9113 section 8.2.3: crumbs are one line again outside HTTP/2.
+            let crumbs: Vec<_> = request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            encode::field(out, "cookie", &crumbs.join(&b"; "[..]));
+        }
+        self.fields(request, |name, value| encode::field(out, name, value));
+        if let Some(protocol) = &request.upgrade {
+            encode::field(out, "connection", b"upgrade");
+            encode::field(out, "upgrade", protocol.as_bytes());
+        }
+    }
+
+    /// The fields of a request for an HTTP/2 upstream.
+    pub fn for_http2(&self, request: &Request) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(request.headers.len() + 8);
+        for (name, value) in &request.headers {
+            if !self.skips(request, name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        if request.headers.get_all(header::TE).iter().any(|value| has_token(value, "trailers")) {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        self.fields(request, |name, value| {
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        });
+        headers
+    }
+}
+
+impl Response {
+    /// Whether a field of an upstream's answer stays with that hop (HI-25; in the direction that most proxies forget).
+    pub fn skips(&self, name: &HeaderName) -> bool {
+        is_hop_by_hop(name.as_str()) || self.named.contains(name)
+    }
+
+    /// Takes away what belongs to the upstream's connection.
+    pub fn strip(&mut self) {
+        for name in ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "proxy-authenticate", "content-length"] {
+            self.headers.remove(name);
+        }
+        for name in &self.named {
+            self.headers.remove(name);
+        }
+    }
+}
+
+/// All lines of a field as one list.
+fn joined(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    let mut lines = headers.get_all(name).iter();
+    let mut chain = lines.next()?.as_bytes().to_vec();
+    for line in lines {
+        chain.extend_from_slice(b", ");
+        chain.extend_from_slice(line.as_bytes());
+    }
+    Some(chain)
+}
+
+fn itoa(number: u64) -> Vec<u8> {
+    let mut text = Vec::with_capacity(20);
+    encode::decimal(&mut text, number);
+    text
+}
+
+/// Whether a comma list holds a token; case is ignored.
+pub fn has_token(value: &HeaderValue, token: &str) -> bool {
+    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// RFC 9110 section 9.2.2, and whoever brings an idempotency key.
+pub fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
+    method.is_idempotent() || headers.contains_key("idempotency-key")
+}
+
+/// The caller's own deadline: `grpc-timeout` (1 to 8 digits and a unit) or `x-request-deadline-ms`. Anything malformed
+/// is as if absent.
+pub fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let grpc = headers.get("grpc-timeout").and_then(|value| {
+        let (digits, unit) = value.as_bytes().split_at_checked(value.len().checked_sub(1)?)?;
+        let number = small_number(digits)?;
+        Some(match unit {
+            b"H" => Duration::from_secs(number * 3600),
+            b"M" => Duration::from_secs(number * 60),
+            b"S" => Duration::from_secs(number),
+            b"m" => Duration::from_millis(number),
+            b"u" => Duration::from_micros(number),
+            b"n" => Duration::from_nanos(number),
+            _ => return None,
+        })
+    });
+    let plain = || headers.get("x-request-deadline-ms").and_then(|value| small_number(value.as_bytes())).map(Duration::from_millis);
+    grpc.or_else(plain)
+}
+
+fn small_number(digits: &[u8]) -> Option<u64> {
+    let fits = (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    fits.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// Fields of an answer that make it the start of a tunnel are ours to write.
+pub fn upgrade_fields(out: &mut Vec<u8>, protocol: &[u8]) {
+    encode::field(out, "connection", b"upgrade");
+    encode::field(out, "upgrade", protocol);
+}
+
+/// `Date` for our own answers, as RFC 9110 section 5.6.7 wants it.
+pub fn http_date(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let days = seconds / 86_400;
+    // Days to a civil date (Howard Hinnant's algorithm, eras of 400 years starting in March).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 2 } else { month_from_march - 10 };
+    let year = year_of_era + era * 400 + u64::from(month < 2);
+    let mut text = String::with_capacity(29);
+    let _infallible = write!(
+        text,
+        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
+        DAYS[(days % 7) as usize],
+        MONTHS[(month % 12) as usize],
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60
+    );
+    text
+}
+
+/// The fields a sender named in `Connection`, for answers that came over HTTP/1.
+pub type Named = SmallVec<[HeaderName; 1]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_written_as_the_standard_shows_it() {
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+    }
+
+    #[test]
+    fn a_deadline_is_read_in_both_spellings() {
+        let with = |name: &'static str, value: &'static str| HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+        assert_eq!(deadline(&with("grpc-timeout", "250m")), Some(Duration::from_millis(250)));
+        assert_eq!(deadline(&with("grpc-timeout", "2H")), Some(Duration::from_secs(7200)));
+        assert_eq!(deadline(&with("x-request-deadline-ms", "75")), Some(Duration::from_millis(75)));
+        for odd in ["", "m", "123456789m", "-1m", "1x", "1"] {
+            assert_eq!(deadline(&HeaderMap::from_iter([(HeaderName::from_static("grpc-timeout"), HeaderValue::from_static(odd))])), None, "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a message is inside the proxy, whatever protocol it came by: the request, its body, our reasons to answer,
+//! the fields that are ours to set. Knows no routes, no sockets of its own and no settings.
+
+pub mod body;
+pub mod error;
+pub mod headers;
+pub mod request_id;
+pub mod trace;
+
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use smallvec::SmallVec;
+
+use body::Body;
+
+/// A request as routing and filters see it: its path in normal form, its host without doubt.
+pub struct Request {
+    pub method: Method,
+    /// `Host` or `:authority`, as sent; empty when an HTTP/1.0 request named none.
+    pub authority: String,
+    pub target: Target,
+    pub headers: HeaderMap,
+    /// Fields that the sender's `Connection` named: hop-by-hop, not passed on.
+    pub named: SmallVec<[HeaderName; 1]>,
+    pub body: Body,
+    /// The protocol the client wants to switch to, for `Upgrade` and for extended CONNECT (RFC 8441).
+    pub upgrade: Option<String>,
+    pub is_http2: bool,
+}
+
+/// Path in normal form, then the query as it came.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    text: String,
+    path: usize,
+}
+
+impl Target {
+    pub fn new(path: &str, query: Option<&str>) -> Self {
+        let mut text = String::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
+        text.push_str(path);
+        if let Some(query) = query {
+            text.push('?');
+            text.push_str(query);
+        }
+        Target { text, path: path.len() }
+    }
+
+    pub fn path(&self) -> &str {
+        self.text.get(..self.path).unwrap_or_default()
+    }
+
+    pub fn query(&self) -> Option<&str> {
+        self.text.get(self.path + 1..)
+    }
+
+    /// Takes the path out, for the books.
+    pub fn take_path(&mut self) -> String {
+        self.text.truncate(self.path);
+        std::mem::take(&mut self.text)
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// An answer's head and body, before hop-by-hop fields are taken away.
+pub struct Response {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub named: SmallVec<[HeaderName; 1]>,
+    pub body: Body,
+    /// What the answer says its length is; kept for HEAD and 304, whose bodies are absent.
+    pub announced: Option<u64>,
+}
+
+impl Response {
+    pub fn new(status: StatusCode, headers: HeaderMap, body: Body) -> Self {
+        Response { status, headers, named: SmallVec::new(), body, announced: None }
+    }
+}
+
+/// Whether a caller speaks gRPC and must be answered in it.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}

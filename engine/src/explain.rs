@@ -1,0 +1,211 @@
+//! Why a request goes where it goes: the same table, the same filters and the same timers that a request meets, told
+//! in words with the line that each comes from. Used by `explain` on a file and by `POST /explain` on the running
+//! process. Nothing is sent anywhere.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method};
+use serde::Serialize;
+use tollgate_config::{Action, At, Filter, Item, Place, path};
+
+use crate::exchange::Target;
+use crate::exchange::error::written;
+use crate::route::{Explanation, Found, Lookup, pattern_of, rewritten};
+use crate::snapshot::{Snapshot, UpstreamPlan};
+use crate::upstream::{HealthStatus, UpstreamStatus};
+
+/// The request to explain.
+pub struct Ask {
+    /// `None`: the first listener.
+    pub listener: Option<String>,
+    pub method: Method,
+    pub host: String,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+}
+
+#[derive(Serialize)]
+pub struct Explained {
+    pub generation: u64,
+    pub listener: String,
+    pub method: String,
+    pub host: String,
+    /// The normal form, which is matched and sent.
+    pub path: String,
+    /// 200 when a route was found; else the status of our answer.
+    pub status: u16,
+    pub route: Option<String>,
+    pub at: Option<String>,
+    pub action: Option<String>,
+    /// The path an upstream is sent.
+    pub sent_path: Option<String>,
+    pub filters: Vec<String>,
+    pub upstreams: Vec<Chosen>,
+    pub timers: Vec<Timer>,
+    pub candidates: Explanation,
+    /// Names of all routes, by number.
+    #[serde(skip)]
+    names: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Chosen {
+    pub name: String,
+    /// Share of requests, 0 to 1.
+    pub share: f64,
+    pub at: String,
+    pub state: UpstreamStatus,
+}
+
+#[derive(Serialize)]
+pub struct Timer {
+    pub setting: &'static str,
+    pub value: String,
+    /// File and line, or "default".
+    pub at: String,
+}
+
+/// Explains, or says why the request is not one.
+pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
+    let listener = snapshot
+        .listeners
+        .iter()
+        .flatten()
+        .find(|plan| ask.listener.as_ref().is_none_or(|name| *name == plan.item.name))
+        .ok_or_else(|| format!("there is no listener {}", ask.listener.as_deref().unwrap_or("at all")))?;
+    let (raw, query) = ask.target.split_once('?').map_or((ask.target.as_str(), None), |(raw, query)| (raw, Some(query)));
+    let normal = path::normalize(raw).map_err(|error| format!("bad_path: {error}"))?;
+    let target = Target::new(&normal, query);
+    let lookup = Lookup {
+        listener: listener.index,
+        host: &ask.host,
+        path: target.path(),
+        query: target.query(),
+        method: &ask.method,
+        headers: &ask.headers,
+    };
+    let mut explained = Explained {
+        generation: snapshot.generation,
+        listener: listener.item.name.clone(),
+        method: ask.method.to_string(),
+        host: ask.host.clone(),
+        path: target.path().to_owned(),
+        status: 404,
+        route: None,
+        at: None,
+        action: None,
+        sent_path: None,
+        filters: Vec::new(),
+        upstreams: Vec::new(),
+        timers: Vec::new(),
+        candidates: snapshot.table.explain(&lookup),
+        names: snapshot.routes.iter().map(|plan| plan.item.name.clone()).collect(),
+    };
+    let plan = match snapshot.table.find(&lookup) {
+        Found::Route(id) => snapshot.route(id),
+        Found::MethodNotAllowed(_) => {
+            explained.status = 405;
+            return Ok(explained);
+        }
+        Found::NotFound => return Ok(explained),
+    };
+    let item = &plan.item;
+    explained.status = 200;
+    explained.route = Some(item.name.clone());
+    explained.at = Some(item.begins().to_string());
+    explained.sent_path = match &item.rewrite {
+        Some(rewrite) => rewritten(rewrite, pattern_of(&item.matches), target.path()).ok(),
+        None => Some(target.path().to_owned()),
+    };
+    explained.action = Some(match &item.action {
+        Action::Upstream(name) => format!("upstream {}", name.value),
+        Action::Split { sticky, .. } => if sticky.is_some() { "sticky split" } else { "split by weight" }.into(),
+        Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
+        Action::Redirect { to, status } => format!("redirect {} to {to}", status.as_u16()),
+    });
+    explained.filters = item.filters.iter().map(|filter| format!("{} ({})", filter_word(&filter.value), at(item, filter.at))).collect();
+    let now = Instant::now();
+    explained.upstreams = plan
+        .compiled
+        .branches
+        .iter()
+        .map(|branch| Chosen {
+            name: branch.upstream.item.name.clone(),
+            share: f64::from(branch.weight) / f64::from(plan.compiled.total_weight),
+            at: branch.upstream.item.begins().to_string(),
+            state: branch.upstream.upstream.status(now),
+        })
+        .collect();
+    explained.timers.push(timer("listener.header_timeout", Some(listener.item.header_timeout.value), at(&listener.item, listener.item.header_timeout.at)));
+    explained.timers.push(timer("listener.idle_timeout", Some(listener.item.idle_timeout.value), at(&listener.item, listener.item.idle_timeout.at)));
+    explained.timers.push(timer("route.timeout", item.timeout.value, at(item, item.timeout.at)));
+    explained.timers.push(timer("route.idle_timeout", item.idle_timeout.value, at(item, item.idle_timeout.at)));
+    if let Some(retry) = &item.retry.value {
+        explained.timers.push(timer("route.retry.per_try_timeout", retry.per_try_timeout.value, at(item, retry.per_try_timeout.at)));
+    }
+    for branch in &plan.compiled.branches {
+        explained.timers.push(connect_timer(&branch.upstream));
+    }
+    Ok(explained)
+}
+
+fn connect_timer(upstream: &UpstreamPlan) -> Timer {
+    let setting = upstream.item.connect_timeout;
+    timer("upstream.connect_timeout", Some(setting.value), at(&upstream.item, setting.at))
+}
+
+fn timer(setting: &'static str, value: Option<Duration>, at: String) -> Timer {
+    Timer { setting, value: value.map_or_else(|| "off".into(), written), at }
+}
+
+fn at<T>(item: &Item<T>, at: At) -> String {
+    item.place(at).map_or_else(|| "default".into(), |place: Place| place.to_string())
+}
+
+fn filter_word(filter: &Filter) -> &'static str {
+    match filter {
+        Filter::SetHeaders(_) => "set_headers",
+    }
+}
+
+impl std::fmt::Display for Explained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{} {}{} on listener {}", self.method, self.host, self.path, self.listener)?;
+        match (&self.route, self.status) {
+            (Some(route), _) => writeln!(f, "  route      {route}  ({})", self.at.as_deref().unwrap_or(""))?,
+            (None, 405) => writeln!(f, "  no route: the path is known, but not with this method (405 method_not_allowed)")?,
+            (None, _) => writeln!(f, "  no route matches (404 no_route)")?,
+        }
+        if let Some(action) = &self.action {
+            writeln!(f, "  action     {action}")?;
+        }
+        if let Some(path) = self.sent_path.as_ref().filter(|_| !self.upstreams.is_empty()) {
+            writeln!(f, "  path sent  {path}")?;
+        }
+        for filter in &self.filters {
+            writeln!(f, "  filter     {filter}")?;
+        }
+        for chosen in &self.upstreams {
+            writeln!(f, "  upstream   {} {:.0} %  ({})", chosen.name, chosen.share * 100.0, chosen.at)?;
+            for endpoint in &chosen.state.endpoints {
+                let latency = endpoint.latency_ms.map_or("no answer yet".into(), |ms| format!("{ms:.1} ms"));
+                let health = match &endpoint.health {
+                    HealthStatus::Healthy => "healthy".to_owned(),
+                    HealthStatus::Ejected { returns_in_seconds } => format!("ejected for {returns_in_seconds:.1} s more"),
+                    HealthStatus::FailingProbes { reason } => format!("fails its probes: {reason}"),
+                };
+                writeln!(f, "    endpoint {} weight {}, {health}, in flight {}, {latency}", endpoint.name, endpoint.weight, endpoint.in_flight)?;
+            }
+        }
+        for timer in &self.timers {
+            writeln!(f, "  timer      {} = {}  ({})", timer.setting, timer.value, timer.at)?;
+        }
+        writeln!(f, "  candidates, most specific first:")?;
+        for candidate in &self.candidates.candidates {
+            let name = self.names.get(candidate.route.0 as usize).map_or("", String::as_str);
+            writeln!(f, "    {name}: {} {} ({}): {}", candidate.host, candidate.path, candidate.specificity, candidate.verdict)?;
+        }
+        write!(f, "  {} other routes do not fit its listener, host or path", self.candidates.others.len())
+    }
+}

@@ -1,0 +1,44 @@
+//! Dials an endpoint: TCP, then TLS, under one deadline that the caller holds over the whole of it. Nothing that an
+//! endpoint sent before its handshake was complete is ever looked at.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::stream::Stream;
+use super::tls::ClientTls;
+
+/// How to secure a connection to an endpoint.
+#[derive(Clone)]
+pub struct DialTls {
+    pub config: Arc<rustls::ClientConfig>,
+    pub name: ServerName<'static>,
+}
+
+/// Connects. The second value tells whether ALPN chose HTTP/2.
+pub async fn dial(address: SocketAddr, tls: Option<&DialTls>) -> io::Result<(Stream, bool)> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    match tls {
+        None => Ok((Stream::Plain(socket), false)),
+        Some(tls) => {
+            let stream = TlsConnector::from(tls.config.clone()).connect(tls.name.clone(), socket).await?;
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            Ok((Stream::Client(Box::new(stream)), http2))
+        }
+    }
+}
+
+impl DialTls {
+    /// For the endpoint written as `host:port`.
+    pub fn of(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
+        let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let name = tls.server_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
+        Ok(DialTls { config: tls.config().clone(), name })
+    }
+}

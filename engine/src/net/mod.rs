@@ -1,0 +1,8 @@
+//! Sockets and what secures them: nothing in this room knows a request.
+
+pub mod accept;
+pub mod batched;
+pub mod connect;
+pub mod handover;
+pub mod stream;
+pub mod tls;

@@ -1,0 +1,94 @@
+//! A socket, plain or under TLS, as one enum: never boxed behind a trait, so that a read on the hot path is a branch
+//! and not a virtual call. Knows bytes only; deadlines belong to `Alarm`, meaning belongs to the codecs.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// One connection to a client or to an endpoint.
+pub enum Stream {
+    Plain(TcpStream),
+    /// We are the TLS server.
+    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    /// We are the TLS client.
+    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Server(tls) => tls.get_ref().0,
+            Stream::Client(tls) => tls.get_ref().0,
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Stream::Plain(_))
+    }
+
+    /// Reads into `buffer`; zero means the peer will send no more.
+    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(buffer);
+        ready!(Pin::new(self).poll_read(cx, &mut read))?;
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    /// Whether a connection that owes us nothing has indeed sent nothing, not even its end. Costs no system call: it
+    /// asks what the poller has already seen, so a close that is still on its way is found by the next use.
+    pub fn is_quiet(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.socket().poll_read_ready(&mut cx).is_pending()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Stream::Server(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
+            Stream::Client(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Stream::Server(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+            Stream::Client(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
+            Stream::Server(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bytes),
+            Stream::Client(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Stream::Server(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Stream::Client(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Stream::Server(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Stream::Client(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The side that endpoints see: whom we trust, what we show, and which protocols we offer. Verification cannot be
+//! switched off; an endpoint with a private certificate is trusted by naming its authority.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::ServerName;
+use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
+
+use super::files::{Digest, Files};
+use super::{TlsError, provider};
+
+/// TLS towards one upstream. Cheap to clone.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    name: Option<ServerName<'static>>,
+    digest: Digest,
+}
+
+impl ClientTls {
+    /// Reads all files of an upstream.
+    pub fn load(tls: &UpstreamTls, protocol: UpstreamProtocol) -> Result<Self, TlsError> {
+        let provider = provider();
+        let mut files = Files::new();
+        files.note(&[protocol as u8]);
+        files.note(tls.name.as_deref().unwrap_or_default().as_bytes());
+
+        let name = tls.name.as_deref().map(server_name).transpose()?;
+        let roots = match &tls.ca {
+            Some(file) => files.authorities(file)?,
+            None => files.system_authorities()?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(roots);
+        let mut config = match (&tls.cert, &tls.key) {
+            (Some(certificate), Some(key)) => {
+                let pair = files.pair(certificate, key, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err(TlsError::HalfIdentity),
+        };
+        config.alpn_protocols = match protocol {
+            UpstreamProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
+            UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
+        };
+        Ok(ClientTls {
+            config: Arc::new(config),
+            name,
+            digest: files.digest(),
+        })
+    }
+
+    /// Reads all files again. Returns what was there before when no byte and no setting changed, so that sessions with
+    /// endpoints can go on being resumed.
+    pub fn reload(
+        previous: &ClientTls,
+        tls: &UpstreamTls,
+        protocol: UpstreamProtocol,
+    ) -> Result<Self, TlsError> {
+        let fresh = ClientTls::load(tls, protocol)?;
+        Ok(if fresh.digest == previous.digest {
+            previous.clone()
+        } else {
+            fresh
+        })
+    }
+
+    /// What handshakes are made with. The same `Arc` as long as nothing changed.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// The name to ask for and to verify at an endpoint whose host (no port) is `host`.
+    pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
+        match &self.name {
+            Some(name) => Ok(name.clone()),
+            None => server_name(host),
+        }
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
+    let plain = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    if let Ok(address) = plain.parse::<IpAddr>() {
+        return Ok(ServerName::IpAddress(address.into()));
+    }
+    // A trailing dot says "absolute" to the resolver; no certificate bears it.
+    let plain = plain.strip_suffix('.').unwrap_or(plain);
+    ServerName::try_from(plain.to_owned()).map_err(|_| TlsError::BadName {
+        name: host.to_owned(),
+    })
+}

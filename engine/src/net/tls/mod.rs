@@ -1,0 +1,159 @@
+//! TLS on both sides: certificates and keys read from files and made into what the TLS library wants.
+//!
+//! All knowledge of that library is behind this door, and of the cryptography it uses; there is one provider, named at
+//! every place where a choice is possible, so that no process-wide default decides. Everything here runs at start and
+//! at reload, on the control thread; only choosing a certificate (`choice`) runs per handshake. Private keys are never
+//! kept beside what the library needs, never logged and never compared: what was read is remembered as a digest.
+
+mod choice;
+mod client;
+mod files;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::ClientTls;
+pub use server::{PeerIdentity, PeerRefused, ServerTls};
+
+/// Why TLS cannot be set up as the document says.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TlsError {
+    Unreadable {
+        file: PathBuf,
+        error: io::Error,
+    },
+    NoCertificate {
+        file: PathBuf,
+    },
+    BadCertificate {
+        file: PathBuf,
+        why: String,
+    },
+    NoKey {
+        file: PathBuf,
+    },
+    BadKey {
+        file: PathBuf,
+        why: String,
+    },
+    KeyDoesNotMatch {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    BadAuthority {
+        file: PathBuf,
+        why: String,
+    },
+    /// A listener with TLS and not one certificate.
+    NothingToServe,
+    /// Clients are to show certificates, but nothing says who may have signed them.
+    NoClientAuthority,
+    /// An upstream with `cert` and no `key`, or the reverse.
+    HalfIdentity,
+    NoSystemRoots,
+    BadName {
+        name: String,
+    },
+    /// The TLS library refused the whole.
+    Refused {
+        why: String,
+    },
+}
+
+impl TlsError {
+    /// The file to look at, when the fault is in one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            TlsError::Unreadable { file, .. }
+            | TlsError::NoCertificate { file }
+            | TlsError::BadCertificate { file, .. }
+            | TlsError::NoKey { file }
+            | TlsError::BadKey { file, .. }
+            | TlsError::BadAuthority { file, .. } => Some(file),
+            TlsError::KeyDoesNotMatch { key, .. } => Some(key),
+            TlsError::NothingToServe
+            | TlsError::NoClientAuthority
+            | TlsError::HalfIdentity
+            | TlsError::NoSystemRoots
+            | TlsError::BadName { .. }
+            | TlsError::Refused { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::Unreadable { file, error } => {
+                write!(f, "cannot read {}: {error}", file.display())
+            }
+            TlsError::NoCertificate { file } => write!(
+                f,
+                "{} holds no certificate; a PEM file with a `BEGIN CERTIFICATE` part is needed",
+                file.display()
+            ),
+            TlsError::BadCertificate { file, why } => {
+                write!(f, "{} holds a bad certificate: {why}", file.display())
+            }
+            TlsError::NoKey { file } => write!(
+                f,
+                "{} holds no private key; a PEM file with a `BEGIN PRIVATE KEY` part, not encrypted, is needed",
+                file.display()
+            ),
+            TlsError::BadKey { file, why } => {
+                write!(f, "{} holds a bad private key: {why}", file.display())
+            }
+            TlsError::KeyDoesNotMatch { certificate, key } => write!(
+                f,
+                "the key in {} does not belong to the first certificate in {}; the server's own certificate comes first, then its issuers",
+                key.display(),
+                certificate.display()
+            ),
+            TlsError::BadAuthority { file, why } => {
+                write!(f, "{} holds a bad authority: {why}", file.display())
+            }
+            TlsError::NothingToServe => f.write_str("no certificate is named; set `cert` and `key`"),
+            TlsError::NoClientAuthority => f.write_str(
+                "`client_auth` needs `client_ca`: a PEM file with the authorities that sign clients",
+            ),
+            TlsError::HalfIdentity => f.write_str("`cert` and `key` are needed together"),
+            TlsError::NoSystemRoots => f.write_str(
+                "this system has no bundle of trusted authorities in a usual place; set `ca` to a PEM file",
+            ),
+            TlsError::BadName { name } => {
+                write!(f, "`{name}` is neither a host name nor an address")
+            }
+            TlsError::Refused { why } => write!(f, "TLS cannot be set up: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TlsError::Unreadable { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        TlsError::Refused {
+            why: error.to_string(),
+        }
+    }
+}
+
+/// The one provider of cryptography.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

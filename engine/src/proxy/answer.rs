@@ -1,0 +1,143 @@
+//! An answer on its way to the client: its head, its body piece by piece, and beside it whatever of the request's body
+//! is still being passed on. A stream is governed by idle time alone; the last byte (or the drop) closes the books.
+
+use std::cell::Cell;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use super::books::Exchange;
+use super::replay::SharedSource;
+use super::send::{Pump, PumpError, Sent};
+use crate::exchange::Response;
+use crate::exchange::body::BodyError;
+use crate::exchange::error::Code;
+use crate::http1::wire::SharedWire;
+use crate::upstream::Outcome;
+
+pub struct Answer {
+    pub response: Response,
+    /// After a 101: the endpoint's wire, for `tunnel`.
+    pub tunnel: Option<SharedWire>,
+    pump: Option<Pump>,
+    source: Option<SharedSource>,
+    /// `None`: ours, or "off".
+    idle: Option<Duration>,
+    moved: Cell<Instant>,
+    exchange: Option<Exchange>,
+}
+
+impl Answer {
+    /// An answer of our own.
+    pub fn of(response: Response) -> Self {
+        Answer { response, tunnel: None, pump: None, source: None, idle: None, moved: Cell::new(Instant::now()), exchange: None }
+    }
+
+    pub(super) fn from_upstream(sent: Sent, source: SharedSource, idle: Option<Duration>) -> Self {
+        Answer { tunnel: sent.tunnel, pump: sent.pump, source: Some(source), idle, ..Answer::of(sent.response) }
+    }
+
+    /// From here on the exchange's end is the answer's end.
+    pub(super) fn open(mut self, mut exchange: Exchange) -> Self {
+        exchange.status = self.response.status;
+        if let Some(source) = &self.source {
+            exchange.bytes_in = source.borrow().seen;
+        }
+        self.exchange = Some(exchange);
+        self
+    }
+
+    pub fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_ref()
+    }
+
+    /// The next piece for the client. `Err(BodyError::Idle)`: neither side moved a byte for the route's idle time-out.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_pump(cx);
+        match self.response.body.poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.moved();
+                if let Some(Err(error)) = &frame {
+                    self.broke(*error);
+                }
+                Poll::Ready(frame)
+            }
+            Poll::Pending => self.poll_idle(cx).map(|()| {
+                self.broke(BodyError::Idle);
+                Some(Err(BodyError::Idle))
+            }),
+        }
+    }
+
+    /// Passes on what there is of the request's body.
+    pub fn poll_pump(&mut self, cx: &mut Context<'_>) {
+        let Some(pump) = &mut self.pump else { return };
+        let seen = |source: &Option<SharedSource>| source.as_ref().map_or(0, |source| source.borrow().seen);
+        let before = seen(&self.source);
+        if let Poll::Ready(result) = pump.as_mut().poll(cx) {
+            self.pump = None;
+            if let (Err(PumpError::Client(_)), Some(exchange)) = (result, &mut self.exchange) {
+                exchange.error = Some(Code::BodyAborted);
+            }
+        }
+        let after = seen(&self.source);
+        if after != before {
+            self.moved();
+            if let Some(exchange) = &mut self.exchange {
+                exchange.bytes_in = after;
+            }
+        }
+    }
+
+    /// Ready when nothing has moved for too long; called wherever the answer waits for the client.
+    pub fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match (self.idle, &self.exchange) {
+            (Some(idle), Some(exchange)) => exchange.alarm.poll_at(self.moved.get() + idle, cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// A byte moved.
+    pub fn moved(&self) {
+        if self.idle.is_some() {
+            self.moved.set(Instant::now());
+        }
+    }
+
+    /// Bytes of body that went to the client.
+    pub fn wrote(&mut self, count: u64) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.bytes_out += count;
+        }
+    }
+
+    /// The client stopped taking it.
+    pub fn abandoned(&mut self, code: Code) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.error = Some(code);
+            exchange.outcome = Outcome::Cancelled;
+        }
+    }
+
+    fn broke(&mut self, error: BodyError) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.error = Some(if error == BodyError::Idle { Code::IdleTimeout } else { Code::StreamAborted });
+            exchange.cause = Some(error.to_string().into());
+            exchange.outcome = Outcome::Failure;
+        }
+    }
+
+    /// The last byte is out.
+    pub fn finish(mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.close(Instant::now());
+        }
+    }
+
+    /// The route's idle time-out, for tunnels.
+    pub fn idle(&self) -> Option<Duration> {
+        self.idle
+    }
+}

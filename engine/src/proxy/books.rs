@@ -1,0 +1,192 @@
+//! Everything we know of one exchange, from its first byte to its last, and the one place where its books are closed:
+//! the slot returns, balancer and outlier watch hear the outcome, metrics and the access line are written. Closing
+//! happens in `Drop`, so an exchange that is abandoned anywhere is still counted, once.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::Proxy;
+use super::connection::Connection;
+use crate::alarm::Alarm;
+use crate::exchange::Request;
+use crate::exchange::error::{Code, Error};
+use crate::exchange::request_id::RequestId;
+use crate::exchange::trace::TraceContext;
+use crate::route::RouteId;
+use crate::snapshot::{RoutePlan, Snapshot};
+use crate::telemetry::access::{Failure, Line};
+use crate::telemetry::metrics::Observation;
+use crate::upstream::{Outcome, Slot};
+
+pub struct Exchange {
+    pub proxy: Rc<Proxy>,
+    pub world: Rc<Arc<Snapshot>>,
+    pub connection: Rc<Connection>,
+    pub alarm: Rc<Alarm>,
+    pub started: Instant,
+    /// The caller's own deadline.
+    pub deadline: Option<Instant>,
+    pub trace: TraceContext,
+    pub request_id: RequestId,
+    pub method: Method,
+    pub path: String,
+    pub host: String,
+    pub user_agent: Option<HeaderValue>,
+    pub is_http2: bool,
+    pub is_grpc: bool,
+    pub route: Option<RouteId>,
+    /// Which of the route's branches.
+    pub branch: Option<usize>,
+    pub endpoint: Option<SocketAddr>,
+    pub attempts: u32,
+    pub status: StatusCode,
+    pub error: Option<Code>,
+    pub cause: Option<Box<str>>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// The endpoint that answers; it is busy until the last byte.
+    pub slot: Option<Slot>,
+    pub outcome: Outcome,
+    closed: bool,
+}
+
+impl Exchange {
+    pub fn begin(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, request: &Request) -> Self {
+        let started = Instant::now();
+        let world = proxy.view.current();
+        world.begin(proxy.worker);
+        let (trace, request_id) = proxy.identify(&request.headers);
+        Exchange {
+            proxy: proxy.clone(),
+            world,
+            connection: connection.clone(),
+            alarm: alarm.clone(),
+            started,
+            deadline: crate::exchange::headers::deadline(&request.headers).and_then(|left| started.checked_add(left)),
+            trace,
+            request_id,
+            method: request.method.clone(),
+            path: String::new(),
+            host: String::new(),
+            user_agent: None,
+            is_http2: request.is_http2,
+            is_grpc: crate::exchange::is_grpc(&request.headers),
+            route: None,
+            branch: None,
+            endpoint: None,
+            attempts: 0,
+            status: Code::ClientClosed.status(),
+            error: Some(Code::ClientClosed),
+            cause: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            slot: None,
+            outcome: Outcome::Cancelled,
+            closed: false,
+        }
+    }
+
+    pub fn route(&self) -> Option<&RoutePlan> {
+        self.route.map(|id| self.world.route(id))
+    }
+
+    /// Keeps of the request what the access line tells; the request itself is not needed any more.
+    pub fn remember(&mut self, request: &mut Request) {
+        self.path = request.target.take_path();
+        self.host = std::mem::take(&mut request.authority);
+        self.user_agent = request.headers.remove(header::USER_AGENT);
+    }
+
+    /// The answer is ours, for this reason.
+    pub fn failed(&mut self, error: &Error) {
+        self.error = Some(error.code);
+        self.cause.clone_from(&error.cause);
+    }
+
+    /// What is left of the caller's deadline.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// The exchange came to its proper end.
+    pub fn close(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.world.end(self.proxy.worker);
+        if let Some(slot) = self.slot.take() {
+            slot.finish(self.outcome, now);
+        }
+        let plan = self.route();
+        let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
+        let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);
+        let duration = now.saturating_duration_since(self.started);
+        series.observe(
+            self.proxy.worker,
+            &Observation {
+                method: &self.method,
+                status: self.status.as_u16(),
+                upstream: self.branch,
+                duration,
+                bytes_in: self.bytes_in,
+                bytes_out: self.bytes_out,
+            },
+        );
+        if let Some(code) = self.error {
+            self.proxy.metrics.answered_error(self.proxy.worker, code);
+        }
+        let mut text = EndpointText::default();
+        self.proxy.log().write(&Line {
+            now: SystemTime::now(),
+            method: self.method.as_str(),
+            path: &self.path,
+            status: self.status.as_u16(),
+            duration,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            client: Some(self.connection.peer.ip()),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            host: &self.host,
+            protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },
+            route: plan.map_or("none", |plan| &plan.item.name),
+            upstream: branch.map(|branch| branch.upstream.item.name.as_str()),
+            endpoint: self.endpoint.map(|endpoint| text.of(endpoint)),
+            attempts: self.attempts,
+            request_id: self.request_id.as_str(),
+            trace_id: self.trace.trace_id,
+            span_id: self.trace.span_id,
+            error: self.error.map(|code| Failure { code: code.word(), details: self.cause.as_deref() }),
+            listener: &self.connection.listener_name,
+            generation: self.world.generation,
+        });
+    }
+}
+
+/// An address as text without an allocation.
+#[derive(Default)]
+struct EndpointText(smallvec::SmallVec<[u8; 56]>);
+
+impl std::fmt::Write for EndpointText {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl EndpointText {
+    fn of(&mut self, endpoint: SocketAddr) -> &str {
+        use std::fmt::Write as _;
+        let _infallible = write!(self, "{endpoint}");
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.close(Instant::now());
+    }
+}

@@ -1,0 +1,397 @@
+//! Attempts under one deadline: pick an endpoint, find a way to it, send, and judge how it ended, until there is an
+//! answer to pass on or nothing left to try.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, StatusCode};
+use tollgate_config::{Balance, HashKey};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Proxy;
+use super::answer::Answer;
+use super::books::Exchange;
+use super::replay::{SharedSource, Source};
+use super::retry::{self, Ending, Try};
+use super::send::{self, Failure, Sent};
+use super::split;
+use crate::exchange::error::{Code, Error, written};
+use crate::exchange::headers::Sender;
+use crate::exchange::{Request, Target};
+use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
+use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
+use crate::upstream::pool::{NoWay, Way};
+use crate::upstream::{Outcome, Slot};
+
+/// The slowest an announced request body may come, in bytes a second, once the idle time-out has passed (HI-24).
+const SLOWEST_BODY: u64 = 256;
+
+impl Proxy {
+    pub(super) async fn forward(
+        self: &Rc<Self>,
+        exchange: &mut Exchange,
+        plan: &RoutePlan,
+        branch: usize,
+        request: &mut Request,
+    ) -> Result<Answer, Error> {
+        let Some(target) = plan.compiled.branches.get(branch) else { return Err(Code::Internal.into()) };
+        let upstream = target.upstream.clone();
+        exchange.branch = Some(branch);
+        if let Some(rewrite) = &plan.item.rewrite {
+            let pattern = crate::route::pattern_of(&plan.item.matches);
+            let path = crate::route::rewritten(rewrite, pattern, request.target.path()).map_err(|_| Error::from(Code::RewriteRefused))?;
+            request.target = Target::new(&path, request.target.query());
+        }
+        if let (Some(max), Some(length)) = (plan.item.max_body.value, request.body.length())
+            && length > max
+        {
+            return Err(too_large(plan));
+        }
+        let rules = plan.item.retry.value.as_ref();
+        let body = std::mem::replace(&mut request.body, crate::exchange::body::Body::Empty);
+        let source = Rc::new(RefCell::new(Source::new(body, rules.map_or(0, |rules| rules.max_replay), plan.item.max_body.value)));
+        let key = hash_key(&upstream.item.balance, request, exchange);
+        let (mut tried, mut made, mut fresh) = (Vec::new(), 0, false);
+        loop {
+            let now = Instant::now();
+            let mut slot = match upstream.upstream.pick(key, &tried, now, self.random()) {
+                Ok(slot) => slot,
+                Err(_) => return Err(Error::because(Code::NoEndpoint, format!("upstream {} has no endpoint", upstream.item.name))),
+            };
+            exchange.endpoint = Some(slot.endpoint().address());
+            let number = slot.endpoint().id();
+            exchange.attempts += 1;
+            let attempt = Attempt { proxy: self, plan, upstream: &upstream, request, source: &source, fresh };
+            let failure = match attempt.run(exchange, &mut slot).await {
+                Ok(sent) => match self.wants_again(&sent, plan, request, &source, made) {
+                    None => return Ok(attempt.accept(exchange, slot, sent)),
+                    Some(pause) => {
+                        slot.finish(Outcome::Failure, Instant::now());
+                        upstream.series.retried(self.worker, RetryClass::Status);
+                        tried.push(number);
+                        made += 1;
+                        self.pause(exchange, pause).await?;
+                        source.borrow_mut().rewind();
+                        continue;
+                    }
+                },
+                Err(failure) => failure,
+            };
+            if failure.stale && source.borrow().is_repeatable() && (!failure.left || send::is_safe(request)) {
+                // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of these,
+                // because a fresh connection is never stale.
+                drop(slot);
+                exchange.attempts -= 1;
+                fresh = true;
+                source.borrow_mut().rewind();
+                continue;
+            }
+            slot.finish(failure.outcome, Instant::now());
+            let tried_once = Try {
+                ending: failure.ending,
+                left: failure.left,
+                repeatable: source.borrow().is_repeatable() && failure.again,
+                method: &request.method,
+                headers: &request.headers,
+                made,
+            };
+            match retry::decide(rules, &tried_once, self.random()) {
+                Some(pause) => {
+                    upstream.series.retried(self.worker, class(failure.ending));
+                    tried.push(number);
+                    made += 1;
+                    fresh = false;
+                    self.pause(exchange, pause).await?;
+                    source.borrow_mut().rewind();
+                }
+                None => {
+                    exchange.bytes_in = source.borrow().seen;
+                    return Err(failure.error);
+                }
+            }
+        }
+    }
+
+    /// Whether an answer is one of those that the route wants tried again.
+    fn wants_again(&self, sent: &Sent, plan: &RoutePlan, request: &Request, source: &SharedSource, made: u32) -> Option<Duration> {
+        let status = sent.response.status;
+        let unavailable = sent.response.headers.get("grpc-status").is_some_and(|value| value == "14");
+        if !status.is_server_error() && !unavailable {
+            return None;
+        }
+        let tried = Try {
+            ending: if unavailable { Ending::Unavailable } else { Ending::Status(status) },
+            left: true,
+            repeatable: source.borrow().is_repeatable() && sent.tunnel.is_none(),
+            method: &request.method,
+            headers: &request.headers,
+            made,
+        };
+        retry::decide(plan.item.retry.value.as_ref(), &tried, self.random())
+    }
+
+    /// Waits before the next try; not past the caller's deadline.
+    async fn pause(&self, exchange: &Exchange, pause: Duration) -> Result<(), Error> {
+        if exchange.left(Instant::now()).is_some_and(|left| left <= pause) {
+            return Err(Code::DeadlineExceeded.into());
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+}
+
+/// One try against one endpoint.
+struct Attempt<'a> {
+    proxy: &'a Rc<Proxy>,
+    plan: &'a RoutePlan,
+    upstream: &'a Arc<UpstreamPlan>,
+    request: &'a Request,
+    source: &'a SharedSource,
+    /// Wants a new connection.
+    fresh: bool,
+}
+
+impl Attempt<'_> {
+    async fn run(&self, exchange: &Exchange, slot: &mut Slot) -> Result<Sent, Failure> {
+        let way = self.way(exchange, slot).await?;
+        let sender = self.sender(exchange);
+        let began = Instant::now();
+        let limit = Limit::of(exchange, self.plan, self.source, began);
+        let pool = self.proxy.pools.of(slot.endpoint());
+        let sending = async {
+            match way {
+                Way::Http1 { wire, reused } => {
+                    send::over_http1(wire, reused, pool, &sender, self.request, self.source, &limit).await
+                }
+                Way::Http2(place) => {
+                    let secure = self.upstream.dial.tls.is_some();
+                    send::over_http2(place, secure, &sender, self.request, self.source, &limit).await
+                }
+            }
+        };
+        let mut sending = std::pin::pin!(sending);
+        let outcome = std::future::poll_fn(|cx| {
+            if let std::task::Poll::Ready(outcome) = sending.as_mut().poll(cx) {
+                return std::task::Poll::Ready(Ok(outcome));
+            }
+            match limit.next() {
+                Some((when, why)) => exchange.alarm.poll_at(when, cx).map(|()| Err(why)),
+                None => std::task::Poll::Pending,
+            }
+        })
+        .await;
+        match outcome {
+            Ok(Ok(sent)) => {
+                slot.first_byte(Instant::now());
+                Ok(sent)
+            }
+            Ok(Err(mut failure)) => {
+                if failure.error.code == Code::BodyTooLarge {
+                    failure.error = too_large(self.plan);
+                }
+                Err(failure)
+            }
+            Err(why) => {
+                if let Some(kind) = kind(why) {
+                    self.upstream.series.timed_out(self.proxy.worker, kind);
+                }
+                Err(Failure::late(why, limit.error(why, self.plan)))
+            }
+        }
+    }
+
+    /// Finds a way within `connect_timeout` and the caller's deadline.
+    async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
+        let pool = self.proxy.pools.of(slot.endpoint());
+        let now = Instant::now();
+        let item = &self.upstream.item;
+        let connect_by = now + item.connect_timeout.value;
+        let by = exchange.deadline.map_or(connect_by, |deadline| deadline.min(connect_by));
+        let http1_only = self.request.upgrade.is_some();
+        let way = pool.way(&self.upstream.dial, exchange.connection.number, self.fresh, http1_only, now);
+        match exchange.alarm.until(Some(by), way).await {
+            Ok(Ok(way)) => Ok(way),
+            Ok(Err(NoWay::Full)) => Err(Failure::refused(Error::governed_by(
+                Code::Overloaded,
+                "upstream.max_connections",
+                item.max_connections.value.map_or_else(String::new, |most| most.to_string()),
+                item.place(item.max_connections.at),
+            ))),
+            Ok(Err(no_way)) => {
+                self.upstream.series.connected(self.proxy.worker, ConnectResult::Failed);
+                let cause = match no_way {
+                    NoWay::Io(error) => error.to_string(),
+                    NoWay::Http2(error) => error,
+                    NoWay::Full => String::new(),
+                };
+                Err(Failure::connect(Error::because(Code::ConnectFailed, format!("{}: {cause}", slot.endpoint().address()))))
+            }
+            Err(_) if by < connect_by => Err(Failure::late(Code::DeadlineExceeded, Code::DeadlineExceeded.into())),
+            Err(_) => {
+                self.upstream.series.connected(self.proxy.worker, ConnectResult::TimedOut);
+                self.upstream.series.timed_out(self.proxy.worker, TimeoutKind::Connect);
+                let mut error = Error::governed_by(
+                    Code::ConnectTimeout,
+                    "upstream.connect_timeout",
+                    written(item.connect_timeout.value),
+                    item.place(item.connect_timeout.at),
+                );
+                error.cause = Some(slot.endpoint().address().to_string().into());
+                Err(Failure::connect(error))
+            }
+        }
+    }
+
+    fn sender<'s>(&'s self, exchange: &'s Exchange) -> Sender<'s> {
+        Sender {
+            peer: &exchange.connection.peer_text,
+            scheme: exchange.connection.scheme,
+            trusted: is_trusted(&exchange.world, exchange),
+            trace: &exchange.trace,
+            request_id: exchange.request_id.as_str(),
+            deadline: exchange.left(Instant::now()),
+            host: self.plan.item.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_ref()),
+        }
+    }
+
+    /// This answer is the one that is passed on.
+    fn accept(&self, exchange: &mut Exchange, slot: Slot, sent: Sent) -> Answer {
+        exchange.slot = Some(slot);
+        exchange.outcome = match sent.response.status {
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
+            StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
+            _ => Outcome::Success,
+        };
+        Answer::from_upstream(sent, self.source.clone(), self.plan.item.idle_timeout.value)
+    }
+}
+
+/// The times that end a try before its answer came.
+pub(super) struct Limit {
+    began: Instant,
+    timeout: Option<Duration>,
+    per_try: Option<Duration>,
+    deadline: Option<Instant>,
+    body_idle: Option<Duration>,
+    /// Time an announced body may take in all.
+    body_whole: Option<Duration>,
+    /// When the request had been sent as a whole; a body that still comes is governed by its own times.
+    sent: std::cell::Cell<Option<Instant>>,
+    moved: std::cell::Cell<Instant>,
+}
+
+impl Limit {
+    fn of(exchange: &Exchange, plan: &RoutePlan, source: &SharedSource, began: Instant) -> Self {
+        let item = &plan.item;
+        let source = source.borrow();
+        let started = exchange.started;
+        Limit {
+            began,
+            timeout: item.timeout.value,
+            per_try: item.retry.value.as_ref().and_then(|retry| retry.per_try_timeout.value),
+            deadline: exchange.deadline,
+            body_idle: item.idle_timeout.value,
+            body_whole: source.length().zip(item.idle_timeout.value).map(|(length, idle)| idle + Duration::from_secs(length / SLOWEST_BODY)),
+            sent: std::cell::Cell::new((source.ended || source.length() == Some(0)).then_some(started)),
+            moved: std::cell::Cell::new(began),
+        }
+    }
+
+    /// A piece of the request's body went by.
+    pub(super) fn moved(&self) {
+        self.moved.set(Instant::now());
+    }
+
+    /// The last byte of the request went out.
+    pub(super) fn sent(&self) {
+        if self.sent.get().is_none() {
+            self.sent.set(Some(Instant::now()));
+        }
+    }
+
+    /// The next moment at which this try is over, and why.
+    fn next(&self) -> Option<(Instant, Code)> {
+        let own = match self.sent.get() {
+            Some(sent) => {
+                let whole = self.timeout.map(|after| (sent + after, Code::RouteTimeout));
+                let once = self.per_try.map(|after| (sent.max(self.began) + after, Code::PerTryTimeout));
+                earlier(whole, once)
+            }
+            None => {
+                let idle = self.body_idle.map(|after| (self.moved.get() + after, Code::BodyTimeout));
+                let whole = self.body_whole.map(|after| (self.began + after, Code::BodyTimeout));
+                earlier(idle, whole)
+            }
+        };
+        earlier(own, self.deadline.map(|at| (at, Code::DeadlineExceeded)))
+    }
+
+    fn error(&self, why: Code, plan: &RoutePlan) -> Error {
+        let item = &plan.item;
+        let governed = |setting, after: Option<Duration>, at| {
+            Error::governed_by(why, setting, after.map_or_else(|| "off".into(), written), plan.place(at))
+        };
+        match why {
+            Code::RouteTimeout => governed("route.timeout", self.timeout, item.timeout.at),
+            Code::PerTryTimeout => {
+                let at = item.retry.value.as_ref().map(|retry| retry.per_try_timeout.at).unwrap_or_default();
+                governed("route.retry.per_try_timeout", self.per_try, at)
+            }
+            Code::BodyTimeout => governed("route.idle_timeout", self.body_idle, item.idle_timeout.at),
+            _ => why.into(),
+        }
+    }
+}
+
+fn earlier(one: Option<(Instant, Code)>, other: Option<(Instant, Code)>) -> Option<(Instant, Code)> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if other.0 < one.0 { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
+
+fn class(ending: Ending) -> RetryClass {
+    match ending {
+        Ending::Connect => RetryClass::Connect,
+        Ending::Reset => RetryClass::Reset,
+        Ending::PerTry => RetryClass::PerTryTimeout,
+        Ending::Status(_) => RetryClass::Status,
+        Ending::Unavailable => RetryClass::Unavailable,
+    }
+}
+
+fn kind(why: Code) -> Option<TimeoutKind> {
+    match why {
+        Code::RouteTimeout => Some(TimeoutKind::Route),
+        Code::PerTryTimeout => Some(TimeoutKind::PerTry),
+        Code::DeadlineExceeded => Some(TimeoutKind::Deadline),
+        _ => None,
+    }
+}
+
+fn too_large(plan: &RoutePlan) -> Error {
+    let max = plan.item.max_body;
+    Error::governed_by(Code::BodyTooLarge, "route.max_body", max.value.map_or_else(String::new, |max| max.to_string()), plan.place(max.at))
+}
+
+fn is_trusted(world: &Snapshot, exchange: &Exchange) -> bool {
+    let connection = &exchange.connection;
+    world
+        .listener(connection.listener)
+        .is_some_and(|listener| listener.item.trusted_proxies.iter().any(|block| block.contains(connection.peer.ip())))
+}
+
+fn hash_key(balance: &Balance, request: &Request, exchange: &Exchange) -> Option<u64> {
+    let Balance::Hash(key) = balance else { return None };
+    match key {
+        HashKey::Header(name) => request.headers.get(name).map(HeaderValue::as_bytes).map(xxh3_64),
+        HashKey::Cookie(name) => split::cookie(request, name).map(xxh3_64),
+        HashKey::Client => Some(xxh3_64(exchange.connection.peer_text.as_bytes())),
+        HashKey::Path => Some(xxh3_64(request.target.path().as_bytes())),
+    }
+}
+

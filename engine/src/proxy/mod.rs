@@ -1,0 +1,247 @@
+//! The life of a request, from a head that was read to a head that can be written. `Proxy::handle` is the page
+//! everyone reads first.
+//!
+//! A `Proxy` belongs to one worker. It knows no TOML, no TLS types and no sockets other than through the pool.
+
+mod answer;
+mod books;
+pub mod connection;
+mod forward;
+mod replay;
+mod retry;
+mod send;
+mod split;
+pub mod tunnel;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::{Action, Place};
+
+pub use answer::Answer;
+pub use books::Exchange;
+pub use connection::Connection;
+
+use crate::alarm::Alarm;
+use crate::exchange::body::Body;
+use crate::exchange::error::{Code, Error};
+use crate::exchange::request_id::RequestId;
+use crate::exchange::trace::TraceContext;
+use crate::exchange::{Request, Response};
+use crate::route::{Found, Lookup};
+use crate::snapshot::store::{Store, View};
+use crate::telemetry::access::{Failure, Line, WorkerLog};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::pool::Pools;
+
+pub struct Proxy {
+    /// This worker's number, from 0.
+    pub worker: usize,
+    pub view: View,
+    pub pools: Pools,
+    pub metrics: Arc<Metrics>,
+    log: RefCell<WorkerLog>,
+    random: RefCell<fastrand::Rng>,
+    /// Set when the process stops: answers close their connections.
+    pub stopping: Cell<bool>,
+}
+
+impl Proxy {
+    pub fn new(worker: usize, store: Arc<Store>, metrics: Arc<Metrics>, log: WorkerLog) -> Self {
+        Proxy {
+            worker,
+            view: View::new(store),
+            pools: Pools::default(),
+            metrics,
+            log: RefCell::new(log),
+            random: RefCell::new(fastrand::Rng::new()),
+            stopping: Cell::new(false),
+        }
+    }
+
+    /// Answers one request. Dropping the future abandons the exchange: what was asked of an upstream is cancelled and
+    /// the books are closed as `client_closed`.
+    pub async fn handle(self: &Rc<Self>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, mut request: Request) -> Answer {
+        let mut exchange = Exchange::begin(self, connection, alarm, &request);
+        let answered = match self.route(&mut exchange, &request) {
+            Ok(()) => self.act(&mut exchange, &mut request).await,
+            Err(error) => Err(error),
+        };
+        let mut answer = match answered {
+            Ok(answer) => answer,
+            Err(error) => Answer::of(self.explain(&mut exchange, &error)),
+        };
+        if let Some(plan) = exchange.route() {
+            plan.compiled.chain.on_response(&mut answer.response);
+        }
+        exchange.remember(&mut request);
+        answer.open(exchange)
+    }
+
+    /// Finds the route; refuses what no route may have.
+    fn route(&self, exchange: &mut Exchange, request: &Request) -> Result<(), Error> {
+        let world = exchange.world.clone();
+        let found = world.table.find(&Lookup {
+            listener: exchange.connection.listener,
+            host: &request.authority,
+            path: request.target.path(),
+            query: request.target.query(),
+            method: &request.method,
+            headers: &request.headers,
+        });
+        match found {
+            Found::Route(id) => exchange.route = Some(id),
+            Found::MethodNotAllowed(allowed) => {
+                return Err(Error { allow: Some(allowed.header().into()), ..Code::MethodNotAllowed.into() });
+            }
+            Found::NotFound => return Err(Code::NoRoute.into()),
+        }
+        let listener = world.listener(exchange.connection.listener);
+        let covered = listener
+            .and_then(|listener| listener.tls.as_ref())
+            .is_none_or(|tls| tls.serves(exchange.connection.sni.as_deref(), &request.authority));
+        if !covered {
+            return Err(Code::Misdirected.into());
+        }
+        let named = |method: Method| exchange.route().is_some_and(|plan| plan.item.matches.methods.contains(&method));
+        let tunnel = request.is_http2 && request.upgrade.is_some();
+        match request.method {
+            Method::TRACE if !named(Method::TRACE) => Err(Code::MethodRefused.into()),
+            Method::CONNECT if !tunnel => Err(Code::MethodRefused.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the route's filters, then does what the route says.
+    async fn act(self: &Rc<Self>, exchange: &mut Exchange, request: &mut Request) -> Result<Answer, Error> {
+        let world = exchange.world.clone();
+        let Some(id) = exchange.route else { return Err(Code::NoRoute.into()) };
+        let plan = world.route(id);
+        plan.compiled.chain.on_request(request)?;
+        match &plan.item.action {
+            Action::Upstream(_) => self.forward(exchange, plan, 0, request).await,
+            Action::Split { sticky, .. } => {
+                let branch = split::choose(&plan.compiled, sticky.as_ref(), request, &exchange.connection, self.random());
+                self.forward(exchange, plan, branch, request).await
+            }
+            Action::Respond { status, body, headers } => {
+                let headers: HeaderMap = headers.iter().cloned().collect();
+                Ok(Answer::of(Response::new(*status, headers, Body::Full(Bytes::copy_from_slice(body.as_bytes())))))
+            }
+            Action::Redirect { to, status } => {
+                let pattern = crate::route::pattern_of(&plan.item.matches);
+                let target = crate::route::redirect_target(to, pattern, request.target.path(), request.target.query());
+                let location = HeaderValue::from_str(&target).map_err(|_| Error::from(Code::RewriteRefused))?;
+                let headers = HeaderMap::from_iter([(header::LOCATION, location)]);
+                Ok(Answer::of(Response::new(*status, headers, Body::Empty)))
+            }
+        }
+        .inspect(|_| exchange.error = None)
+    }
+
+    /// Our own answer, in the caller's language.
+    pub fn explain(&self, exchange: &mut Exchange, error: &Error) -> Response {
+        exchange.failed(error);
+        if exchange.is_grpc {
+            return Response::new(StatusCode::OK, error.grpc(), Body::Empty);
+        }
+        let (status, headers, body) = error.problem(exchange.request_id.as_str());
+        Response::new(status, headers, Body::Full(body))
+    }
+
+    /// Answers what never became a request: counted and logged, but no route's business.
+    pub fn refuse(&self, connection: &Connection, error: &Error) -> Response {
+        self.metrics.listener(&connection.listener_name).rejected(self.worker, error.code);
+        self.metrics.answered_error(self.worker, error.code);
+        let (_, id) = self.identify(&HeaderMap::new());
+        let (status, headers, body) = error.problem(id.as_str());
+        self.log().write(&Line {
+            now: SystemTime::now(),
+            method: "",
+            path: "",
+            status: status.as_u16(),
+            duration: Duration::ZERO,
+            bytes_in: 0,
+            bytes_out: body.len() as u64,
+            client: Some(connection.peer.ip()),
+            user_agent: None,
+            host: "",
+            protocol: "",
+            route: "none",
+            upstream: None,
+            endpoint: None,
+            attempts: 0,
+            request_id: id.as_str(),
+            trace_id: [0; 16],
+            span_id: [0; 8],
+            error: Some(Failure { code: error.code.word(), details: error.cause.as_deref() }),
+            listener: &connection.listener_name,
+            generation: self.view.current().generation,
+        });
+        Response::new(status, headers, Body::Full(body))
+    }
+
+    /// The line of the listener's setting behind a refusal.
+    pub fn listener_place(&self, connection: &Connection, code: Code) -> Option<Place> {
+        let world = self.view.current();
+        let item = &world.listener(connection.listener)?.item;
+        item.place(match code {
+            Code::HeaderTimeout => item.header_timeout.at,
+            _ => item.max_header_size.at,
+        })
+    }
+
+    /// A WebSocket that came by extended CONNECT goes on as an HTTP/1 upgrade, which needs a key of its own (RFC 8441
+    /// section 5.1).
+    pub fn websocket_key(&self, request: &mut Request) {
+        if request.upgrade.as_deref() != Some("websocket") {
+            return;
+        }
+        let bytes: [u8; 16] = (u128::from(self.random()) << 64 | u128::from(self.random())).to_be_bytes();
+        if let Ok(key) = HeaderValue::from_str(&base64(&bytes)) {
+            request.headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
+        request.headers.entry(header::SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+    }
+
+    /// Who this request is: its place in a trace and its id.
+    fn identify(&self, headers: &HeaderMap) -> (TraceContext, RequestId) {
+        let mut random = self.random.borrow_mut();
+        let trace = TraceContext::from_headers(headers, || random.u64(..));
+        let id = RequestId::from_headers(headers, || random.u64(..));
+        (trace, id)
+    }
+
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    fn log(&self) -> RefMut<'_, WorkerLog> {
+        self.log.borrow_mut()
+    }
+
+    /// Once in a while: log lines leave and, when `sweep` says so, old connections are closed.
+    pub fn tick(&self, now: Instant, sweep: bool) {
+        if sweep {
+            self.pools.sweep(now);
+        }
+        self.log().flush();
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(word >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= group.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}

@@ -1,0 +1,307 @@
+//! The one writer. Takes a document, checks it, compiles it against the world that serves, proves its tests, and only
+//! then moves the pointer; on any problem the old world stays and everybody can see why.
+
+pub mod file;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tollgate_config::{Document, Loader, Problem, Problems};
+
+use crate::net::accept::{self, Permits};
+use crate::route::ListenerIndex;
+use crate::server::workers::{Common, Opening, Order, Workers};
+use crate::snapshot::compile::compile;
+use crate::snapshot::memory::Memory;
+use crate::snapshot::proof::prove;
+use crate::snapshot::store::Store;
+use crate::snapshot::{ListenerPlan, Snapshot};
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+
+/// Where documents come from.
+pub enum Origin {
+    File(PathBuf),
+    /// Made by `run --to`; cannot change.
+    Fixed(Box<Document>),
+}
+
+impl Origin {
+    pub fn load(&self, loader: &mut Loader) -> Result<Document, Problems> {
+        match self {
+            Origin::File(path) => loader.load(path),
+            Origin::Fixed(document) => Ok((**document).clone()),
+        }
+    }
+
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Origin::File(path) => Some(path),
+            Origin::Fixed(_) => None,
+        }
+    }
+}
+
+/// What `/status` tells of reloads.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Report {
+    pub generation: u64,
+    pub hash: String,
+    /// Unix seconds.
+    pub since: u64,
+    pub reloads: u64,
+    pub refusals: u64,
+    /// From reading the file to serving the new world.
+    pub micros: u64,
+    pub last_refusal: Option<Refusal>,
+    /// Settings of `[server]` that changed and wait for a restart or an upgrade.
+    pub pending_restart: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Refusal {
+    /// Unix seconds.
+    pub at: u64,
+    pub problems: Vec<String>,
+}
+
+/// Shared with the admin server, which only reads it.
+pub type SharedReport = Arc<Mutex<Report>>;
+
+pub struct Reloader {
+    pub origin: Origin,
+    loader: Loader,
+    pub document: Document,
+    store: Arc<Store>,
+    pub memory: Memory,
+    pub workers: Workers,
+    metrics: Arc<Metrics>,
+    access_log: Arc<AccessLog>,
+    /// Masters of every listening socket, by the address that the document names; workers hold duplicates, and a
+    /// successor process is given these.
+    sockets: HashMap<SocketAddr, Vec<TcpListener>>,
+    open: HashMap<(ListenerIndex, SocketAddr), (String, Arc<Permits>)>,
+    pub report: SharedReport,
+}
+
+impl Reloader {
+    /// `sockets`: bound already, for every listener of the first document.
+    pub fn new(
+        origin: Origin,
+        loader: Loader,
+        document: Document,
+        memory: Memory,
+        workers: Workers,
+        sockets: HashMap<SocketAddr, Vec<TcpListener>>,
+        common: &Common,
+    ) -> io::Result<Self> {
+        let report = SharedReport::default();
+        let mut reloader =
+            Reloader {
+                origin,
+                loader,
+                document,
+                store: common.store.clone(),
+                memory,
+                workers,
+                metrics: common.metrics.clone(),
+                access_log: common.access_log.clone(),
+                sockets,
+                open: HashMap::new(),
+                report,
+            };
+        let snapshot = reloader.store.current();
+        reloader.open_doors(&snapshot)?;
+        reloader.tell(&snapshot, 0);
+        Ok(reloader)
+    }
+
+    /// Reads again and applies, or refuses whole. Returns the generation that serves.
+    pub fn reload(&mut self) -> Result<u64, Problems> {
+        let (began, former) = (Instant::now(), self.store.current().generation);
+        let result = self.origin.load(&mut self.loader).and_then(|document| self.apply(document, began));
+        match &result {
+            Ok(generation) if *generation == former => {}
+            Ok(generation) => log::info("reloaded", &[("generation", &generation.to_string()), ("micros", &began.elapsed().as_micros().to_string())]),
+            Err(problems) => self.refused(problems),
+        }
+        result
+    }
+
+    fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
+        let former = self.store.current();
+        let secured = document.listeners.iter().any(|item| item.tls.is_some()) || document.upstreams.iter().any(|item| item.tls.is_some());
+        if document.hash == former.hash && !secured {
+            return Ok(former.generation);
+        }
+        let next = compile(&document, Some(&former), &mut self.memory, &self.metrics, self.workers.count())?;
+        prove(&document, &next)?;
+        self.bind_new(&next)?;
+        let next = Arc::new(next);
+        self.pending(&document);
+        if self.document.telemetry != document.telemetry {
+            self.access_log.change(&document.telemetry).map_err(|error| Problems(vec![unlogged(&error)]))?;
+        }
+        self.store.publish(next.clone());
+        self.document = document;
+        if let Err(error) = self.open_doors(&next) {
+            log::error("a listener that was bound cannot be served", &[("error", &error.to_string())]);
+        }
+        self.close_doors(&next);
+        self.tell(&next, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        Ok(next.generation)
+    }
+
+    /// Binds what the next world needs and this one has not; on failure nothing was changed.
+    fn bind_new(&mut self, next: &Snapshot) -> Result<(), Problems> {
+        let mut bound = Vec::new();
+        for plan in next.listeners.iter().flatten().filter(|plan| !self.sockets.contains_key(&plan.item.bind)) {
+            match accept::bind_workers(plan.item.bind, self.workers.count()) {
+                Ok(sockets) => bound.push((plan.item.bind, sockets)),
+                Err(error) => return Err(Problems(vec![unbound(plan, &error)])),
+            }
+        }
+        self.sockets.extend(bound);
+        Ok(())
+    }
+
+    fn open_doors(&mut self, world: &Snapshot) -> io::Result<()> {
+        for plan in world.listeners.iter().flatten() {
+            let key = (plan.index, plan.item.bind);
+            let most = plan.item.max_connections.value;
+            if let Some((_, permits)) = self.open.get(&key) {
+                permits.set_max(most);
+                continue;
+            }
+            let permits = Permits::new(most);
+            let series = self.metrics.listener(&plan.item.name);
+            let sockets = self.sockets.get(&plan.item.bind).map_or(&[][..], Vec::as_slice);
+            for (number, socket) in sockets.iter().enumerate() {
+                let opening = Opening {
+                    name: plan.item.name.clone(),
+                    index: plan.index,
+                    bind: plan.item.bind,
+                    socket: socket.try_clone()?,
+                    permits: permits.clone(),
+                    series: series.clone(),
+                };
+                self.workers.order(number % self.workers.count(), Order::Open(opening));
+            }
+            self.open.insert(key, (plan.item.name.clone(), permits));
+        }
+        Ok(())
+    }
+
+    fn close_doors(&mut self, world: &Snapshot) {
+        let wanted = |key: &(ListenerIndex, SocketAddr)| world.listener(key.0).is_some_and(|plan| plan.item.bind == key.1);
+        let gone: Vec<_> = self.open.keys().filter(|key| !wanted(key)).copied().collect();
+        for key in gone {
+            self.open.remove(&key);
+            for worker in 0..self.workers.count() {
+                self.workers.order(worker, Order::Close(key.0, key.1));
+            }
+        }
+        self.sockets.retain(|bind, _| self.open.keys().any(|(_, open)| open == bind));
+    }
+
+    /// Stops accepting everywhere; whoever is inside finishes.
+    pub fn leave(&mut self) {
+        for worker in 0..self.workers.count() {
+            self.workers.order(worker, Order::Leave);
+        }
+    }
+
+    /// Closes every door. The sockets are closed too, unless a successor holds them.
+    pub fn close_all(&mut self) {
+        for (key, _) in self.open.drain() {
+            for worker in 0..self.workers.count() {
+                self.workers.order(worker, Order::Close(key.0, key.1));
+            }
+        }
+        self.sockets.clear();
+    }
+
+    /// Every listening socket with its listener's name, for a successor.
+    pub fn sockets(&self) -> Vec<(String, SocketAddr, Vec<TcpListener>)> {
+        let mut handed = Vec::new();
+        for ((_, bind), (name, _)) in &self.open {
+            let copies = self.sockets.get(bind).into_iter().flatten().filter_map(|socket| socket.try_clone().ok()).collect();
+            handed.push((name.clone(), *bind, copies));
+        }
+        handed
+    }
+
+    /// Real addresses by listener name (a document may ask for port 0).
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let real = |bind: &SocketAddr| self.sockets.get(bind)?.first()?.local_addr().ok();
+        self.open.iter().filter_map(|((_, bind), (name, _))| Some((name.clone(), real(bind)?))).collect()
+    }
+
+    fn pending(&self, document: &Document) {
+        let (old, new) = (&self.document.server, &document.server);
+        let mut pending = Vec::new();
+        let mut note = |changed: bool, name: &str| {
+            if changed {
+                pending.push(name.to_owned());
+            }
+        };
+        note(old.workers != new.workers, "server.workers");
+        note(old.admin != new.admin, "server.admin");
+        note(old.drain != new.drain, "server.drain");
+        note(old.drain_lag != new.drain_lag, "server.drain_lag");
+        note(old.state_dir != new.state_dir, "server.state_dir");
+        if !pending.is_empty() {
+            log::warn("settings that are read at start have changed; restart or upgrade to apply them", &[("settings", &pending.join(", "))]);
+        }
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).pending_restart = pending;
+    }
+
+    fn tell(&self, serving: &Snapshot, micros: u64) {
+        self.metrics.config_serves(serving.generation, serving.since);
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.generation = serving.generation;
+        report.hash.clone_from(&serving.hash);
+        report.since = seconds(serving.since);
+        report.micros = micros;
+        report.reloads += u64::from(serving.generation > 1);
+    }
+
+    fn refused(&self, problems: &Problems) {
+        self.metrics.config_reload_failed();
+        let words: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+        log::error("reload refused; the former configuration goes on serving", &[("problems", &words.join("; "))]);
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.refusals += 1;
+        report.last_refusal = Some(Refusal { at: seconds(SystemTime::now()), problems: words });
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn unlogged(error: &io::Error) -> Problem {
+    Problem {
+        code: "cannot-log",
+        place: None,
+        message: format!("the access log cannot be opened: {error}"),
+        text: None,
+        hint: Some("check the folder and its permissions in telemetry.access_log".into()),
+    }
+}
+
+fn unbound(plan: &ListenerPlan, error: &io::Error) -> Problem {
+    Problem {
+        code: "cannot-bind",
+        place: Some(plan.item.begins()),
+        message: format!("listener {}: cannot bind {}: {error}", plan.item.name, plan.item.bind),
+        text: None,
+        hint: Some("choose a free address, or stop what uses this one".into()),
+    }
+}

@@ -1,0 +1,69 @@
+//! One listener as one worker sees it: who is inside, and whether it is time to leave.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use crate::route::ListenerIndex;
+
+pub struct Door {
+    pub name: Rc<str>,
+    pub index: ListenerIndex,
+    leaving: Cell<bool>,
+    /// Connections inside, by number, with who is to be woken when it is time to leave.
+    guests: RefCell<HashMap<u64, Option<Waker>, foldhash::fast::RandomState>>,
+}
+
+impl Door {
+    pub fn new(name: &str, index: ListenerIndex) -> Rc<Self> {
+        Rc::new(Door { name: name.into(), index, leaving: Cell::new(false), guests: RefCell::default() })
+    }
+
+    /// A connection comes in; it leaves when the guest is dropped.
+    pub fn enter(self: &Rc<Self>, number: u64) -> Guest {
+        self.guests.borrow_mut().insert(number, None);
+        Guest { door: self.clone(), number, known: Cell::new(false) }
+    }
+
+    /// Everybody inside ends as soon as what they do is done.
+    pub fn close(&self) {
+        self.leaving.set(true);
+        let wakers: Vec<Waker> = self.guests.borrow_mut().values_mut().filter_map(Option::take).collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.leaving.get()
+    }
+
+    pub fn inside(&self) -> usize {
+        self.guests.borrow().len()
+    }
+}
+
+/// One connection's presence.
+pub struct Guest {
+    pub door: Rc<Door>,
+    number: u64,
+    known: Cell<bool>,
+}
+
+impl Guest {
+    /// Whether to leave; when not, the task is woken once it is time. The connection's own task must ask.
+    pub fn is_leaving(&self, cx: &Context<'_>) -> bool {
+        if self.door.leaving.get() {
+            return true;
+        }
+        if !self.known.replace(true) {
+            self.door.guests.borrow_mut().insert(self.number, Some(cx.waker().clone()));
+        }
+        false
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.door.guests.borrow_mut().remove(&self.number);
+    }
+}

@@ -1,0 +1,393 @@
+//! Serves one HTTP/1 connection: a head, an answer, again, until either side is done or the door closes.
+//!
+//! Between requests the connection holds no buffers and one small task; everything that one request needs lives in a
+//! boxed future of its own.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, StatusCode, header};
+use tokio::io::AsyncWrite;
+
+use super::door::Guest;
+use super::request;
+use crate::alarm::Alarm;
+use crate::exchange::Response;
+use crate::exchange::body::{Body, BodyError};
+use crate::exchange::error::{Code, Error};
+use crate::exchange::headers::{http_date, upgrade_fields};
+use crate::http1::wire::{HeadFault, SharedWire};
+use crate::http1::{Framing, Incoming, Wire, encode, parse_request};
+use crate::net::stream::Stream;
+use crate::proxy::tunnel::{self, End};
+use crate::proxy::{Answer, Connection, Proxy};
+
+/// A client that gets an answer early may be still sending; so much and so long is read and thrown away, so that our
+/// close does not destroy the answer on its way (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 8 << 20;
+/// How long a connection accepted while the door closes may take to say its first byte.
+const GRACE: Duration = Duration::from_millis(250);
+/// Requests that a client sends ahead are read up to this much.
+const AHEAD: usize = 64 * 1024;
+
+/// What the listener allows.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub max_header_size: usize,
+}
+
+/// What becomes of the connection after an answer.
+enum After {
+    Again,
+    /// The last bytes are out; read and drop what the client still sends.
+    Linger,
+    Close,
+}
+
+pub async fn serve(proxy: Rc<Proxy>, connection: Rc<Connection>, guest: Guest, stream: Stream, read: BytesMut, limits: impl Fn() -> Option<Limits>) {
+    let wire: SharedWire = Rc::new(RefCell::new(Wire::new(stream, read)));
+    let alarm = Rc::new(Alarm::default());
+    let mut first = true;
+    while let Some(limits) = limits() {
+        let head = wait_for_head(&wire, &alarm, &guest, limits, first).await;
+        first = false;
+        let after = match head {
+            Ok(Some(head)) => Box::pin(one(&proxy, &connection, &alarm, &guest, &wire, head)).await,
+            Ok(None) => After::Close,
+            Err(code) => {
+                let governed = match code {
+                    Code::HeaderTimeout => Some(("listener.header_timeout", crate::exchange::error::written(limits.header_timeout))),
+                    Code::HeaderTooLarge => Some(("listener.max_header_size", limits.max_header_size.to_string())),
+                    _ => None,
+                };
+                let error = match governed {
+                    Some((setting, value)) => Error::governed_by(code, setting, value, proxy.listener_place(&connection, code)),
+                    None => code.into(),
+                };
+                refuse(&proxy, &connection, &alarm, &wire, &error).await
+            }
+        };
+        match after {
+            After::Again => {}
+            After::Linger => return linger(&wire, &alarm).await,
+            After::Close => return shut(&wire).await,
+        }
+    }
+}
+
+/// `None`: nothing more will come, or it is time to leave.
+async fn wait_for_head(wire: &SharedWire, alarm: &Alarm, guest: &Guest, limits: Limits, first: bool) -> Result<Option<Bytes>, Code> {
+    let since = Instant::now();
+    let mut begun: Option<Instant> = first.then_some(since);
+    wire.borrow_mut().rest();
+    poll_fn(|cx| {
+        let mut wire = wire.borrow_mut();
+        match wire.poll_head(cx, limits.max_header_size, true) {
+            Poll::Ready(Ok(head)) => return Poll::Ready(Ok(Some(head))),
+            Poll::Ready(Err(HeadFault::Refused(code))) => return Poll::Ready(Err(code)),
+            Poll::Ready(Err(HeadFault::Closed | HeadFault::Truncated | HeadFault::Io(_))) => return Poll::Ready(Ok(None)),
+            Poll::Pending => {}
+        }
+        let silent = wire.read.is_empty();
+        if silent && guest.is_leaving(cx) {
+            // A connection that was just accepted may have its first request on the way.
+            return match first {
+                true => alarm.poll_at(since + GRACE, cx).map(|()| Ok(None)),
+                false => Poll::Ready(Ok(None)),
+            };
+        }
+        if silent && begun.is_none() {
+            return alarm.poll_at(since + limits.idle_timeout, cx).map(|()| Ok(None));
+        }
+        let begun = *begun.get_or_insert_with(Instant::now);
+        alarm.poll_at(begun + limits.header_timeout, cx).map(|()| if silent { Ok(None) } else { Err(Code::HeaderTimeout) })
+    })
+    .await
+}
+
+/// One request and its answer.
+async fn one(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, guest: &Guest, wire: &SharedWire, head: Bytes) -> After {
+    let head = match parse_request(&head) {
+        Ok(head) => head,
+        Err(code) => return refuse(proxy, connection, alarm, wire, &code.into()).await,
+    };
+    let (framing, is_1_0) = (head.framing, head.is_1_0);
+    let persists = head.fields.persists(is_1_0);
+    let is_head = head.method == Method::HEAD;
+    let expects = !is_1_0 && head.fields.headers.contains_key(header::EXPECT);
+    let mut request = match request::from_http1(head) {
+        Ok(request) => request,
+        Err(error) => return refuse(proxy, connection, alarm, wire, &error).await,
+    };
+    if framing != Framing::None {
+        let mut borrowed = wire.borrow_mut();
+        borrowed.remaining = framing.into();
+        borrowed.expects_continue = expects;
+        drop(borrowed);
+        request.body = Body::Http1(Incoming::of_client(wire.clone()));
+    }
+    let mut handling = Box::pin(proxy.handle(connection, alarm, request));
+    let answer = poll_fn(|cx| match handling.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending if is_gone(wire, cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    // Dropping it abandons the exchange: the client went away.
+    let Some(mut answer) = answer else { return After::Close };
+    drop(handling);
+    if let Some(upstream) = answer.tunnel.take() {
+        return switch(wire, upstream, answer).await;
+    }
+    let drained = drain_ready(wire);
+    let persists = persists && drained && !guest.door.is_closing();
+    match write(wire, &mut answer, is_head, is_1_0, persists).await {
+        Ok(true) => answer.finish(),
+        Ok(false) => {
+            // Cut: the client sees no proper end (HI-41).
+            drop(answer);
+            return After::Close;
+        }
+        Err(_) => {
+            answer.abandoned(Code::ClientClosed);
+            return After::Close;
+        }
+    }
+    match (persists, drained) {
+        (true, _) => After::Again,
+        (false, false) => After::Linger,
+        (false, true) => After::Close,
+    }
+}
+
+/// Whether the client has gone while its request is being answered; reads ahead what it pipelines.
+fn is_gone(wire: &SharedWire, cx: &mut Context<'_>) -> bool {
+    let mut wire = wire.borrow_mut();
+    while wire.is_complete() && wire.read.len() < AHEAD {
+        match wire.poll_fill(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => return true,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Pending => return false,
+        }
+    }
+    false
+}
+
+/// Takes what is left of the request's body if it has arrived; whether the request is complete.
+fn drain_ready(wire: &SharedWire) -> bool {
+    let mut wire = wire.borrow_mut();
+    if wire.is_complete() {
+        return true;
+    }
+    if wire.expects_continue {
+        return false;
+    }
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut budget = AHEAD;
+    while budget > 0 {
+        match wire.poll_body(&mut cx) {
+            Poll::Ready(None) => return true,
+            Poll::Ready(Some(Ok(frame))) => budget = budget.saturating_sub(frame.data_ref().map_or(1, |data| data.len().max(1))),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+        }
+    }
+    wire.is_complete()
+}
+
+/// Writes a whole answer. `Ok(false)`: it broke off and must not look complete.
+async fn write(wire: &SharedWire, answer: &mut Answer, is_head: bool, is_1_0: bool, persists: bool) -> Result<bool, ()> {
+    let framing = write_head(&mut wire.borrow_mut(), &answer.response, is_head, is_1_0, persists);
+    let mut trailers_sent = false;
+    loop {
+        let frame = match framing {
+            Framing::None => None,
+            _ => {
+                poll_fn(|cx| {
+                    let frame = answer.poll_frame(cx);
+                    if frame.is_pending() {
+                        // The head, and every piece, leave before the next is awaited.
+                        let flushed = wire.borrow_mut().poll_flush(cx);
+                        if matches!(flushed, Poll::Ready(Err(_))) || is_gone(wire, cx) {
+                            return Poll::Ready(Err(()));
+                        }
+                    }
+                    frame.map(Ok)
+                })
+                .await?
+            }
+        };
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                // What came before the break is the client's; then it sees the break.
+                return match (error, flush(wire, answer).await) {
+                    (BodyError::Idle, _) | (_, Ok(())) => Ok(false),
+                    (_, Err(())) => Err(()),
+                };
+            }
+            None => break,
+        };
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => {
+                answer.wrote(data.len() as u64);
+                let large = data.len() > 8 * 1024;
+                {
+                    let mut wire = wire.borrow_mut();
+                    if framing == Framing::Chunked {
+                        encode::chunk_size(wire.queue(), &data);
+                    }
+                    wire.queue_data(data);
+                }
+                if large || wire.borrow().queued() > 32 * 1024 {
+                    flush(wire, answer).await?;
+                }
+                if framing == Framing::Chunked {
+                    wire.borrow_mut().queue().extend_from_slice(b"\r\n");
+                }
+            }
+            Err(frame) => {
+                if framing == Framing::Chunked {
+                    encode::last_chunk(wire.borrow_mut().queue(), frame.trailers_ref());
+                    trailers_sent = true;
+                }
+            }
+        }
+    }
+    if framing == Framing::Chunked && !trailers_sent {
+        encode::last_chunk(wire.borrow_mut().queue(), None);
+    }
+    flush(wire, answer).await?;
+    Ok(true)
+}
+
+async fn flush(wire: &SharedWire, answer: &mut Answer) -> Result<(), ()> {
+    poll_fn(|cx| {
+        answer.poll_pump(cx);
+        let before = wire.borrow().queued();
+        let flushed = wire.borrow_mut().poll_flush(cx);
+        if wire.borrow().queued() != before {
+            answer.moved();
+        }
+        match flushed {
+            Poll::Ready(result) => Poll::Ready(result.map_err(|_| ())),
+            Poll::Pending => answer.poll_idle(cx).map(|()| Err(())),
+        }
+    })
+    .await
+}
+
+/// Queues an answer's head and says how its body is framed.
+fn write_head(wire: &mut Wire, response: &Response, is_head: bool, is_1_0: bool, persists: bool) -> Framing {
+    let bodiless = is_head || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = response.body.length().or(response.announced);
+    let framing = match length {
+        _ if bodiless => Framing::None,
+        Some(length) => Framing::Length(length),
+        None if is_1_0 => Framing::Close,
+        None => Framing::Chunked,
+    };
+    let out = wire.queue();
+    encode::status_line(out, response.status);
+    let mut dated = false;
+    for (name, value) in &response.headers {
+        if !response.skips(name) {
+            dated |= name == header::DATE;
+            encode::field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    if !dated {
+        encode::field(out, "date", http_date(now()).as_bytes());
+    }
+    match framing {
+        Framing::None if response.status != StatusCode::NO_CONTENT => {
+            // A HEAD or a 304 tells the length that the body would have had, when it is known.
+            if let Some(length) = response.announced.or(response.body.length().filter(|length| *length > 0)) {
+                encode::framing(out, Framing::Length(length));
+            }
+        }
+        _ => encode::framing(out, framing),
+    }
+    if !persists || framing == Framing::Close {
+        out.extend_from_slice(b"connection: close\r\n");
+    } else if is_1_0 {
+        out.extend_from_slice(b"connection: keep-alive\r\n");
+    }
+    encode::end_of_head(out);
+    framing
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// 101 was said by the endpoint: the head goes to the client, then bytes pass both ways.
+async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> After {
+    {
+        let mut wire = wire.borrow_mut();
+        let out = wire.queue();
+        encode::status_line(out, StatusCode::SWITCHING_PROTOCOLS);
+        let response = &answer.response;
+        for (name, value) in &response.headers {
+            if !response.skips(name) {
+                encode::field(out, name.as_str(), value.as_bytes());
+            }
+        }
+        upgrade_fields(out, response.headers.get(header::UPGRADE).map_or(b"", |value| value.as_bytes()));
+        encode::end_of_head(out);
+    }
+    if flush(wire, &mut answer).await.is_err() {
+        answer.abandoned(Code::ClientClosed);
+        return After::Close;
+    }
+    tunnel::run(End::Wire(wire.clone()), End::Wire(upstream), answer).await;
+    After::Close
+}
+
+/// Answers a head that never became a request, and ends: nothing behind it can be trusted.
+async fn refuse(proxy: &Rc<Proxy>, connection: &Rc<Connection>, alarm: &Rc<Alarm>, wire: &SharedWire, error: &Error) -> After {
+    let mut answer = Answer::of(proxy.refuse(connection, error));
+    let until = Instant::now() + LINGER;
+    let written = alarm.until(Some(until), write(wire, &mut answer, false, false, false)).await;
+    if matches!(written, Ok(Ok(true))) { After::Linger } else { After::Close }
+}
+
+async fn linger(wire: &SharedWire, alarm: &Alarm) {
+    let until = Instant::now() + LINGER;
+    let begin = wire.borrow().bytes_read;
+    let dropping = poll_fn(|cx| {
+        let mut wire = wire.borrow_mut();
+        if Pin::new(&mut wire.stream).poll_shutdown(cx).is_pending() {
+            return Poll::Pending;
+        }
+        loop {
+            wire.read.clear();
+            match wire.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) if wire.bytes_read - begin > LINGER_BYTES => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    let _late_or_done = alarm.until(Some(until), dropping).await;
+}
+
+/// Says goodbye on a TLS connection; a plain one just closes.
+async fn shut(wire: &SharedWire) {
+    if wire.borrow().stream.is_tls() {
+        poll_fn(|cx| {
+            let _best_effort = Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}

@@ -1,0 +1,9 @@
+//! Sockets become connections, connections become requests. One door per listener and worker; `http1` and `http2`
+//! each serve one connection until it is done or drained; `workers` is the only file that knows which runtime runs.
+
+pub mod door;
+pub mod http1;
+pub mod http2;
+mod request;
+pub mod socket;
+pub mod workers;

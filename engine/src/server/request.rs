@@ -1,0 +1,148 @@
+//! A parsed head becomes a request: one host, one path in normal form, or a reason why not. Both protocols pass here.
+
+use http::header;
+use tollgate_config::path;
+
+use crate::exchange::body::Body;
+use crate::exchange::error::{Code, Error};
+use crate::exchange::{Request, Target};
+use crate::http1::RequestHead;
+
+/// From HTTP/1. The body is attached by the caller.
+pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
+    let RequestHead { method, target, fields, is_1_0, .. } = head;
+    let text = std::str::from_utf8(&target).map_err(|_| Error::from(Code::BadRequestLine))?;
+    let host = match fields.headers.get(header::HOST) {
+        Some(value) => value.to_str().map_err(|_| Error::from(Code::BadHost))?,
+        None => "",
+    };
+    let (authority, rest) = match text.as_bytes() {
+        [b'/', ..] => (host, text),
+        b"*" if method == http::Method::OPTIONS => (host, text),
+        _ if method == http::Method::CONNECT => return Err(Code::MethodRefused.into()),
+        // RFC 9112 section 3.2.2: the absolute form overrides Host.
+        _ => absolute(text).ok_or(Error::from(Code::BadRequestLine))?,
+    };
+    if !(is_1_0 && authority.is_empty()) && !is_authority(authority) || !(host.is_empty() && is_1_0) && !is_authority(host) {
+        return Err(Code::BadHost.into());
+    }
+    let target = normal(rest)?;
+    let upgrade = match fields.headers.get(header::UPGRADE) {
+        Some(value) if fields.upgrade && !is_1_0 => value.to_str().ok().map(str::to_owned),
+        _ => None,
+    };
+    // Clear-text HTTP/2 is spoken with prior knowledge; the deprecated upgrade to it is ignored (RFC 9113 section 3.1).
+    let upgrade = upgrade.filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c"));
+    if let Some(expect) = fields.headers.get(header::EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(Code::ExpectationFailed.into());
+    }
+    Ok(Request {
+        method,
+        authority: authority.to_owned(),
+        target,
+        headers: fields.headers,
+        named: fields.named,
+        body: Body::Empty,
+        upgrade,
+        is_http2: false,
+    })
+}
+
+/// From HTTP/2. The library has judged frames and pseudo-fields; what it lets pass is judged here.
+pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> {
+    let upgrade = parts.extensions.get::<h2::ext::Protocol>().map(|protocol| protocol.as_str().to_owned());
+    let hosts = parts.headers.get_all(header::HOST);
+    let authority = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => match hosts.iter().next() {
+            Some(host) => host.to_str().map_err(|_| Error::from(Code::BadHost))?,
+            None => return Err(Code::BadHost.into()),
+        },
+    };
+    if !is_authority(authority) || hosts.iter().any(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+        return Err(Code::BadHost.into());
+    }
+    if parts.headers.len() > crate::http1::head::MAX_FIELDS {
+        return Err(Code::HeaderTooLarge.into());
+    }
+    if parts.method == http::Method::CONNECT && upgrade.is_none() {
+        return Err(Code::MethodRefused.into());
+    }
+    let text = parts.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    if text.len() > crate::http1::head::MAX_TARGET {
+        return Err(Code::UriTooLong.into());
+    }
+    let text = if text.is_empty() { "/" } else { text };
+    let target = normal(text)?;
+    if let Some(expect) = parts.headers.get(header::EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(Code::ExpectationFailed.into());
+    }
+    Ok(Request {
+        method: parts.method,
+        authority: authority.to_owned(),
+        target,
+        headers: parts.headers,
+        named: smallvec::SmallVec::new(),
+        body: Body::Empty,
+        upgrade,
+        is_http2: true,
+    })
+}
+
+fn normal(text: &str) -> Result<Target, Error> {
+    if text == "*" {
+        return Ok(Target::new("*", None));
+    }
+    let (raw, query) = match text.split_once('?') {
+        Some((raw, query)) => (raw, Some(query)),
+        None => (text, None),
+    };
+    let refuse = |error: path::PathError| Error::because(Code::BadPath, error.to_string());
+    let path = path::normalize(raw).map_err(refuse)?;
+    if let Some(query) = query {
+        path::check_query(query).map_err(refuse)?;
+    }
+    Ok(Target::new(&path, query))
+}
+
+/// `http://host/path` as host and path; without a path it is `/`.
+fn absolute(text: &str) -> Option<(&str, &str)> {
+    let rest = match text.split_once("://")? {
+        (scheme, rest) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => rest,
+        _ => return None,
+    };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    match rest.as_bytes() {
+        [] => Some((authority, "/")),
+        [b'/', ..] => Some((authority, rest)),
+        // `http://host?query` has no path to match; nobody sends it by accident.
+        _ => None,
+    }
+}
+
+/// A registered name or address literal with an optional port; no user info, no list, no blank (HI-13).
+fn is_authority(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&b);
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((inside, port)) => {
+                if inside.parse::<std::net::Ipv6Addr>().is_err() {
+                    return false;
+                }
+                return port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+            }
+            None => return false,
+        },
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed) && port.is_none_or(is_port)
+}
+
+fn is_port(text: &str) -> bool {
+    text.is_empty() || text.parse::<u16>().is_ok() && text.bytes().all(|b| b.is_ascii_digit())
+}

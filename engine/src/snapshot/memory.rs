@@ -1,0 +1,33 @@
+//! What outlives a snapshot, and under which name. Memory holds no setting; a plan holds no observation.
+//!
+//! Endpoints are remembered under upstream, address and TLS identity (`upstream::EndpointMemory`), metric series under
+//! their names (`telemetry::metrics`); here is what else keeps its place: a listener's number, which connections hold
+//! on to while documents come and go.
+
+use std::sync::Arc;
+
+use crate::route::ListenerIndex;
+use crate::upstream::EndpointMemory;
+
+#[derive(Default)]
+pub struct Memory {
+    pub endpoints: Arc<EndpointMemory>,
+    /// Every listener name ever served; its position is its number.
+    listeners: Vec<String>,
+}
+
+impl Memory {
+    /// A listener's number; the same name gets the same number for as long as the process lives.
+    pub fn listener(&mut self, name: &str) -> ListenerIndex {
+        let position = self.listeners.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.listeners.push(name.to_owned());
+            self.listeners.len() - 1
+        });
+        ListenerIndex(u16::try_from(position).unwrap_or(u16::MAX))
+    }
+
+    /// All listener names by number.
+    pub fn listeners(&self) -> &[String] {
+        &self.listeners
+    }
+}

@@ -1,0 +1,124 @@
+//! The running world as requests read it: names resolved, patterns compiled, handles in place. Immutable; nothing on
+//! the request path parses, looks up by string or allocates to decide.
+//!
+//! `compile` makes a snapshot from a document and its predecessor, `memory` is what outlives one, `store` is the one
+//! pointer that moves.
+
+pub mod compile;
+pub mod memory;
+pub mod proof;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use tollgate_config::{self as config, Item, Place};
+
+use crate::filter::Chain;
+use crate::net::tls::ServerTls;
+use crate::route::{ListenerIndex, RouteId, Table};
+use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
+use crate::upstream::Upstream;
+use crate::upstream::pool::Dial;
+
+/// One generation of the world.
+pub struct Snapshot {
+    /// 1 for the first, then one more with every change that was applied.
+    pub generation: u64,
+    pub hash: String,
+    pub since: SystemTime,
+    /// By `ListenerIndex`; a listener that is gone leaves a gap.
+    pub listeners: Vec<Option<Arc<ListenerPlan>>>,
+    pub table: Table,
+    /// By `RouteId`.
+    pub routes: Vec<RoutePlan>,
+    pub upstreams: Vec<Arc<UpstreamPlan>>,
+    /// For requests that no route matched.
+    pub unmatched: Arc<RouteSeries>,
+    /// Exchanges that run on this generation, counted per worker.
+    active: Box<[Active]>,
+}
+
+/// Alone on its cache line: written by one worker only.
+#[repr(align(128))]
+#[derive(Default)]
+struct Active(AtomicU64);
+
+/// What holds for one listener; new connections and new requests read it.
+pub struct ListenerPlan {
+    pub item: Item<config::Listener>,
+    pub index: ListenerIndex,
+    pub tls: Option<ServerTls>,
+}
+
+/// A route where it stands in the document today, and its compiled part, shared with every generation in which the
+/// route's text was the same.
+pub struct RoutePlan {
+    pub item: Item<config::Route>,
+    pub compiled: Arc<CompiledRoute>,
+}
+
+pub struct CompiledRoute {
+    pub chain: Chain,
+    /// In the order written; one for a plain `upstream`.
+    pub branches: Vec<Branch>,
+    pub total_weight: u32,
+    pub series: Arc<RouteSeries>,
+}
+
+pub struct Branch {
+    pub upstream: Arc<UpstreamPlan>,
+    pub weight: u32,
+}
+
+/// An upstream's settings, how to dial it and what is remembered of it.
+pub struct UpstreamPlan {
+    pub item: Item<config::Upstream>,
+    pub upstream: Arc<Upstream>,
+    pub dial: Dial,
+    pub series: Arc<UpstreamSeries>,
+}
+
+impl Snapshot {
+    pub fn route(&self, id: RouteId) -> &RoutePlan {
+        &self.routes[id.0 as usize]
+    }
+
+    pub fn listener(&self, index: ListenerIndex) -> Option<&Arc<ListenerPlan>> {
+        self.listeners.get(index.0 as usize)?.as_ref()
+    }
+
+    /// Exchanges in flight on this generation.
+    pub fn active(&self) -> u64 {
+        self.active.iter().map(|cell| cell.0.load(Ordering::Relaxed)).sum()
+    }
+
+    /// One writer per cell, so no locked instruction is needed.
+    pub(crate) fn begin(&self, worker: usize) {
+        if let Some(Active(cell)) = self.active.get(worker) {
+            cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn end(&self, worker: usize) {
+        if let Some(Active(cell)) = self.active.get(worker) {
+            cell.store(cell.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+        }
+    }
+}
+
+impl RoutePlan {
+    /// Where one of the route's settings was written.
+    pub fn place(&self, at: config::At) -> Option<Place> {
+        self.item.place(at)
+    }
+}
+
+/// Compiles a document that nothing serves, and proves its tests: for `check` and `explain`.
+pub fn of(document: &config::Document) -> Result<Snapshot, config::Problems> {
+    let metrics = Arc::new(crate::telemetry::metrics::Metrics::new(1));
+    let snapshot = compile::compile(document, None, &mut memory::Memory::default(), &metrics, 1)?;
+    proof::prove(document, &snapshot)?;
+    Ok(snapshot)
+}

@@ -1,0 +1,124 @@
+//! What one line of the access log says, and how it is written. The names are fixed (OBS-203); so is their order, for
+//! people who read with their eyes.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use crate::telemetry::json::{Clock, address, hex, number, string, thousandths};
+use crate::telemetry::log::{Level, SERVICE};
+
+/// One exchange. Absent parts leave their field out.
+#[derive(Debug, Clone)]
+pub struct Line<'a> {
+    /// When the exchange ended.
+    pub now: SystemTime,
+    pub method: &'a str,
+    /// Without its query: never pass one.
+    pub path: &'a str,
+    pub status: u16,
+    pub duration: Duration,
+    /// Of the request's body.
+    pub bytes_in: u64,
+    /// Of the answer's body.
+    pub bytes_out: u64,
+    pub client: Option<IpAddr>,
+    /// As it came; bytes that are not text are replaced.
+    pub user_agent: Option<&'a [u8]>,
+    pub host: &'a str,
+    /// Such as `HTTP/1.1`.
+    pub protocol: &'a str,
+    pub route: &'a str,
+    pub upstream: Option<&'a str>,
+    pub endpoint: Option<&'a str>,
+    /// How many times it was sent to an upstream.
+    pub attempts: u32,
+    pub request_id: &'a str,
+    pub trace_id: [u8; 16],
+    pub span_id: [u8; 8],
+    /// When we answered, or broke off, instead of the upstream.
+    pub error: Option<Failure<'a>>,
+    pub listener: &'a str,
+    /// The configuration that served it.
+    pub generation: u64,
+}
+
+/// Why we answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    /// A word of `exchange::error::Code`.
+    pub code: &'a str,
+    /// The cause, which clients are not told.
+    pub details: Option<&'a str>,
+}
+
+impl Line<'_> {
+    pub(super) fn format(&self, out: &mut Vec<u8>, clock: &mut Clock) {
+        let level = if self.status >= 500 {
+            Level::Error
+        } else {
+            Level::Info
+        };
+        out.extend_from_slice(b"{\"timestamp\":");
+        clock.write(out, self.now);
+        raw(out, b",\"level\":\"", level.word());
+        raw(out, b"\",\"service\":\"", SERVICE);
+        text(out, b"\",\"message\":\"request\",\"method\":", self.method);
+        text(out, b",\"path\":", self.path);
+        count(out, b",\"status\":", u64::from(self.status));
+        out.extend_from_slice(b",\"duration_ms\":");
+        thousandths(
+            out,
+            u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX),
+        );
+        count(out, b",\"bytes_in\":", self.bytes_in);
+        count(out, b",\"bytes_out\":", self.bytes_out);
+        if let Some(client) = self.client {
+            out.extend_from_slice(b",\"client\":");
+            address(out, client);
+        }
+        if let Some(user_agent) = self.user_agent {
+            out.extend_from_slice(b",\"user_agent\":");
+            string(out, user_agent);
+        }
+        text(out, b",\"host\":", self.host);
+        text(out, b",\"protocol\":", self.protocol);
+        text(out, b",\"route\":", self.route);
+        if let Some(upstream) = self.upstream {
+            text(out, b",\"upstream\":", upstream);
+        }
+        if let Some(endpoint) = self.endpoint {
+            text(out, b",\"endpoint\":", endpoint);
+        }
+        count(out, b",\"attempts\":", u64::from(self.attempts));
+        text(out, b",\"request_id\":", self.request_id);
+        out.extend_from_slice(b",\"trace_id\":");
+        hex(out, &self.trace_id);
+        out.extend_from_slice(b",\"span_id\":");
+        hex(out, &self.span_id);
+        if let Some(Failure { code, details }) = self.error {
+            text(out, b",\"error\":{\"code\":", code);
+            if let Some(details) = details {
+                text(out, b",\"details\":", details);
+            }
+            out.push(b'}');
+        }
+        text(out, b",\"listener\":", self.listener);
+        count(out, b",\"generation\":", self.generation);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+fn raw(out: &mut Vec<u8>, name: &[u8], value: &'static str) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
+    out.extend_from_slice(name);
+    string(out, value.as_bytes());
+}
+
+fn count(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    number(out, value);
+}

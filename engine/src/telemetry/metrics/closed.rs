@@ -1,0 +1,109 @@
+//! Labels with a closed list of values: an enum each, whose variant is the index of its cell.
+//!
+//! That is the whole of the rule that nobody outside chooses a label (HI-59).
+
+use super::cell::Cell;
+use crate::exchange::error::Code;
+
+macro_rules! closed {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$about:meta])* $variant:ident $word:literal,)* }) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$about])* $variant,)* }
+
+        impl $name {
+            pub(crate) const WORDS: &'static [&'static str] = &[$($word,)*];
+            pub(crate) const COUNT: usize = Self::WORDS.len();
+        }
+    };
+}
+
+closed! {
+    /// What a connection to an upstream is doing: `upstream_connections{state}`.
+    ConnectionState {
+        Connecting "connecting",
+        /// At least one exchange is on it.
+        Active "active",
+        Idle "idle",
+    }
+}
+
+closed! {
+    /// How an attempt to connect ended: `upstream_connects_total{result}`.
+    ConnectResult {
+        Connected "connected",
+        Failed "failed",
+        TimedOut "timed_out",
+        /// The socket was connected, TLS or HTTP/2 did not come about.
+        HandshakeFailed "handshake_failed",
+    }
+}
+
+closed! {
+    /// Why a request was sent again: `retries_total{class}`; the words of `retry.on`.
+    RetryClass {
+        Connect "connect",
+        Reset "reset",
+        Status "status",
+        Unavailable "unavailable",
+        /// A kept connection was closed before the request was on it.
+        Stale "stale",
+        PerTryTimeout "per_try_timeout",
+    }
+}
+
+closed! {
+    /// Which time ran out: `timeouts_total{kind}`.
+    TimeoutKind {
+        Connect "connect",
+        Route "route",
+        PerTry "per_try",
+        Deadline "deadline",
+        Idle "idle",
+    }
+}
+
+closed! {
+    /// What the health checks and outlier detection think of an endpoint: `upstream_health{state}`.
+    HealthState {
+        Healthy "healthy",
+        Unhealthy "unhealthy",
+        Ejected "ejected",
+    }
+}
+
+pub(crate) const CODES: usize = Code::ALL.len();
+
+/// A cell for each error code.
+#[derive(Debug)]
+pub(crate) struct ByCode([Cell; CODES]);
+
+impl Default for ByCode {
+    fn default() -> Self {
+        ByCode(std::array::from_fn(|_| Cell::default()))
+    }
+}
+
+impl ByCode {
+    pub(crate) fn add(&self, code: Code) {
+        if let Some(cell) = self.0.get(code as usize) {
+            cell.add(1);
+        }
+    }
+
+    pub(crate) fn value(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, Cell::value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_s_number_is_its_place_in_the_list_of_all() {
+        for (index, code) in Code::ALL.iter().enumerate() {
+            assert_eq!(*code as usize, index);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The page: which families there are, in which order, with which help. Runs on the control thread only.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+use super::route::Grid;
+use super::text::{Kind, Text};
+use super::{Metrics, living, process};
+use crate::exchange::error::Code;
+
+pub(crate) fn write(metrics: &Metrics) -> String {
+    let mut text = Text::default();
+    requests(metrics, &mut text);
+    listeners(metrics, &mut text);
+    upstreams(metrics, &mut text);
+    gateway(metrics, &mut text);
+    process::write(&mut text);
+    text.finish()
+}
+
+fn requests(metrics: &Metrics, text: &mut Text) {
+    let (grids, sizes) = {
+        let mut names = metrics.names();
+        names.handles.retain(|_, handle| handle.strong_count() > 0);
+        (living(&mut names.grids), living(&mut names.sizes))
+    };
+    // Read once: the two families of one series must agree.
+    let series: Vec<_> = grids
+        .iter()
+        .map(|(labels, grid)| (labels, Grid::readings(grid)))
+        .collect();
+    text.family("http_requests_total", Kind::Counter, "Requests answered.");
+    for ((route, upstream), readings) in &series {
+        for (method, status, reading) in readings {
+            let labels = [
+                ("route", &**route),
+                ("upstream", upstream),
+                ("method", method),
+                ("status", status),
+            ];
+            text.sample(&labels, reading.count());
+        }
+    }
+    text.family(
+        "http_request_duration_seconds",
+        Kind::Histogram,
+        "From a request's first byte to the last byte of its answer.",
+    );
+    for ((route, upstream), readings) in &series {
+        for (method, status, reading) in readings {
+            let labels = [
+                ("route", &**route),
+                ("upstream", upstream),
+                ("method", method),
+                ("status", status),
+            ];
+            reading.write_durations(text, &labels);
+        }
+    }
+    let sizes: Vec<_> = sizes
+        .iter()
+        .map(|(route, sizes)| (route, sizes.readings()))
+        .collect();
+    text.family(
+        "http_request_size_bytes",
+        Kind::Histogram,
+        "Bytes of request bodies.",
+    );
+    for (route, (requests, _)) in sizes
+        .iter()
+        .filter(|(_, (requests, _))| requests.count() > 0)
+    {
+        requests.write_sizes(text, &[("route", route)]);
+    }
+    text.family(
+        "http_response_size_bytes",
+        Kind::Histogram,
+        "Bytes of response bodies.",
+    );
+    for (route, (_, responses)) in sizes
+        .iter()
+        .filter(|(_, (_, responses))| responses.count() > 0)
+    {
+        responses.write_sizes(text, &[("route", route)]);
+    }
+}
+
+fn listeners(metrics: &Metrics, text: &mut Text) {
+    let listeners = living(&mut metrics.names().listeners);
+    text.family(
+        "listener_connections",
+        Kind::Gauge,
+        "Client connections that are open.",
+    );
+    for (name, listener) in &listeners {
+        text.sample(&[("listener", name)], listener.active_connections());
+    }
+    text.family(
+        "listener_connections_total",
+        Kind::Counter,
+        "Client connections by what became of them.",
+    );
+    for (name, listener) in &listeners {
+        for (result, count) in listener.connections() {
+            text.sample(&[("listener", name), ("result", result)], count);
+        }
+    }
+    text.family(
+        "http_rejected_total",
+        Kind::Counter,
+        "Requests that we refused before they had a route.",
+    );
+    for (name, listener) in &listeners {
+        for (index, code) in Code::ALL.iter().enumerate() {
+            let count = listener.rejections(index);
+            // Most codes never occur on most listeners.
+            if count > 0 {
+                text.sample(&[("listener", name), ("code", code.word())], count);
+            }
+        }
+    }
+}
+
+fn upstreams(metrics: &Metrics, text: &mut Text) {
+    let upstreams = living(&mut metrics.names().upstreams);
+    text.family(
+        "upstream_connections",
+        Kind::Gauge,
+        "Connections to an upstream by what they are doing.",
+    );
+    for (name, upstream) in &upstreams {
+        for (index, state) in ConnectionState::WORDS.iter().enumerate() {
+            text.sample(
+                &[("upstream", name), ("state", state)],
+                upstream.connections(index),
+            );
+        }
+    }
+    text.family(
+        "upstream_connects_total",
+        Kind::Counter,
+        "Attempts to connect by how they ended.",
+    );
+    for (name, upstream) in &upstreams {
+        for (index, result) in ConnectResult::WORDS.iter().enumerate() {
+            text.sample(
+                &[("upstream", name), ("result", result)],
+                upstream.connects(index),
+            );
+        }
+    }
+    text.family(
+        "retries_total",
+        Kind::Counter,
+        "Requests sent again, by why.",
+    );
+    for (name, upstream) in &upstreams {
+        for (index, class) in RetryClass::WORDS.iter().enumerate() {
+            text.sample(
+                &[("upstream", name), ("class", class)],
+                upstream.retries(index),
+            );
+        }
+    }
+    text.family(
+        "timeouts_total",
+        Kind::Counter,
+        "Requests that ran out of time, by which time.",
+    );
+    for (name, upstream) in &upstreams {
+        for (index, kind) in TimeoutKind::WORDS.iter().enumerate() {
+            text.sample(
+                &[("upstream", name), ("kind", kind)],
+                upstream.timeouts(index),
+            );
+        }
+    }
+    text.family(
+        "upstream_ejections_total",
+        Kind::Counter,
+        "Endpoints put aside by outlier detection.",
+    );
+    for (name, upstream) in &upstreams {
+        text.sample(&[("upstream", name)], upstream.ejections());
+    }
+    text.family(
+        "upstream_health",
+        Kind::Gauge,
+        "How many endpoints of an upstream are in each state.",
+    );
+    for (name, upstream) in &upstreams {
+        for (index, state) in HealthState::WORDS.iter().enumerate() {
+            text.sample(
+                &[("upstream", name), ("state", state)],
+                upstream.health(index),
+            );
+        }
+    }
+}
+
+fn gateway(metrics: &Metrics, text: &mut Text) {
+    text.family(
+        "errors_total",
+        Kind::Counter,
+        "Answers of our own instead of an upstream's, by error code.",
+    );
+    for (index, code) in Code::ALL.iter().enumerate() {
+        let count: u64 = metrics
+            .errors
+            .iter()
+            .map(|shard| shard.0.value(index))
+            .sum();
+        text.sample(&[("code", code.word())], count);
+    }
+    text.family(
+        "config_revision",
+        Kind::Gauge,
+        "The revision of the configuration that serves.",
+    );
+    text.sample(&[], metrics.config_revision.value());
+    text.family(
+        "config_reload_failures_total",
+        Kind::Counter,
+        "Configurations that were refused.",
+    );
+    text.sample(&[], metrics.config_reload_failures.value());
+    text.family(
+        "config_last_reload_timestamp_seconds",
+        Kind::Gauge,
+        "When the configuration that serves took effect, in Unix time.",
+    );
+    let reloaded = metrics.config_last_reload.value();
+    text.sample(
+        &[],
+        format_args!("{}.{:03}", reloaded / 1000, reloaded % 1000),
+    );
+    text.family(
+        "config_generations",
+        Kind::Gauge,
+        "Configurations that some request still uses.",
+    );
+    text.sample(&[], metrics.generations_alive.value().cast_signed());
+    let dropped = metrics
+        .access_log_dropped
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    text.family(
+        "access_log_dropped_total",
+        Kind::Counter,
+        "Access log lines that could not be written.",
+    );
+    text.sample(
+        &[],
+        dropped.as_ref().map_or(0, |dropped| dropped.load(Relaxed)),
+    );
+    text.family(
+        "build_info",
+        Kind::Gauge,
+        "Always 1; the version is the label.",
+    );
+    text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.family(
+        "process_uptime_seconds",
+        Kind::Gauge,
+        "Seconds since the process began to serve metrics.",
+    );
+    let uptime = metrics.started.elapsed();
+    text.sample(
+        &[],
+        format_args!("{}.{:03}", uptime.as_secs(), uptime.subsec_millis()),
+    );
+}

@@ -1,0 +1,21 @@
+//! What the tests stand on: a gateway in this process, upstreams that do exactly as they are told, and clients that
+//! send exactly the bytes they are given.
+//!
+//! Everything here is behind the feature `testing`; nothing of the engine imports it. Nothing here sleeps in place of
+//! a condition: whoever waits, waits for an event under one hard limit (`PATIENCE`), after which the test fails with
+//! what it has seen so far. Nothing here uses the engine's own codec, so a mistake there cannot hide itself.
+
+pub mod certificates;
+pub mod client;
+pub mod gateway;
+pub mod h2_client;
+pub mod h2_raw;
+pub mod hpack;
+pub mod http2;
+pub mod journal;
+pub mod upstream;
+
+use std::time::Duration;
+
+/// The longest a test waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,185 @@
+//! Everything about which endpoint a request goes to: what is remembered of each address, who is healthy, and the
+//! balance policies. `Upstream::pick` gives a `Slot`; how bytes get to the endpoint is the pool's business, where
+//! endpoints come from is discovery's.
+//!
+//! Workers share all of this through `Arc`s and never wait for one another on the way of a request. No state machine
+//! in here reads a clock or makes chance: `now` and `random` are arguments. Only `Prober`, which runs on the control
+//! thread, waits and speaks to the network.
+
+mod balance;
+pub mod discovery;
+mod endpoint;
+mod health;
+mod latency;
+mod memory;
+mod moment;
+mod outlier;
+pub mod pool;
+mod probe;
+mod set;
+mod slot;
+mod slow_start;
+mod status;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tollgate_config::Item;
+
+pub use endpoint::Endpoint;
+pub use health::{Turn, Watch};
+pub use memory::{EndpointMemory, Resolved};
+pub use probe::{AsyncReadWrite, Connect, Connecting, Prober};
+pub use set::Endpoints;
+pub use slot::{Outcome, Slot};
+pub use slow_start::RAMP;
+pub use status::{EndpointStatus, HealthStatus, UpstreamStatus};
+pub use tables::hash_key;
+
+use balance::Lot;
+use moment::Moment;
+use set::Ask;
+
+/// A named service and its endpoints, as one snapshot has it. Its settings never change; its endpoints may.
+#[derive(Debug)]
+pub struct Upstream {
+    /// What was written: time-outs and limits are read from here, with their places.
+    pub settings: Item<tollgate_config::Upstream>,
+    /// Where this upstream's numbers are counted.
+    pub series: u32,
+    endpoints: ArcSwap<Endpoints>,
+    eject_after: u32,
+    /// Whose turn it is. On a cache line of its own: with round robin all workers write it.
+    turn: Turns,
+    /// Tells the prober that there are other endpoints.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Turns(AtomicU64);
+
+/// Why no endpoint was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PickError {
+    /// The upstream has none: not found by discovery, or nothing written.
+    NoEndpoints,
+}
+
+impl fmt::Display for PickError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the upstream has no endpoints; check its addresses and name resolution")
+    }
+}
+
+impl std::error::Error for PickError {}
+
+impl Upstream {
+    /// `before` is the upstream of that name in the snapshot before this one: endpoints that it did not have begin
+    /// slowly. What settings no longer watch is forgiven.
+    pub fn new(
+        settings: Item<tollgate_config::Upstream>,
+        series: u32,
+        endpoints: Vec<Arc<Endpoint>>,
+        before: Option<&Upstream>,
+        now: Instant,
+    ) -> Self {
+        let set = Endpoints::new(endpoints, &settings.balance);
+        if let Some(before) = before {
+            begin_slowly(&before.endpoints.load(), &set, now.into());
+        }
+        for endpoint in set.iter() {
+            if settings.outlier.is_none() {
+                endpoint.evidence.pardon(now.into());
+            }
+            if settings.health.is_none() {
+                endpoint.verdict.forget();
+            }
+        }
+        let eject_after = settings
+            .outlier
+            .as_ref()
+            .map_or(u32::MAX, |outlier| outlier.failures.value.max(1));
+        Upstream {
+            settings,
+            series,
+            endpoints: ArcSwap::from_pointee(set),
+            eject_after,
+            turn: Turns::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// The endpoints as they are now.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        self.endpoints.load_full()
+    }
+
+    /// Discovery found these. New ones beside others begin slowly; requests at the ones that are gone finish there.
+    pub fn replace(&self, endpoints: Vec<Arc<Endpoint>>, now: Instant) {
+        let set = Endpoints::new(endpoints, &self.settings.balance);
+        begin_slowly(&self.endpoints.load(), &set, now.into());
+        self.endpoints.store(Arc::new(set));
+        self.changed.notify_one();
+    }
+
+    /// Picks an endpoint and takes a slot there. `key` is the request's `hash_key` (a request without one goes
+    /// anywhere); `tried` are numbers of endpoints that failed this request already; `random` is any 64 random bits.
+    /// Healthy endpoints come first; when there are none, all are asked.
+    #[inline]
+    pub fn pick(
+        &self,
+        key: Option<u64>,
+        tried: &[u32],
+        now: Instant,
+        random: u64,
+    ) -> Result<Slot, PickError> {
+        let now = Moment::from(now);
+        let set = self.endpoints.load();
+        let ask = Ask {
+            tried,
+            now,
+            eject_after: self.eject_after,
+        };
+        let lot = Lot {
+            key,
+            random,
+            turn: &self.turn.0,
+        };
+        match balance::choose(&set, &self.settings.balance, &ask, lot) {
+            Some(position) => Ok(Slot::take(set.member(position).endpoint.clone(), now)),
+            None => Err(PickError::NoEndpoints),
+        }
+    }
+
+    /// What an operator wants to know.
+    pub fn status(&self, now: Instant) -> UpstreamStatus {
+        status::of(self, now.into())
+    }
+}
+
+/// New endpoints beside ones that serve already begin with a small share. When all are new there is nobody to leave
+/// the rest to, and slow start would change nothing.
+fn begin_slowly(before: &Endpoints, after: &Endpoints, now: Moment) {
+    let known: HashSet<u32> = before.iter().map(|endpoint| endpoint.id()).collect();
+    let (old, new): (Vec<_>, Vec<_>) = after
+        .iter()
+        .partition(|endpoint| known.contains(&endpoint.id()));
+    if !old.is_empty() {
+        for endpoint in new {
+            endpoint.evidence.begin_slow_start(now);
+        }
+    }
+}

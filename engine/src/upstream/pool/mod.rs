@@ -1,0 +1,244 @@
+//! A worker's own connections to each endpoint: HTTP/1 wires that are truly idle, HTTP/2 lanes that have room.
+//!
+//! Nothing here is shared between workers, so nothing is locked. A wire comes back only when the answer on it was read
+//! to its last byte, nothing unread lies behind it and neither side wants to close; the last one in is the first one
+//! out, so that surplus connections grow old and are closed by `sweep`.
+
+mod lane;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+pub use lane::{CONNECTION_WINDOW, Lane, Place, STREAM_WINDOW};
+
+use super::Endpoint;
+use crate::http1::Wire;
+use crate::http1::wire::{Home, SharedWire};
+use crate::net::connect::{DialTls, dial};
+use crate::net::tls::ClientTls;
+
+/// Kept idle at most this long, below what common servers allow; a server that says less is believed.
+pub const IDLE: Duration = Duration::from_secs(50);
+
+/// All pools of one worker, found by an endpoint's number.
+#[derive(Default)]
+pub struct Pools {
+    by_endpoint: RefCell<Vec<Option<Rc<Pool>>>>,
+}
+
+impl Pools {
+    pub fn of(&self, endpoint: &Arc<Endpoint>) -> Rc<Pool> {
+        let index = endpoint.id() as usize;
+        let mut pools = self.by_endpoint.borrow_mut();
+        if pools.len() <= index {
+            pools.resize_with(index + 1, || None);
+        }
+        match &mut pools[index] {
+            Some(pool) if Arc::ptr_eq(&pool.endpoint, endpoint) => pool.clone(),
+            slot => slot.insert(Rc::new(Pool::new(endpoint.clone()))).clone(),
+        }
+    }
+
+    /// Closes what is too old or was closed by its endpoint, and forgets endpoints that are gone.
+    pub fn sweep(&self, now: Instant) {
+        for slot in self.by_endpoint.borrow_mut().iter_mut() {
+            if let Some(pool) = slot {
+                pool.sweep(now);
+                if pool.endpoint.is_removed() && pool.open.get() == 0 {
+                    *slot = None;
+                }
+            }
+        }
+    }
+
+    /// Connections open to an endpoint from this worker.
+    pub fn open(&self) -> usize {
+        self.by_endpoint.borrow().iter().flatten().map(|pool| pool.open.get()).sum()
+    }
+}
+
+/// One worker's connections to one endpoint.
+pub struct Pool {
+    pub endpoint: Arc<Endpoint>,
+    idle: RefCell<Vec<Idle>>,
+    keep: Cell<usize>,
+    /// Connections of either kind that are open or being opened.
+    pub open: Rc<Cell<usize>>,
+    lanes: RefCell<Vec<Rc<Lane>>>,
+    /// HTTP/2 connections being made, and who waits for them.
+    connecting: Cell<usize>,
+    arrived: Notify,
+}
+
+struct Idle {
+    wire: SharedWire,
+    until: Instant,
+}
+
+/// Counts a connection as open while it lives.
+pub struct Open(Rc<Cell<usize>>);
+
+impl Open {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Open(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// What a request is sent on.
+pub enum Way {
+    Http1 { wire: SharedWire, reused: bool },
+    Http2(Place),
+}
+
+/// How to reach the endpoints of an upstream.
+pub struct Dial {
+    pub tls: Option<ClientTls>,
+    pub http2: Option<bool>,
+    pub keep: usize,
+    pub max_connections: Option<u64>,
+}
+
+/// Why no way was found.
+#[derive(Debug)]
+pub enum NoWay {
+    Io(io::Error),
+    /// `max_connections` are open.
+    Full,
+    Http2(String),
+}
+
+impl Pool {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        Pool {
+            endpoint,
+            idle: RefCell::default(),
+            keep: Cell::new(0),
+            open: Rc::default(),
+            lanes: RefCell::default(),
+            connecting: Cell::new(0),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// A way to the endpoint: an idle connection, room on an HTTP/2 one, or a new one. `client` is the number of the
+    /// client's connection: streams that belong together are laid onto one upstream connection, so that their answers
+    /// come, and are written, together. `fresh` wants a new connection (a stale one was just met).
+    pub async fn way(self: &Rc<Self>, dial: &Dial, client: u64, fresh: bool, http1_only: bool, now: Instant) -> Result<Way, NoWay> {
+        self.keep.set(dial.keep);
+        if dial.http2 != Some(true) || http1_only {
+            if !fresh && let Some(wire) = self.take_idle(now) {
+                return Ok(Way::Http1 { wire, reused: true });
+            }
+        }
+        if dial.http2 == Some(true) || (dial.http2.is_none() && !self.lanes.borrow().is_empty()) {
+            return self.lane(dial, client, fresh).await;
+        }
+        self.connect(dial).await
+    }
+
+    async fn connect(self: &Rc<Self>, dial_plan: &Dial) -> Result<Way, NoWay> {
+        if dial_plan.max_connections.is_some_and(|most| self.open.get() as u64 >= most) {
+            return Err(NoWay::Full);
+        }
+        let open = Open::new(&self.open);
+        let tls = dial_plan.tls.as_ref().map(|tls| DialTls::of(tls, self.endpoint.name())).transpose().map_err(NoWay::Io)?;
+        let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref()).await.map_err(NoWay::Io)?;
+        if dial_plan.http2.unwrap_or(alpn_http2) {
+            let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
+            let place = Place::take(&lane);
+            self.lanes.borrow_mut().push(lane);
+            return Ok(Way::Http2(place));
+        }
+        let mut wire = Wire::new(stream, BytesMut::new());
+        wire.open = Some(Box::new(open));
+        Ok(Way::Http1 { wire: Rc::new(RefCell::new(wire)), reused: false })
+    }
+
+    /// Room on an HTTP/2 connection. While one is being made, others wait for it rather than make their own.
+    async fn lane(self: &Rc<Self>, dial: &Dial, client: u64, mut fresh: bool) -> Result<Way, NoWay> {
+        loop {
+            self.lanes.borrow_mut().retain(|lane| !lane.is_closed());
+            if !fresh && let Some(place) = Lane::choose(&self.lanes.borrow(), client) {
+                return Ok(Way::Http2(place));
+            }
+            fresh = false;
+            if self.connecting.get() == 0 {
+                let _making = Making::new(self);
+                return self.connect(dial).await;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn take_idle(&self, now: Instant) -> Option<SharedWire> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(Idle { wire, until }) = idle.pop() {
+            if until > now && wire.borrow().is_idle() {
+                return Some(wire);
+            }
+        }
+        None
+    }
+
+    fn sweep(&self, now: Instant) {
+        let gone = self.endpoint.is_removed();
+        self.idle.borrow_mut().retain(|idle| !gone && idle.until > now && idle.wire.borrow().is_idle());
+        self.lanes.borrow_mut().retain(|lane| {
+            if gone || lane.is_stale(now) {
+                lane.retire();
+            }
+            !lane.is_closed()
+        });
+    }
+}
+
+/// One HTTP/2 connection in the making; whoever waits is told when it is there, or failed.
+struct Making<'a>(&'a Pool);
+
+impl<'a> Making<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        pool.connecting.set(pool.connecting.get() + 1);
+        Making(pool)
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.connecting.set(self.0.connecting.get().saturating_sub(1));
+        self.0.arrived.notify_waiters();
+    }
+}
+
+impl Home for Pool {
+    fn welcome(&self, wire: SharedWire) {
+        // Somebody else still writes a request body to it: the exchange is not over, so it cannot be reused.
+        if Rc::strong_count(&wire) > 1 || self.endpoint.is_removed() {
+            return;
+        }
+        let until = {
+            let mut wire = wire.borrow_mut();
+            if !wire.persists || !wire.is_idle() {
+                return;
+            }
+            wire.rest();
+            Instant::now() + wire.idle_for.unwrap_or(IDLE)
+        };
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.keep.get() {
+            idle.push(Idle { wire, until });
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One request's place at an endpoint: raises the load when taken and lowers it when dropped, however the request ends.
+//! What is learned from the end is said once, with `finish`; a slot that is only dropped was cancelled, and says
+//! nothing about the endpoint.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::endpoint::Endpoint;
+use super::moment::Moment;
+
+/// How a request at an endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered, with any status that is not listed below.
+    Success,
+    /// Not connected, reset, timed out, or answered 502, 503 or 504.
+    Failure,
+    /// Answered 429: alive, but wants less.
+    RateLimited,
+    /// Our side gave up: the client left, or another try won.
+    Cancelled,
+}
+
+/// Held for as long as a request or stream is under way.
+#[derive(Debug)]
+#[must_use = "a dropped slot is a cancelled request"]
+pub struct Slot {
+    endpoint: Arc<Endpoint>,
+    began: Moment,
+    answered: bool,
+}
+
+impl Slot {
+    #[inline]
+    pub(super) fn take(endpoint: Arc<Endpoint>, now: Moment) -> Self {
+        endpoint.begin();
+        Slot {
+            endpoint,
+            began: now,
+            answered: false,
+        }
+    }
+
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// The answer's head is there. Counts once.
+    pub fn first_byte(&mut self, now: Instant) {
+        if !self.answered {
+            self.answered = true;
+            let now = Moment::from(now);
+            self.endpoint
+                .load
+                .latency
+                .sample(now.since(self.began), now);
+        }
+    }
+
+    /// The request is over.
+    pub fn finish(self, outcome: Outcome, now: Instant) {
+        let now = Moment::from(now);
+        let took = now.since(self.began);
+        // After the first byte, time says how long a body is and nothing about the endpoint.
+        let waited = if self.answered { 0 } else { took };
+        let endpoint = &self.endpoint;
+        match outcome {
+            Outcome::Success => {
+                if !self.answered {
+                    endpoint.load.latency.sample(took, now);
+                }
+                endpoint.evidence.succeeded();
+            }
+            Outcome::Failure => {
+                endpoint.count_failure();
+                endpoint.load.latency.raise(waited, now);
+                endpoint.evidence.failed(self.began);
+            }
+            Outcome::RateLimited => endpoint.load.latency.raise(waited, now),
+            Outcome::Cancelled => endpoint.load.latency.at_least(waited, now),
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.endpoint.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn slot(now: Instant) -> (Arc<Endpoint>, Slot) {
+        let endpoint = Arc::new(Endpoint::new(
+            "127.0.0.1:1".parse().unwrap(),
+            "a:1".into(),
+            1,
+            None,
+        ));
+        (endpoint.clone(), Slot::take(endpoint, now.into()))
+    }
+
+    #[test]
+    fn a_dropped_slot_lowers_the_load_and_gives_no_verdict() {
+        let now = Instant::now();
+        let (endpoint, slot) = slot(now);
+        assert_eq!((endpoint.in_flight(), endpoint.picks()), (1, 1));
+        drop(slot);
+        assert_eq!(
+            (endpoint.in_flight(), endpoint.picks(), endpoint.failures()),
+            (0, 1, 0)
+        );
+        assert_eq!(endpoint.latency_ms(now), None);
+        assert_eq!(endpoint.evidence.failures_in_a_row(), 0);
+    }
+
+    #[test]
+    fn latency_is_the_time_to_the_first_byte_and_not_to_the_last() {
+        let now = Instant::now();
+        let (endpoint, mut slot) = slot(now);
+        slot.first_byte(now + Duration::from_millis(4));
+        slot.finish(Outcome::Success, now + Duration::from_millis(40));
+        assert_eq!(
+            endpoint.latency_ms(now + Duration::from_millis(40)),
+            Some(4.0)
+        );
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_failure_counts_and_makes_the_endpoint_less_attractive() {
+        let now = Instant::now();
+        let (endpoint, mut slot) = slot(now);
+        slot.first_byte(now + Duration::from_millis(4));
+        slot.finish(Outcome::Failure, now + Duration::from_millis(4));
+        assert_eq!(
+            (endpoint.failures(), endpoint.evidence.failures_in_a_row()),
+            (1, 1)
+        );
+        assert_eq!(endpoint.latency_ms(now), Some(8.0));
+    }
+
+    #[test]
+    fn a_rate_limit_is_no_failure_but_attracts_less() {
+        let now = Instant::now();
+        let (endpoint, mut slot) = slot(now);
+        slot.first_byte(now + Duration::from_millis(4));
+        slot.finish(Outcome::RateLimited, now + Duration::from_millis(4));
+        assert_eq!(
+            (endpoint.failures(), endpoint.evidence.failures_in_a_row()),
+            (0, 0)
+        );
+        assert_eq!(endpoint.latency_ms(now), Some(8.0));
+    }
+}

@@ -1,0 +1,194 @@
+//! Stopping: nothing new, what is in flight finishes, what does not finish in time is cut and counted.
+//!
+//! HTTP/1 clients are told by `Connection: close`, HTTP/2 clients by GOAWAY, idle ones by the end of their connection,
+//! operators by readiness while it lasts and by the report afterwards.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use tollgate_engine::testing::client::{Client, Ended};
+use tollgate_engine::testing::gateway::{Gateway, document};
+use tollgate_engine::testing::h2_raw::{GOAWAY, H2Raw, Outcome};
+use tollgate_engine::testing::journal::Gate;
+use tollgate_engine::testing::upstream::Upstream;
+
+/// Answers `/slow` only once the gate is open, everything else at once.
+fn gated(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::http1(move |conn| {
+        while let Some(request) = conn.read_request() {
+            if request.target() == "/slow" {
+                gate.wait();
+            }
+            conn.respond("200 OK", &[], "done");
+        }
+    })
+}
+
+fn draining(upstream: &Upstream, drain: &str) -> Gateway {
+    let server = format!("\n[server]\nworkers = 2\ndrain = \"{drain}\"\n");
+    Gateway::start(&(document(upstream.address(), "", "", "") + &server))
+}
+
+fn in_flight(upstream: &Upstream, count: usize) {
+    upstream.wait("the slow requests", |journal| {
+        journal
+            .requests
+            .iter()
+            .filter(|request| request.target() == "/slow")
+            .count()
+            == count
+    });
+}
+
+#[test]
+fn a_request_in_flight_finishes_and_its_connection_closes_behind_it() {
+    let gate = Gate::new();
+    let upstream = gated(&gate);
+    let gateway = draining(&upstream, "10s");
+    let (address, mut busy, mut idle) = (gateway.address(), gateway.client(), gateway.client());
+    assert_eq!(idle.get("/").status, 200);
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    in_flight(&upstream, 1);
+    let stopping = std::thread::spawn(move || gateway.stop());
+    let (rest, ended) = idle.drain();
+    assert_eq!(
+        (&*rest, ended),
+        (&b""[..], Ended::Closed),
+        "an idle connection is let go at once"
+    );
+    assert!(!stopping.is_finished(), "it waits for what is in flight");
+    assert!(TcpStream::connect(address).is_err(), "nothing new is taken");
+    gate.open();
+    let response = busy.read_response();
+    assert_eq!(response.text(), "done");
+    assert_eq!(response.header("connection"), Some("close"), "{response:?}");
+    busy.assert_closed();
+    let report = stopping.join().expect("no panic");
+    assert!(
+        report.accepted == 2 && report.cut == 0,
+        "accepted {}, cut {}",
+        report.accepted,
+        report.cut
+    );
+}
+
+#[test]
+fn an_http_2_client_is_told_to_go_away_and_its_streams_finish() {
+    let gate = Gate::new();
+    let upstream = gated(&gate);
+    let gateway = draining(&upstream, "10s");
+    let mut raw = H2Raw::connect(gateway.address());
+    raw.get(1, "/slow");
+    in_flight(&upstream, 1);
+    let stopping = std::thread::spawn(move || gateway.stop());
+    let goaway = loop {
+        let frame = raw
+            .read_frame()
+            .unwrap_or_else(|ended| panic!("no GOAWAY: {ended:?}"));
+        if frame.kind == GOAWAY {
+            break frame;
+        }
+    };
+    assert_eq!(goaway.code(), 0, "{goaway:?}");
+    gate.open();
+    match raw.outcome(1) {
+        Outcome::Answer {
+            status: 200, body, ..
+        } => assert_eq!(body, b"done"),
+        other => panic!("the stream in flight was lost: {other:?}"),
+    }
+    assert!(raw.wait_closed());
+    assert!(stopping.join().expect("no panic").cut == 0);
+}
+
+#[test]
+fn an_idle_http_2_connection_is_let_go_at_once() {
+    let upstream = Upstream::echo();
+    let gateway = draining(&upstream, "10s");
+    let mut raw = H2Raw::connect(gateway.address());
+    raw.get(1, "/");
+    assert!(matches!(
+        raw.outcome(1),
+        Outcome::Answer { status: 200, .. }
+    ));
+    let begun = Instant::now();
+    let report = gateway.stop();
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(report.cut == 0);
+    assert!(raw.wait_closed());
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut_and_counted() {
+    let gate = Gate::new();
+    let upstream = gated(&gate);
+    let gateway = draining(&upstream, "300ms");
+    let mut busy = [gateway.client(), gateway.client()];
+    for client in &mut busy {
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    in_flight(&upstream, 2);
+    let begun = Instant::now();
+    let report = gateway.stop();
+    let took = begun.elapsed();
+    assert!(
+        took >= Duration::from_millis(290) && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+    assert!(report.cut == 2, "cut {}", report.cut);
+    for client in &mut busy {
+        assert_ne!(client.drain().1, Ended::Silent, "what was cut is closed");
+    }
+    gate.open();
+}
+
+#[test]
+fn a_stop_with_nothing_in_flight_is_quick_and_counts_what_was_served() {
+    let upstream = Upstream::echo();
+    let gateway = draining(&upstream, "10s");
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let begun = Instant::now();
+    let report = gateway.stop();
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(report.cut == 0, "cut {}", report.cut);
+    client.assert_closed();
+}
+
+#[test]
+fn readiness_turns_false_while_liveness_stays() {
+    let gate = Gate::new();
+    let upstream = gated(&gate);
+    let gateway = draining(&upstream, "10s");
+    let admin = gateway.admin();
+    assert_eq!(gateway.ask("GET /health/ready").status, 200);
+    let mut busy = gateway.client();
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    in_flight(&upstream, 1);
+    let stopping = std::thread::spawn(move || gateway.stop());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Client::connect(admin)
+        .request("GET /health/ready", &["Connection: close"])
+        .status
+        != 503
+    {
+        assert!(Instant::now() < deadline, "readiness never turns false");
+        std::thread::yield_now();
+    }
+    let alive = Client::connect(admin).request("GET /health/live", &["Connection: close"]);
+    assert_eq!(alive.status, 200, "{alive:?}");
+    gate.open();
+    assert_eq!(busy.read_response().text(), "done");
+    stopping.join().expect("no panic");
+}

@@ -1,0 +1,231 @@
+//! What floods may cost: the gateway runs in a process of its own, and its peak of resident memory is read before and
+//! after each flood (HI-23, HI-24, HI-28 to HI-32). An innocent is served during each of them.
+//!
+//! The process is this test program itself, started again for the one test `a_gateway_for_the_others`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tollgate_engine::testing::PATIENCE;
+use tollgate_engine::testing::client::Client;
+use tollgate_engine::testing::gateway::{Gateway, document};
+use tollgate_engine::testing::h2_raw::*;
+use tollgate_engine::testing::hpack;
+use tollgate_engine::testing::upstream::Upstream;
+
+const DOCUMENT: &str = "TOLLGATE_TEST_DOCUMENT";
+const MIB: u64 = 1 << 20;
+
+/// Not a test of its own: serves the document that the environment holds until its input ends.
+#[test]
+fn a_gateway_for_the_others() {
+    let Ok(toml) = std::env::var(DOCUMENT) else { return };
+    let gateway = Gateway::start(&toml);
+    println!("\nserving {}", gateway.address());
+    let mut line = String::new();
+    let _ended = std::io::stdin().read_line(&mut line);
+}
+
+/// A gateway whose memory can be read.
+struct Measured {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Measured {
+    fn start(toml: &str) -> Measured {
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut process = Command::new(program)
+            .args(["--exact", "a_gateway_for_the_others", "--nocapture"])
+            .env(DOCUMENT, toml)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("this program can be started again");
+        let output = BufReader::new(process.stdout.take().expect("piped"));
+        let address = output.lines().map_while(Result::ok).find_map(|line| line.strip_prefix("serving ")?.parse().ok());
+        Measured { process, address: address.expect("it tells its address") }
+    }
+
+    /// Kilobytes of `/proc/PID/status`, in bytes.
+    fn read(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it lives");
+        let line = status.lines().find(|line| line.starts_with(key)).expect("a known key");
+        let kilobytes: u64 = line.split_whitespace().nth(1).expect("a value").parse().expect("a number");
+        kilobytes * 1024
+    }
+
+    fn assert_serves(&self) {
+        let begun = Instant::now();
+        let response = Client::connect(self.address).get("/innocent");
+        assert_eq!(response.status, 200, "{response:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "an innocent waited {:?}", begun.elapsed());
+    }
+
+    /// The peak above what is resident now, while this flood runs and until nothing moves any more.
+    fn growth<F>(&self, flood: impl FnOnce(SocketAddr) -> F) -> u64 {
+        for _ in 0..200 {
+            self.assert_serves();
+        }
+        let before = self.read("VmRSS");
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").expect("the peak can be reset");
+        let held = flood(self.address);
+        let deadline = Instant::now() + PATIENCE;
+        let (mut peak, mut unchanged) = (0, 0);
+        while unchanged < 20 && Instant::now() < deadline {
+            self.assert_serves();
+            let now = self.read("VmHWM");
+            unchanged = if now == peak { unchanged + 1 } else { 0 };
+            peak = now;
+        }
+        drop(held);
+        self.assert_serves();
+        peak.saturating_sub(before)
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        if let Some(mut input) = self.process.stdin.take() {
+            let _gone = input.write_all(b"end\n");
+        }
+        let _ended = self.process.wait();
+    }
+}
+
+/// Answers `/innocent` shortly and everything else with a megabyte.
+fn upstream() -> Upstream {
+    Upstream::http1(|conn| {
+        while let Some(request) = conn.read_request() {
+            let sent = if request.target() == "/innocent" {
+                conn.respond("200 OK", &["Connection: close"], "ok")
+            } else {
+                conn.respond("200 OK", &[], &"x".repeat(1 << 20))
+            };
+            if !sent {
+                return;
+            }
+        }
+    })
+}
+
+fn assert_grows_less<F>(name: &str, limit: u64, flood: impl FnOnce(SocketAddr) -> F) {
+    let upstream = upstream();
+    let gateway = Measured::start(&document(upstream.address(), "", "", ""));
+    let growth = gateway.growth(flood);
+    assert!(growth < limit, "{name}: {} KiB more, {} KiB allowed", growth / 1024, limit / 1024);
+}
+
+#[test]
+fn hi_30_the_http_2_bomb_costs_less_than_16_mib() {
+    assert_grows_less("bomb", 16 * MIB, |address| {
+        let mut block = hpack::encode(&request("GET", "/bomb"));
+        block.extend(hpack::remembered(b"cookie", b""));
+        block.extend(hpack::indexed(62).repeat(15_900));
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            let mut raw = H2Raw::connect_with(address, &[(4, 0)]);
+            for n in 0..90 {
+                raw.frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block);
+            }
+            held.push(raw);
+        }
+        held
+    });
+}
+
+#[test]
+fn hi_29_a_header_bomb_by_reference_costs_less_than_16_mib() {
+    assert_grows_less("header bomb", 16 * MIB, |address| {
+        let mut block = hpack::encode(&request("GET", "/bomb"));
+        block.extend(hpack::remembered(b"x-bomb", &[b'x'; 3_900]));
+        block.extend(hpack::indexed(62).repeat(12_000));
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            let mut raw = H2Raw::connect(address);
+            raw.frame(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+            held.push(raw);
+        }
+        held
+    });
+}
+
+#[test]
+fn hi_28_a_continuation_flood_costs_less_than_16_mib() {
+    assert_grows_less("continuation", 16 * MIB, |address| {
+        let filler = hpack::encode(&[(b"x-filler", &[b'x'; 16_000])]);
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            let mut raw = H2Raw::connect(address);
+            raw.frame(HEADERS, END_STREAM, 1, &hpack::encode(&request("GET", "/flood")));
+            let piece = frame(CONTINUATION, 0, 1, &filler);
+            for _ in 0..1_000 {
+                if !raw.send(&piece) {
+                    break;
+                }
+            }
+            held.push(raw);
+        }
+        held
+    });
+}
+
+#[test]
+fn hi_31_floods_of_small_frames_cost_less_than_16_mib() {
+    assert_grows_less("small frames", 16 * MIB, |address| {
+        let kinds = [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, b"12345678"), frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9])];
+        let mut held = Vec::new();
+        for one in kinds {
+            let mut raw = H2Raw::connect(address);
+            raw.headers(1, 0, &request("POST", "/flood"));
+            raw.write_limit(Duration::from_secs(2));
+            raw.send(&one.repeat(200_000));
+            held.push(raw);
+        }
+        held
+    });
+}
+
+#[test]
+fn hi_32_eight_hundred_streams_with_a_shut_window_cost_less_than_24_mib() {
+    assert_grows_less("shut windows", 24 * MIB, |address| {
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            let mut raw = H2Raw::connect_with(address, &[(4, 0)]);
+            for n in 0..100 {
+                raw.get(2 * n + 1, "/large");
+            }
+            held.push(raw);
+        }
+        held
+    });
+}
+
+#[test]
+fn hi_23_large_heads_on_many_connections_cost_less_than_16_mib() {
+    assert_grows_less("large heads", 16 * MIB, |address| {
+        let line = format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {}", "x".repeat(1 << 20));
+        let mut held = Vec::new();
+        for _ in 0..64 {
+            let mut client = Client::connect(address);
+            client.send(&line);
+            held.push(client);
+        }
+        held
+    });
+}
+
+#[test]
+fn hi_24_fifteen_hundred_slow_heads_cost_less_than_16_mib() {
+    assert_grows_less("slow heads", 16 * MIB, |address| {
+        let mut held = Vec::new();
+        for _ in 0..1_500 {
+            let mut client = Client::connect(address);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nX-A: 1");
+            held.push(client);
+        }
+        held
+    });
+}
