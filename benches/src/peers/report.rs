@@ -185,6 +185,7 @@ impl Report {
             kernel,
             processor,
             cores,
+            load_before,
         } = &self.machine;
         let _ = writeln!(
             text,
