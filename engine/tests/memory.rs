@@ -3,9 +3,9 @@
 //!
 //! The process is this test program itself, started again for the one test `a_gateway_for_the_others`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tollgate_engine::testing::PATIENCE;
@@ -33,6 +33,8 @@ fn a_gateway_for_the_others() {
 /// A gateway whose memory can be read.
 struct Measured {
     process: Child,
+    /// Kept open, so that it can say its last words.
+    output: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
@@ -46,14 +48,23 @@ impl Measured {
             .stdout(Stdio::piped())
             .spawn()
             .expect("this program can be started again");
-        let output = BufReader::new(process.stdout.take().expect("piped"));
-        let address = output
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("serving ")?.parse().ok());
+        let mut output = BufReader::new(process.stdout.take().expect("piped"));
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert_ne!(
+                output.read_line(&mut line).expect("text"),
+                0,
+                "it ended without telling its address"
+            );
+            if let Some(address) = line.strip_prefix("serving ") {
+                break address.trim().parse().expect("an address");
+            }
+        };
         Measured {
             process,
-            address: address.expect("it tells its address"),
+            output,
+            address,
         }
     }
 
@@ -113,6 +124,8 @@ impl Drop for Measured {
         if let Some(mut input) = self.process.stdin.take() {
             let _gone = input.write_all(b"end\n");
         }
+        let mut last_words = String::new();
+        let _told = self.output.read_to_string(&mut last_words);
         let _ended = self.process.wait();
     }
 }

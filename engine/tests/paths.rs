@@ -60,6 +60,11 @@ fn by_http1(gateway: &Gateway, path: &[u8]) -> Comes {
     let mut client = gateway.client();
     client.send([b"GET ", path, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
     let response = client.read_response();
+    // Bytes that no request line may hold at all are refused as such.
+    let odd = path.iter().any(|byte| !byte.is_ascii_graphic());
+    if odd && response.status == 400 && response.code() == "bad_request_line" {
+        return Comes::Refused;
+    }
     judge(response.status, &response.text())
 }
 

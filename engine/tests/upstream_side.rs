@@ -415,9 +415,13 @@ fn hi_43_answers_that_are_no_http_are_told_as_502() {
     });
     let gateway = once(&upstream);
     let mut faults = Vec::new();
-    for (number, (name, _)) in CASES.iter().enumerate() {
+    for (number, (name, bytes)) in CASES.iter().enumerate() {
         let response = gateway.get(&format!("/{number}"));
-        if response.status != 502 || response.code() != "upstream_bad_response" {
+        // What never becomes a head is also told as a connection that ended before the answer.
+        let headless = !bytes.contains("\r\n\r\n");
+        let told =
+            |code: &str| code == "upstream_bad_response" || (headless && code == "upstream_reset");
+        if response.status != 502 || !told(&response.code()) {
             faults.push(format!("{name}: {response:?}"));
         }
     }
