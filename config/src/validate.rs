@@ -182,10 +182,10 @@ fn check(key: &Key, kind: &'static Kind, key_spot: Spot, node: &Node, report: &m
                 format!("{near}for example `{} = {}`", key.name, example(key)),
             );
         }
-        (Kind::Count(least, most), _) => {
-            if !node.count().is_some_and(|n| (*least..=*most).contains(&n)) {
-                wrong_value(key, kind, node, report);
-            }
+        (Kind::Count(least, most), _)
+            if !node.count().is_some_and(|n| (*least..=*most).contains(&n)) =>
+        {
+            wrong_value(key, kind, node, report);
         }
         (Kind::Share, _) if !node.number().is_some_and(|n| (0.0..=1.0).contains(&n)) => {
             wrong_value(key, kind, node, report);

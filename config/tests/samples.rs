@@ -245,3 +245,33 @@ fn a_text_with_inline_lists_is_read_whole() {
         9
     );
 }
+
+/// The cost is printed, not judged: machines differ. Run with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_one_changed_route_of_five_thousand_costs() {
+    let routes = |changed: &str| -> String {
+        (0..5000)
+            .map(|n| {
+                let timeout = if n == 2500 { changed } else { "3s" };
+                format!(
+                    "\n# route {n}\n[[route]]\nname = \"route-{n}\"\nmatch = {{ host = \"api.example.com\", path = \"/service-{n}/{{id}}\", methods = [\"GET\"] }}\nupstream = \"app\"\ntimeout = \"{timeout}\"\n"
+                )
+            })
+            .collect()
+    };
+    let mut loader = Loader::new();
+    for round in 0..6 {
+        let text = format!("{SMALLEST}{}", routes(&format!("{}s", round + 5)));
+        let begin = std::time::Instant::now();
+        let document = loader
+            .load_text("test.toml", &text, Path::new(""))
+            .expect("valid");
+        println!(
+            "{} routes, {} bytes: {:?}",
+            document.routes.len(),
+            text.len(),
+            begin.elapsed()
+        );
+    }
+}

@@ -344,13 +344,7 @@ impl Conductor {
             .listeners
             .first()
             .map(|first| handover::key(document.server.admin, first.bind));
-        let mut upkeep = match Upkeep::new() {
-            Ok(upkeep) => upkeep,
-            Err(error) => {
-                let _starter_waits = told.send(Err(error));
-                return self.common.ledger.report(Duration::ZERO);
-            }
-        };
+        let mut upkeep = Upkeep::default();
         upkeep.follow(
             &self.common.store.current(),
             &self.reloader.memory.endpoints,

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,17 +11,15 @@ use tokio::task::AbortHandle;
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
 use crate::snapshot::{Snapshot, UpstreamPlan};
-use crate::telemetry::log::{self, Repeated};
-use crate::upstream::discovery::{self, Dns, Report, Source};
-use crate::upstream::{Connect, EndpointMemory, Prober, Resolved, Turn};
+use crate::telemetry::log;
+use crate::upstream::discovery::{self, Source};
+use crate::upstream::{Connect, EndpointMemory, Prober, Turn};
 
 /// How long a starting process waits for names to be found before it serves all the same.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
-static UNRESOLVED: Repeated = Repeated::new();
-
+#[derive(Default)]
 pub struct Upkeep {
-    dns: Rc<Dns>,
     tended: HashMap<String, Tended>,
 }
 
@@ -38,14 +35,6 @@ impl Drop for Tended {
 }
 
 impl Upkeep {
-    /// Reads the system's resolver settings.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Upkeep {
-            dns: Rc::new(Dns::system()?),
-            tended: HashMap::new(),
-        })
-    }
-
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
     pub fn follow(&mut self, snapshot: &Snapshot, memory: &Arc<EndpointMemory>) {
         self.tended.retain(|_, tended| {
@@ -56,7 +45,7 @@ impl Upkeep {
         });
         for plan in &snapshot.upstreams {
             if !self.tended.contains_key(&plan.item.name) {
-                let tasks = tend(&self.dns, plan, memory);
+                let tasks = tend(plan, memory);
                 self.tended.insert(
                     plan.item.name.clone(),
                     Tended {
@@ -82,25 +71,11 @@ impl Upkeep {
     }
 }
 
-fn tend(dns: &Rc<Dns>, plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHandle> {
+fn tend(plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHandle> {
     let mut tasks = Vec::new();
-    match Source::new(&plan.item.endpoints) {
-        Ok(source) if source.fixed().is_none() => {
-            tasks.push(
-                tokio::task::spawn_local(discover(
-                    dns.clone(),
-                    plan.clone(),
-                    memory.clone(),
-                    source,
-                ))
-                .abort_handle(),
-            );
-        }
-        Ok(_) => {}
-        Err(error) => log::error(
-            "an address cannot be resolved",
-            &[("upstream", &plan.item.name), ("error", &error)],
-        ),
+    if let Some(source) = Source::of(&plan.item.endpoints) {
+        let discovering = discover(plan.clone(), memory.clone(), source);
+        tasks.push(tokio::task::spawn_local(discovering).abort_handle());
     }
     if plan.item.health.is_some() {
         tasks.push(tokio::task::spawn_local(probe(plan.clone())).abort_handle());
@@ -108,31 +83,11 @@ fn tend(dns: &Rc<Dns>, plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -
     tasks
 }
 
-async fn discover(
-    dns: Rc<Dns>,
-    plan: Arc<UpstreamPlan>,
-    memory: Arc<EndpointMemory>,
-    source: Source,
-) {
-    let identity = plan
-        .item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
-    let random = || fastrand::f64();
-    discovery::watch(&dns, &source, random, |report| match report {
-        Report::Changed(found) => {
-            let known =
-                |one| memory.endpoint(&plan.item.name, identity.as_deref(), &Resolved::from(one));
-            plan.upstream
-                .replace(found.into_iter().map(known).collect(), Instant::now());
-        }
-        Report::Failed(failure) => {
-            UNRESOLVED.warn(
-                "a name is not resolved; what it stood for before goes on",
-                &[("upstream", &plan.item.name), ("error", &failure)],
-            );
-        }
+async fn discover(plan: Arc<UpstreamPlan>, memory: Arc<EndpointMemory>, source: Source) {
+    let identity = plan.item.tls.as_ref().map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
+    discovery::watch(source, |found| {
+        let known = |one| memory.endpoint(&plan.item.name, identity.as_deref(), one);
+        plan.upstream.replace(found.iter().map(known).collect(), Instant::now());
     })
     .await;
 }

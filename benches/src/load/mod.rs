@@ -8,6 +8,7 @@
 //! It verifies no certificate and follows no redirect.
 
 mod beside;
+mod chunks;
 mod http1;
 mod http2;
 mod pace;

@@ -254,7 +254,8 @@ struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A process group's number is its first process's, which is not waited for yet and so still ours.
+        // A group bears its first process's number, which is ours as long as that is not waited for, and after that as long
+        // as one of the group is left.
         let group = Pid::from_child(&self.0);
         // It may have ended by itself.
         kill_process_group(group, Signal::TERM).ok();
@@ -275,7 +276,7 @@ mod tests {
     /// Each proxy's own check mode reads what we wrote for it.
     #[test]
     fn the_configuration_of_each_peer_passes_its_own_check() {
-        for peer in [Peer::Nginx, Peer::Haproxy, Peer::Envoy] {
+        for peer in Peer::ALL {
             let found = match find(peer, &Programs::default()) {
                 Ok(found) => found,
                 Err(reason) => {
@@ -294,9 +295,10 @@ mod tests {
                 let file = write(peer, &front).unwrap();
                 let mut arguments = arguments(peer, &file);
                 match peer {
+                    Peer::Tollgate => arguments[0] = "check".into(),
                     Peer::Nginx => arguments.insert(0, "-t".into()),
                     Peer::Haproxy => arguments[0] = "-c".into(),
-                    _ => arguments.extend(["--mode", "validate"].map(PathBuf::from)),
+                    Peer::Envoy => arguments.extend(["--mode", "validate"].map(PathBuf::from)),
                 }
                 let checked = Command::new(&found.program)
                     .args(arguments)

@@ -30,6 +30,8 @@ pub struct Machine {
     pub kernel: String,
     pub processor: String,
     pub cores: usize,
+    /// Processes that wanted to run in the minute before: near zero, or every figure is too large.
+    pub load_before: f64,
 }
 
 impl Machine {
@@ -48,6 +50,11 @@ impl Machine {
                 .lines()
                 .filter(|line| line.starts_with("processor"))
                 .count(),
+            load_before: read("/proc/loadavg")
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(f64::NAN),
         }
     }
 }
@@ -178,8 +185,12 @@ impl Report {
             kernel,
             processor,
             cores,
+            load_before,
         } = &self.machine;
-        let _ = writeln!(text, "Machine: {processor}, {cores} cores, Linux {kernel}.");
+        let _ = writeln!(
+            text,
+            "Machine: {processor}, {cores} cores, Linux {kernel}, load average {load_before} before."
+        );
         let versions: Vec<String> = self
             .peers
             .iter()

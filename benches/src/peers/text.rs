@@ -275,3 +275,34 @@ pub(super) fn envoy(front: &Front) -> String {
     } });
     format!("{config:#}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The loader reads what the benchmarks write; a key that changes its meaning is noticed here and not in a figure.
+    #[test]
+    fn the_gateway_reads_its_own_configuration() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 9));
+        for http2 in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let front = Front {
+                listen: any,
+                upstream: any,
+                http2,
+                certificate: None,
+                directory: directory.path().to_owned(),
+                admin: ([127, 0, 0, 1], 10).into(),
+                routes: Routes {
+                    more: 3,
+                    marks: vec![(0, 7), (2, 8)],
+                },
+            };
+            let file = directory.path().join("gateway.toml");
+            std::fs::write(&file, tollgate(&front)).unwrap();
+            let read = tollgate_config::Loader::new().load(&file);
+            let document = read.unwrap_or_else(|problems| panic!("{problems:?}"));
+            assert_eq!(document.routes.len(), 4);
+        }
+    }
+}

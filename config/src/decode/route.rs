@@ -108,7 +108,7 @@ fn matches(node: &Node) -> Match {
 fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
     let entries = node.map_or(&[][..], Node::entries).iter();
     entries
-        .filter_map(|entry| {
+        .map(|entry| {
             let value = match entry.node.text() {
                 Some(text) => ValueMatch::Exact(text.to_owned()),
                 None => match parsed(&entry.node, "regex", rule::anchored) {
@@ -116,7 +116,7 @@ fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
                     None => ValueMatch::Present,
                 },
             };
-            Some((entry.key.as_str(), value))
+            (entry.key.as_str(), value)
         })
         .collect()
 }
@@ -356,7 +356,8 @@ fn check_prefix(prefix: &str, matches: &Match, place: &Node, report: &mut ItemRe
         .skip(1)
         .all(|part| matches!(segments.next(), Some(Segment::Literal(text)) if text == part));
     // `/*` alone may hold the prefix or not; whoever writes that knows why.
-    if !fits && !(pattern.rest && pattern.segments.is_empty()) {
+    let everything = pattern.rest && pattern.segments.is_empty();
+    if !(fits || everything) {
         report.add(
             "prefix-mismatch",
             place.spot,

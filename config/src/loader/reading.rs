@@ -559,17 +559,14 @@ impl<'l> Reading<'l> {
     /// Routes with their final names: where two have the same default name, the later adds its host, then a number.
     fn named_routes(&mut self) -> Vec<CheckedRoute> {
         let mut taken: HashSet<String, foldhash::fast::RandomState> = HashSet::default();
-        let clash = {
+        // Only a default name can give way, and only then are names compared here.
+        let clash = self.routes.iter().any(|(read, ..)| !read.named) && {
             let mut names: HashSet<&str, foldhash::fast::RandomState> = HashSet::default();
             names.reserve(self.routes.len());
-            self.routes
+            !self
+                .routes
                 .iter()
-                .filter(|(read, ..)| !names.insert(&read.route.name))
-                .any(|(read, ..)| !read.named)
-                || self
-                    .routes
-                    .iter()
-                    .any(|(read, ..)| read.named && read.route.name.starts_with('/'))
+                .all(|(read, ..)| names.insert(&read.route.name))
         };
         if clash {
             taken.extend(

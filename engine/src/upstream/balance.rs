@@ -59,6 +59,8 @@ type Wins = fn(&Endpoints, usize, usize, &Ask<'_>) -> bool;
 fn two_choices(set: &Endpoints, ask: &Ask<'_>, random: u64, second_wins: Wins) -> usize {
     let (mut first, mut second) = set.draw.two(random);
     if !(set.is_fit(first, ask) && set.is_fit(second, ask)) {
+        // Fresh chance: what drew the unfit one says too much about who is left.
+        let random = mix(!random);
         let best = set.best(ask);
         first = by_weight(set, &best, ask, random);
         let others: Positions = best
@@ -75,7 +77,7 @@ fn two_choices(set: &Endpoints, ask: &Ask<'_>, random: u64, second_wins: Wins) -
         set.member(second).share(ask.now),
     );
     if first_share < 1.0 || second_share < 1.0 {
-        let random = mix(!random);
+        let random = mix(random.rotate_left(32));
         match (
             yields(first_share, random),
             yields(second_share, mix(random)),
@@ -140,7 +142,7 @@ fn hash(set: &Endpoints, maglev: &Maglev, ask: &Ask<'_>, key: u64) -> usize {
     // In slow start keys come back one by one, and the same keys on every worker: the key is the chance.
     let stays = |position: usize| !yields(set.member(position).share(ask.now), mix(key));
     if let Some(position) = maglev
-        .from_slot(slot)
+        .along(slot)
         .next()
         .filter(|&first| set.is_fit(first, ask) && stays(first))
     {
@@ -152,7 +154,7 @@ fn hash(set: &Endpoints, maglev: &Maglev, ask: &Ask<'_>, key: u64) -> usize {
     }
     // Everybody has a place in the table unless there are more endpoints than places.
     let next = maglev
-        .from_slot(slot)
+        .along(slot)
         .find(|&position| best.binary_search(&(position as u32)).is_ok());
     next.unwrap_or_else(|| best[(key % best.len() as u64) as usize] as usize)
 }

@@ -132,6 +132,19 @@ impl Endpoint {
         slow_start::share(self.evidence.returns(), now)
     }
 
+    /// Out of service until its time is over. Its latency from before, raised by every failure, would keep it away from
+    /// requests long after that; slow start is there to make it safe to ask again.
+    pub(super) fn eject(&self, now: Moment) {
+        self.evidence.eject(now);
+        self.load.latency.forget();
+    }
+
+    /// New in a set, or well again: begins with a small share and a clean slate.
+    pub(super) fn begin_slowly(&self, now: Moment) {
+        self.evidence.begin_slow_start(now);
+        self.load.latency.forget();
+    }
+
     pub(super) fn set_plan(&self, weight: u32, zone: Option<&str>) {
         self.weight.store(weight, Relaxed);
         let mut known = self.zone.lock().unwrap_or_else(PoisonError::into_inner);

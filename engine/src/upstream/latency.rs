@@ -72,6 +72,11 @@ impl Latency {
         self.store(doubled.max(estimate).max(took as f64), now);
     }
 
+    /// What was learned is about another time: the next sample is the first again.
+    pub(super) fn forget(&self) {
+        self.estimate.store(0, Relaxed);
+    }
+
     fn store(&self, estimate: f64, now: Moment) {
         self.estimate.store(estimate.to_bits(), Relaxed);
         self.sampled.store(now.0, Relaxed);

@@ -19,17 +19,6 @@ pub struct Resolved {
     pub zone: Option<String>,
 }
 
-impl From<super::discovery::Resolved> for Resolved {
-    fn from(found: super::discovery::Resolved) -> Self {
-        Resolved {
-            name: format!("{}:{}", found.name, found.address.port()),
-            address: found.address,
-            weight: found.weight,
-            zone: found.zone,
-        }
-    }
-}
-
 /// Every living endpoint of a process.
 #[derive(Debug, Default)]
 pub struct EndpointMemory {

@@ -179,7 +179,7 @@ fn begin_slowly(before: &Endpoints, after: &Endpoints, now: Moment) {
         .partition(|endpoint| known.contains(&endpoint.id()));
     if !old.is_empty() {
         for endpoint in new {
-            endpoint.evidence.begin_slow_start(now);
+            endpoint.begin_slowly(now);
         }
     }
 }

@@ -45,12 +45,10 @@ impl Evidence {
         }
     }
 
-    /// A request that began at `began` failed. What began before the endpoint was ejected is old news: it must not
-    /// eject it a second time after its return.
-    pub(super) fn failed(&self, began: Moment) {
-        if began >= self.returns() {
-            self.in_a_row.fetch_add(1, Relaxed);
-        }
+    /// A request failed. What began before the endpoint returned is old news, and not told: it must not eject it a
+    /// second time.
+    pub(super) fn failed(&self) {
+        self.in_a_row.fetch_add(1, Relaxed);
     }
 
     /// Takes the endpoint out of service. The caller has asked the set, and is alone in doing so.
@@ -126,20 +124,10 @@ mod tests {
     #[test]
     fn a_success_ends_the_row() {
         let evidence = Evidence::default();
-        evidence.failed(START);
-        evidence.failed(START);
+        evidence.failed();
+        evidence.failed();
         assert_eq!(evidence.failures_in_a_row(), 2);
         evidence.succeeded();
         assert_eq!(evidence.failures_in_a_row(), 0);
-    }
-
-    #[test]
-    fn failures_that_began_before_the_ejection_do_not_count_after_it() {
-        let evidence = Evidence::default();
-        evidence.eject(START);
-        evidence.failed(START);
-        assert_eq!(evidence.failures_in_a_row(), 0);
-        evidence.failed(evidence.returns());
-        assert_eq!(evidence.failures_in_a_row(), 1);
     }
 }

@@ -164,7 +164,7 @@ impl Endpoints {
             .filter(|other| !other.is_available(ask.now))
             .count();
         if endpoint.is_available(ask.now) && out < self.len() / 2 {
-            endpoint.evidence.eject(ask.now);
+            endpoint.eject(ask.now);
         } else {
             endpoint.evidence.stay();
         }

@@ -47,14 +47,22 @@ impl Slot {
 
     /// The answer's head is there. Counts once.
     pub fn first_byte(&mut self, now: Instant) {
-        if !self.answered {
-            self.answered = true;
+        if self.answered {
+            return;
+        }
+        self.answered = true;
+        if self.is_news() {
             let now = Moment::from(now);
             self.endpoint
                 .load
                 .latency
                 .sample(now.since(self.began), now);
         }
+    }
+
+    /// What began before the endpoint was ejected, or before it started over, says nothing about it now.
+    fn is_news(&self) -> bool {
+        self.began >= self.endpoint.evidence.returns()
     }
 
     /// The request is over.
@@ -64,20 +72,24 @@ impl Slot {
         // After the first byte, time says how long a body is and nothing about the endpoint.
         let waited = if self.answered { 0 } else { took };
         let endpoint = &self.endpoint;
+        let is_news = self.is_news();
         match outcome {
             Outcome::Success => {
-                if !self.answered {
+                if !self.answered && is_news {
                     endpoint.load.latency.sample(took, now);
                 }
                 endpoint.evidence.succeeded();
             }
             Outcome::Failure => {
                 endpoint.count_failure();
-                endpoint.load.latency.raise(waited, now);
-                endpoint.evidence.failed(self.began);
+                if is_news {
+                    endpoint.load.latency.raise(waited, now);
+                    endpoint.evidence.failed();
+                }
             }
-            Outcome::RateLimited => endpoint.load.latency.raise(waited, now),
-            Outcome::Cancelled => endpoint.load.latency.at_least(waited, now),
+            Outcome::RateLimited if is_news => endpoint.load.latency.raise(waited, now),
+            Outcome::Cancelled if is_news => endpoint.load.latency.at_least(waited, now),
+            Outcome::RateLimited | Outcome::Cancelled => {}
         }
     }
 }
@@ -142,6 +154,22 @@ mod tests {
             (1, 1)
         );
         assert_eq!(endpoint.latency_ms(now), Some(8.0));
+    }
+
+    #[test]
+    fn failures_that_began_before_an_ejection_do_not_count_after_it() {
+        let now = Instant::now();
+        let (endpoint, old) = slot(now);
+        endpoint.eject(now.into());
+        old.finish(Outcome::Failure, now + Duration::from_secs(60));
+        assert_eq!(
+            (endpoint.failures(), endpoint.evidence.failures_in_a_row()),
+            (1, 0)
+        );
+        assert_eq!(endpoint.latency_ms(now), None);
+        let back = now + Duration::from_secs(60);
+        Slot::take(endpoint.clone(), back.into()).finish(Outcome::Failure, back);
+        assert_eq!(endpoint.evidence.failures_in_a_row(), 1);
     }
 
     #[test]

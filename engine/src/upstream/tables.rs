@@ -179,7 +179,7 @@ impl Maglev {
     }
 
     /// The positions for a slot, best first, with repetitions, without end.
-    pub(super) fn from_slot(&self, slot: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn along(&self, slot: usize) -> impl Iterator<Item = usize> {
         self.table[slot..]
             .iter()
             .chain(self.table.iter())
@@ -237,14 +237,19 @@ mod tests {
     }
 
     fn lookup(maglev: &Maglev, key: u64) -> usize {
-        maglev.from_slot(maglev.slot(key)).next().unwrap()
+        maglev.along(maglev.slot(key)).next().unwrap()
     }
 
     /// These values are a promise between data planes of different releases: never change them.
     #[test]
     fn the_hash_is_the_same_in_every_process_and_release() {
+        assert_eq!(
+            hash_key(b""),
+            0x2d06_8005_38d3_94c2,
+            "as published for XXH3"
+        );
         let maglev = Maglev::new(&names(5), &[1; 5]);
-        let found: Vec<_> = [
+        let found = [
             "",
             "a",
             "user-1",
@@ -253,13 +258,27 @@ mod tests {
             "/orders/7",
             "10.1.2.3",
         ]
-        .map(|key| lookup(&maglev, hash_key(key.as_bytes())))
-        .to_vec();
-        assert_eq!(found, FIXED);
-        assert_eq!(hash_key(b"user-1"), FIXED_KEY);
+        .map(|key| lookup(&maglev, hash_key(key.as_bytes())));
+        assert_eq!(found, [3, 1, 3, 4, 4, 3, 0]);
+        let print = |count, weights: &[u32]| {
+            let table = Maglev::new(&names(count), weights).table;
+            xxh3_64(
+                &table
+                    .iter()
+                    .flat_map(|position| position.to_le_bytes())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let prints = [print(5, &[1; 5]), print(3, &[1, 2, 5]), print(60, &[1; 60])];
+        assert_eq!(
+            prints,
+            [
+                0x0b0b_3650_83ec_a91d,
+                0xc172_7c91_494c_5297,
+                0xeda5_6b23_ad4d_18da
+            ]
+        );
     }
-    const FIXED: [usize; 7] = [0; 7];
-    const FIXED_KEY: u64 = 0;
 
     #[test]
     fn the_order_of_endpoints_does_not_matter_to_the_hash() {

@@ -175,7 +175,8 @@ pub struct PeerIdentity {
 }
 
 impl PeerIdentity {
-    fn of(certificate: &CertificateDer<'_>) -> Self {
+    /// Of a certificate that was verified; see `ServerTls::peer`.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
         PeerIdentity {

@@ -73,7 +73,7 @@ impl Dns {
                 let (addresses, ttl) = self.addresses(&resolver, name).await?;
                 let endpoints = addresses.into_iter().map(|address| Resolved {
                     address: SocketAddr::new(address, *port),
-                    name: plain(name).to_owned(),
+                    name: format!("{}:{port}", plain(name)),
                     weight: *weight,
                     zone: zone.clone(),
                 });
@@ -178,7 +178,7 @@ impl Dns {
             ttl = ttl.min(its_ttl);
             endpoints.extend(addresses.into_iter().map(|address| Resolved {
                 address: SocketAddr::new(address, server.port),
-                name: domain(name).to_owned(),
+                name: format!("{}:{}", domain(name), server.port),
                 // Zero means "hardly ever", not "never".
                 weight: u32::from(server.weight).max(1),
                 zone: None,

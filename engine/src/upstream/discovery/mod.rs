@@ -2,11 +2,12 @@
 //!
 //! Answers are asked for again when they grow old. When no answer comes, the last good one stands: names that cannot
 //! be resolved for a while must not take a working upstream away. `Refresh` decides when to ask and knows no clock;
-//! `dns` asks; `watch` drives both, on the control thread. No request ever waits here.
+//! `dns` asks; `follow` drives both, on the control thread. No request ever waits here.
 
 pub mod dns;
 mod refresh;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,18 +19,13 @@ use tollgate_config::document::EndpointSource;
 pub use dns::Dns;
 pub use refresh::Refresh;
 
-/// One place to send requests to, as an address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Resolved {
-    pub address: SocketAddr,
-    /// The host as the document has it: what a certificate must bear. A name that only DNS told us is never trusted
-    /// with that; for a service it is the domain that was asked about.
-    pub name: String,
-    pub weight: u32,
-    pub zone: Option<String>,
-}
+use super::Resolved;
+use crate::telemetry::log;
 
 /// What a name stood for, and for how long that may be believed.
+///
+/// The names of endpoints are `host:port` with the host that the document has, since a certificate must bear it: a name
+/// that only DNS told us is never trusted with that. For a service it is the domain that was asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub endpoints: Vec<Resolved>,
@@ -67,6 +63,15 @@ pub enum Question {
     Servers { name: String },
 }
 
+impl Question {
+    pub fn name(&self) -> &str {
+        match self {
+            Question::Fixed(resolved) => &resolved.name,
+            Question::Addresses { name, .. } | Question::Servers { name } => name,
+        }
+    }
+}
+
 /// Where one upstream's endpoints come from, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -92,6 +97,13 @@ impl fmt::Display for BadAddress {
 impl std::error::Error for BadAddress {}
 
 impl Source {
+    /// A source that has something to ask for. What the document should have refused is passed over.
+    pub fn of(source: &EndpointSource) -> Option<Self> {
+        Source::new(source)
+            .ok()
+            .filter(|source| source.fixed().is_none())
+    }
+
     /// Refuses what the document should have refused already.
     pub fn new(source: &EndpointSource) -> Result<Self, BadAddress> {
         let questions = match source {
@@ -143,11 +155,10 @@ fn question(address: &str, weight: u32, zone: Option<String>) -> Result<Question
         address: address.to_owned(),
     };
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-    if let Ok(address) = address.parse::<SocketAddr>() {
-        let name = address.ip().to_string();
+    if let Ok(socket) = address.parse::<SocketAddr>() {
         return Ok(Question::Fixed(Resolved {
-            address,
-            name,
+            address: socket,
+            name: address.to_owned(),
             weight,
             zone,
         }));
@@ -164,18 +175,42 @@ fn question(address: &str, weight: u32, zone: Option<String>) -> Result<Question
     })
 }
 
-/// What `watch` has to say.
+/// What `follow` has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// All endpoints there are now. Comes once after the first round, even if empty, and then whenever they change.
     Changed(Vec<Resolved>),
-    /// A name was not resolved; what it stood for before still stands.
+    /// A name is not resolved any more; what it stood for before still stands. Said once per outage.
     Failed(Failure),
+    /// A name is resolved again.
+    Recovered(String),
+}
+
+/// Follows a source with the system's resolver until dropped, and logs what cannot be resolved. The first call of
+/// `on_change` comes after the first round, even if nothing was found.
+pub async fn watch(source: Source, mut on_change: impl FnMut(Vec<Resolved>)) {
+    let dns = match Dns::system() {
+        Ok(dns) => dns,
+        Err(error) => {
+            let error = error.to_string();
+            log::error("names cannot be resolved at all", &[("error", &error)]);
+            return;
+        }
+    };
+    follow(&dns, &source, fastrand::f64, |report| match report {
+        Report::Changed(endpoints) => on_change(endpoints),
+        Report::Failed(failure) => log::warn(
+            "a name is not resolved; its last addresses stay in use",
+            &[("name", &failure.name), ("error", &failure.why)],
+        ),
+        Report::Recovered(name) => log::info("a name is resolved again", &[("name", &name)]),
+    })
+    .await;
 }
 
 /// Follows a source until dropped; returns only when there is nothing to follow. `random` gives numbers from 0 up to 1,
 /// so that many processes do not ask in step.
-pub async fn watch(
+pub async fn follow(
     dns: &Dns,
     source: &Source,
     mut random: impl FnMut() -> f64,
@@ -199,11 +234,22 @@ pub async fn watch(
         let due = parts.iter_mut().filter(|(_, refresh)| refresh.is_due(now));
         let asked = join_all(due.map(|(question, refresh)| async move {
             let answer = dns.ask(question).await;
-            (refresh, answer)
+            (&**question, refresh, answer)
         }));
-        for (refresh, answer) in asked.await {
-            let answer = answer.map_err(|failure| report(Report::Failed(failure)));
-            refresh.answered(answer.ok(), Instant::now(), random());
+        for (question, refresh, answer) in asked.await {
+            let failed_before = refresh.is_failing();
+            match answer {
+                Ok(answer) => refresh.answered(Some(answer), Instant::now(), random()),
+                Err(failure) => {
+                    refresh.answered(None, Instant::now(), random());
+                    if !failed_before {
+                        report(Report::Failed(failure));
+                    }
+                }
+            }
+            if failed_before && !refresh.is_failing() {
+                report(Report::Recovered(question.name().to_owned()));
+            }
         }
         let endpoints = merged(parts.iter().map(|(_, refresh)| refresh.current()));
         if reported.as_ref() != Some(&endpoints) {
@@ -217,15 +263,13 @@ pub async fn watch(
     }
 }
 
-/// One list of all parts, in their order; an address that several parts name is there once.
+/// One list of all parts, in their order; what several parts say alike is there once.
 fn merged<'a>(parts: impl Iterator<Item = &'a [Resolved]>) -> Vec<Resolved> {
-    let mut all: Vec<Resolved> = Vec::new();
-    for resolved in parts.flatten() {
-        if !all.iter().any(|one| one.address == resolved.address) {
-            all.push(resolved.clone());
-        }
-    }
-    all
+    let mut seen = HashSet::new();
+    let all = parts.flatten();
+    all.filter(|one| seen.insert((one.address, &one.name)))
+        .cloned()
+        .collect()
 }
 
 #[cfg(test)]
@@ -248,11 +292,13 @@ mod tests {
         let source = EndpointSource::Static(vec![fixed("10.0.0.1:80"), fixed("[::1]:8080")]);
         let all = Source::new(&source).unwrap().fixed().unwrap();
         assert_eq!(all[0].address, "10.0.0.1:80".parse().unwrap());
-        assert_eq!((all[1].name.as_str(), all[1].weight), ("::1", 3));
+        assert_eq!((all[1].name.as_str(), all[1].weight), ("[::1]:8080", 3));
         assert_eq!(all[1].zone.as_deref(), Some("a"));
 
+        assert_eq!(Source::of(&source), None);
+
         let source = EndpointSource::Static(vec![fixed("10.0.0.1:80"), fixed("localhost:80")]);
-        let source = Source::new(&source).unwrap();
+        let source = Source::of(&source).unwrap();
         assert_eq!(source.fixed(), None);
         assert!(matches!(&source.questions()[1],
             Question::Addresses { name, port: 80, weight: 3, .. } if name == "localhost"));
@@ -292,7 +338,7 @@ mod tests {
         let source = Source::new(&EndpointSource::Static(endpoints)).unwrap();
         let dns = Dns::with_servers(&[]).unwrap();
         let mut reports = Vec::new();
-        watch(&dns, &source, || 0.5, |report| reports.push(report)).await;
+        follow(&dns, &source, || 0.5, |report| reports.push(report)).await;
         let [Report::Changed(all)] = reports.as_slice() else {
             panic!("{reports:?}")
         };

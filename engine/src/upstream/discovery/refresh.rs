@@ -50,6 +50,11 @@ impl Refresh {
         self.due.is_some_and(|due| due <= now)
     }
 
+    /// Whether the last time brought nothing.
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
     /// The last good answer.
     pub fn current(&self) -> &[Resolved] {
         &self.good
@@ -82,7 +87,7 @@ mod tests {
     fn answer(ttl: u64) -> Answer {
         let resolved = Resolved {
             address: "10.0.0.1:80".parse().unwrap(),
-            name: "orders.internal".to_owned(),
+            name: "orders.internal:80".to_owned(),
             weight: 1,
             zone: None,
         };

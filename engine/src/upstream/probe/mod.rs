@@ -96,7 +96,7 @@ impl Prober {
             endpoint.verdict.note(&result, now);
             if let Some(turn) = watch.record(policy, result) {
                 if turn == Turn::Healthy {
-                    endpoint.evidence.begin_slow_start(now);
+                    endpoint.begin_slowly(now);
                 }
                 endpoint.verdict.set_failing(turn != Turn::Healthy);
                 told(&endpoint, &turn);

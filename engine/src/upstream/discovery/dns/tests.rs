@@ -8,7 +8,7 @@ use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::upstream::discovery::{Report, Source, watch};
+use crate::upstream::discovery::{Report, Source, follow};
 
 /// What the server knows; may change while it serves.
 #[derive(Clone, Default)]
@@ -123,7 +123,7 @@ async fn a_name_stands_for_all_its_addresses_for_the_shortest_time() {
     );
     assert_eq!(answer.ttl, Duration::from_secs(10));
     let first = &answer.endpoints[0];
-    assert_eq!((first.name.as_str(), first.weight), ("orders.test", 2));
+    assert_eq!((first.name.as_str(), first.weight), ("orders.test:80", 2));
     assert_eq!(first.zone.as_deref(), Some("a"));
 }
 
@@ -140,7 +140,7 @@ async fn an_alias_is_followed_and_its_time_counts() {
     let answer = dns.ask(&name("orders.test", 80)).await.unwrap();
     assert_eq!(addresses(&answer), ["10.0.0.1:80"]);
     assert_eq!(answer.ttl, Duration::from_secs(5));
-    assert_eq!(answer.endpoints[0].name, "orders.test");
+    assert_eq!(answer.endpoints[0].name, "orders.test:80");
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_service_is_its_best_group_with_its_weights() {
         .map(|resolved| resolved.weight)
         .collect();
     assert_eq!(weights, [30, 1]);
-    assert_eq!(answer.endpoints[0].name, "orders.test");
+    assert_eq!(answer.endpoints[0].name, "orders.test:8001");
     assert_eq!(answer.ttl, Duration::from_secs(40));
 }
 
@@ -237,12 +237,13 @@ async fn a_watched_name_is_asked_for_again_and_its_last_answer_outlives_an_outag
     let source = Source::new(&endpoints).unwrap();
     let (send, mut reports) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        watch(&dns, &source, || 0.0, |report| send.send(report).unwrap()).await;
+        follow(&dns, &source, || 0.0, |report| send.send(report).unwrap()).await;
     });
     let mut changed = async || loop {
         match reports.recv().await.unwrap() {
             Report::Changed(all) => return all[0].address.to_string(),
             Report::Failed(failure) => assert_eq!(failure.name, "orders.test"),
+            Report::Recovered(name) => assert_eq!(name, "orders.test"),
         }
     };
     assert_eq!(changed().await, "10.0.0.1:80");
@@ -253,7 +254,7 @@ async fn a_watched_name_is_asked_for_again_and_its_last_answer_outlives_an_outag
     zone.clear();
     match reports.recv().await.unwrap() {
         Report::Failed(failure) => assert_eq!(failure.name, "orders.test"),
-        Report::Changed(all) => panic!("{all:?}"),
+        other => panic!("{other:?}"),
     }
     zone.address("orders.test.", 0, "10.0.0.3");
     let next = async {

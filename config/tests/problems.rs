@@ -1,0 +1,670 @@
+//! Every kind of problem: its code, its line and a hint that tells the next step (HI-62: bad configuration is refused
+//! whole, with a reason).
+
+use std::path::Path;
+
+use tollgate_config::{Loader, Problem};
+
+/// What a fragment under test does not hold itself.
+const LISTENER: &str = "[[listener]]\nbind = \"127.0.0.1:0\"\n";
+const ROUTE: &str = "[[route]]\nmatch = { path = \"/*\" }\nupstream = \"app\"\n";
+const UPSTREAM: &str = "[[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:9000\"]\n";
+
+fn problems(text: &str) -> Vec<Problem> {
+    let loaded =
+        Loader::with_environment(|_| None).load_text("test.toml", text, Path::new("/nowhere"));
+    loaded.map_or_else(|problems| problems.0, |_| Vec::new())
+}
+
+/// The whole of a document around `text`: what `text` does not hold itself is added below it.
+fn around(text: &str) -> String {
+    let mut whole = text.to_owned();
+    for (header, part) in [
+        ("[[listener", LISTENER),
+        ("[[route", ROUTE),
+        ("[[upstream", UPSTREAM),
+    ] {
+        if !text.contains(header) {
+            whole.push('\n');
+            whole.push_str(part);
+        }
+    }
+    whole
+}
+
+/// Asserts that `text` has exactly one problem.
+#[track_caller]
+fn one(text: &str, code: &str, line: u32, hint: &str) {
+    let found = problems(&around(text));
+    let [problem] = found.as_slice() else {
+        panic!("{} problems in:\n{text}\n{found:#?}", found.len());
+    };
+    let place = problem
+        .place
+        .as_ref()
+        .unwrap_or_else(|| panic!("no place: {problem}"));
+    assert_eq!((problem.code, place.line), (code, line), "{problem}");
+    let words = problem.hint.as_deref().unwrap_or_default();
+    assert!(
+        words.contains(hint),
+        "`{hint}` is not in the hint of: {problem}"
+    );
+    let shown = problem
+        .text
+        .as_deref()
+        .unwrap_or_else(|| panic!("no text: {problem}"));
+    assert_eq!(around(text).lines().nth(line as usize - 1), Some(shown));
+}
+
+fn route(key: &str) -> String {
+    format!("[[route]]\nmatch = {{ path = \"/a/{{id}}\" }}\n{key}\n")
+}
+
+fn upstream(key: &str) -> String {
+    format!("[[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:9000\"]\n{key}\n")
+}
+
+fn listener(key: &str) -> String {
+    format!("[[listener]]\nbind = \"127.0.0.1:0\"\n{key}\n")
+}
+
+#[test]
+fn a_document_without_problems_has_none() {
+    assert_eq!(problems(&around("")), []);
+}
+
+#[test]
+fn words_that_nobody_knows_get_the_nearest_known_one() {
+    one(
+        &upstream("blance = \"random\""),
+        "unknown-key",
+        4,
+        "did you mean `balance`? the keys are",
+    );
+    one(
+        &upstream("[upstream.outlier]\nfailurs = 1"),
+        "unknown-key",
+        5,
+        "did you mean `failures`?",
+    );
+    one("[[rout]]\n", "unknown-section", 1, "did you mean `route`?");
+    one("inclde = []\n", "unknown-key", 1, "did you mean `include`?");
+    one(
+        &route("upstream = \"ap\""),
+        "unknown-upstream",
+        3,
+        "did you mean `app`?",
+    );
+    one(
+        "[[route]]\nmatch = { listener = \"pubic\" }\nupstream = \"app\"\n[[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"",
+        "unknown-listener",
+        2,
+        "did you mean `public`?",
+    );
+    one(
+        "[[test]]\nrequest = { path = \"/\" }\nexpect = { route = \"/**\" }",
+        "unknown-route",
+        3,
+        "did you mean `/*`?",
+    );
+    one(
+        "[[test]]\nrequest = { path = \"/\" }\nexpect = { upstream = \"b\" }",
+        "unknown-upstream",
+        3,
+        "the upstreams are `app`",
+    );
+    one(
+        &upstream("balance = \"randon\""),
+        "bad-value",
+        4,
+        "did you mean \"random\"?",
+    );
+}
+
+#[test]
+fn wrong_types_and_values_are_told_what_to_write() {
+    one(
+        &upstream("idle_connections = \"5\""),
+        "wrong-type",
+        4,
+        "idle_connections = 5",
+    );
+    one(
+        &upstream("connect_timeout = 5"),
+        "wrong-type",
+        4,
+        "connect_timeout = \"1s\"",
+    );
+    one(
+        &upstream("connect_timeout = \"5\""),
+        "bad-duration",
+        4,
+        "\"5s\"",
+    );
+    one(
+        &upstream("connect_timeout = \"0s\""),
+        "bad-duration",
+        4,
+        "\"1ms\"",
+    );
+    one(
+        &route("upstream = \"app\"\ntimeout = \"5sec\""),
+        "bad-duration",
+        4,
+        "or \"off\"",
+    );
+    one(
+        &route("upstream = \"app\"\nmax_body = \"5MB\""),
+        "bad-size",
+        4,
+        "\"5MiB\"",
+    );
+    one(
+        &listener("max_connections = 0"),
+        "bad-value",
+        3,
+        "max_connections = 20000",
+    );
+    one(
+        &listener("max_connections = 99999999999999999999"),
+        "wrong-type",
+        3,
+        "9223372036854775807",
+    );
+    one(
+        &listener("max_header_size = \"1B\""),
+        "bad-size",
+        3,
+        "\"1KiB\"",
+    );
+    one(
+        &listener("trusted_proxies = [\"10.0.0.0/40\"]"),
+        "bad-address",
+        3,
+        "10.0.0.0/8",
+    );
+    one(
+        "[[listener]]\nbind = \"localhost:8000\"",
+        "bad-address",
+        2,
+        "\"127.0.0.1:8000\"",
+    );
+    one(
+        "[[upstream]]\nname = \"app\"\nendpoints = [\"http://a:1/x\"]",
+        "bad-address",
+        3,
+        "\"a:1\"",
+    );
+    one(
+        "[[upstream]]\nname = \"app\"\nendpoints = [\"a\"]",
+        "bad-address",
+        3,
+        "\"a:80\"",
+    );
+    one(
+        "[[upstream]]\nname = \"app\"\ndns = \"a\"",
+        "bad-address",
+        3,
+        "srv = true",
+    );
+    one(
+        "[[route]]\nmatch = { host = \"a.b:80\" }\nupstream = \"app\"",
+        "bad-host",
+        2,
+        "\"a.b\"",
+    );
+    one(
+        "[[route]]\nmatch = { path = \"/a//b\" }\nupstream = \"app\"",
+        "bad-pattern",
+        2,
+        "`/a/b`",
+    );
+    one(
+        "[[route]]\nmatch = { path_regex = \"(\" }\nupstream = \"app\"",
+        "bad-regex",
+        2,
+        "whole text",
+    );
+    one(
+        "[[route]]\nmatch = { methods = [\"G T\"] }\nupstream = \"app\"",
+        "bad-method",
+        2,
+        "\"GET\"",
+    );
+    one(
+        "[[route]]\nmatch = { headers = { \"a b\" = \"1\" } }\nupstream = \"app\"",
+        "bad-header",
+        2,
+        "x-user-id",
+    );
+    one(
+        "[[route]]\nmatch = { headers = { a = { present = false } } }\nupstream = \"app\"",
+        "bad-value",
+        2,
+        "present = true",
+    );
+    one(
+        &route("respond = { headers = { a = \"x\\ny\" } }"),
+        "bad-header",
+        3,
+        "line ends",
+    );
+    one(
+        &route(
+            "upstream = \"app\"\nfilters = [{ set_headers = { request = { content-length = \"1\" } } }]",
+        ),
+        "bad-header",
+        4,
+        "leave it out",
+    );
+    one(
+        &route("upstream = \"app\"\nretry = { on = [\"404\"] }"),
+        "bad-reason",
+        4,
+        "\"500\" to \"599\"",
+    );
+    one(
+        &route("redirect = { to = \"x\" }"),
+        "bad-target",
+        3,
+        "\"/new/{id}\"",
+    );
+    one(
+        "[telemetry]\naccess_log = { sample = 2 }",
+        "bad-value",
+        2,
+        "sample = 1.0",
+    );
+    one(
+        "[test]\nrequest = { path = \"/\" }\nexpect = { status = 200 }",
+        "wrong-type",
+        1,
+        "[[test]]",
+    );
+    one("[[server]]\nworkers = 1", "wrong-type", 1, "[server]");
+    one(
+        "[[test]]\nrequest = { path = \"x\" }\nexpect = { status = 200 }",
+        "bad-path",
+        2,
+        "begin it with `/`",
+    );
+}
+
+#[test]
+fn what_is_missing_or_too_much_is_named() {
+    one(
+        "[[listener]]\nname = \"a\"",
+        "missing-key",
+        1,
+        "bind = \"127.0.0.1:8000\"",
+    );
+    one(
+        &listener("tls = { cert = \"a.pem\" }"),
+        "missing-key",
+        3,
+        "key",
+    );
+    one(&listener("tls = []"), "missing-key", 3, "clear text");
+    one(
+        &route(""),
+        "exactly-one",
+        1,
+        "`upstream`, `split`, `respond` and `redirect`",
+    );
+    one(
+        &route("upstream = \"app\"\nrespond = {}"),
+        "exactly-one",
+        4,
+        "keep exactly one",
+    );
+    one(
+        "[[upstream]]\nname = \"app\"",
+        "exactly-one",
+        1,
+        "`endpoints` and `dns`",
+    );
+    one(
+        "[[upstream]]\nname = \"app\"\nendpoints = []",
+        "no-endpoints",
+        3,
+        "at least one",
+    );
+    one(
+        &route("upstream = \"app\"\nsticky = { client = true }"),
+        "missing-key",
+        4,
+        "`split`",
+    );
+    let text = upstream("tls = { cert = \"no.pem\" }");
+    let codes: Vec<&str> = problems(&around(&text)).iter().map(|p| p.code).collect();
+    assert_eq!(codes, ["missing-file", "missing-key"]);
+    one(
+        "[[route]]\nmatch = { path = \"/a\", path_regex = \"/a\" }\nupstream = \"app\"",
+        "contradiction",
+        2,
+        "keep one of",
+    );
+    one(
+        &route("upstream = \"app\"\nrewrite = { path = \"/b\", strip_prefix = \"/a\" }"),
+        "contradiction",
+        4,
+        "keep one of",
+    );
+    one(
+        &route("upstream = \"app\"\nretry = { backoff = { base = \"1s\" } }"),
+        "contradiction",
+        4,
+        "`max`",
+    );
+    one(
+        &upstream("breaker = \"of\""),
+        "not-available",
+        4,
+        "breaker = \"off\"",
+    );
+}
+
+#[test]
+fn what_this_build_cannot_do_is_refused_and_not_ignored() {
+    for section in [
+        "[[limit]]",
+        "[tiers.free]",
+        "[[api_key]]",
+        "[control_plane]",
+    ] {
+        one(
+            &format!("{section}\nx = 1"),
+            "not-available",
+            1,
+            "take the section out",
+        );
+    }
+    one(
+        "[telemetry]\ntraces = { otlp = \"http://a\" }",
+        "not-available",
+        2,
+        "take it out",
+    );
+    one(
+        "[[upstream]]\nname = \"app\"\nservice = \"a\"",
+        "not-available",
+        3,
+        "take it out",
+    );
+    one(
+        &upstream("[upstream.breaker]\nfailures = 1"),
+        "not-available",
+        4,
+        "\"off\"",
+    );
+    one(
+        &upstream("[upstream.retry_budget]\nratio = 0.2"),
+        "not-available",
+        4,
+        "\"off\"",
+    );
+    one(
+        &upstream("max_in_flight = 10"),
+        "not-available",
+        4,
+        "\"off\"",
+    );
+    one(
+        &upstream("queue = { length = 1 }"),
+        "not-available",
+        4,
+        "take it out",
+    );
+    one(
+        &listener("proxy_protocol = true"),
+        "not-available",
+        3,
+        "take it out",
+    );
+    for filter in [
+        "rate_limit = \"a\"",
+        "cors = {}",
+        "jwt = {}",
+        "api_key = \"required\"",
+        "fault = {}",
+    ] {
+        one(
+            &route(&format!("upstream = \"app\"\nfilters = [{{ {filter} }}]")),
+            "not-available",
+            4,
+            "take it out",
+        );
+    }
+    assert_eq!(
+        problems(&around(&upstream(
+            "breaker = \"off\"\nretry_budget = \"off\"\nmax_in_flight = \"off\""
+        ))),
+        []
+    );
+}
+
+#[test]
+fn what_cannot_be_true_of_the_whole_document_is_seen() {
+    one(
+        "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\n[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:0\"",
+        "duplicate-name",
+        4,
+        "another `name`",
+    );
+    one(
+        "[[listener]]\nname = \"a\"\nbind = \"127.0.0.1:1\"\n[[listener]]\nbind = \"127.0.0.1:1\"",
+        "duplicate-bind",
+        4,
+        "another address",
+    );
+    one(
+        "[server]\nadmin = \"127.0.0.1:1\"\n[[listener]]\nbind = \"127.0.0.1:1\"",
+        "duplicate-bind",
+        3,
+        "another address",
+    );
+    one(
+        &format!("{UPSTREAM}{UPSTREAM}"),
+        "duplicate-name",
+        4,
+        "another `name`",
+    );
+    one(
+        "[[route]]\nname = \"a\"\nmatch = { path = \"/{x}\", methods = [\"A\", \"B\"] }\nupstream = \"app\"\n[[route]]\nname = \"b\"\nmatch = { path = \"/{y}\", methods = [\"B\", \"A\"] }\nupstream = \"app\"",
+        "unreachable-route",
+        7,
+        "let their matches differ",
+    );
+    one(
+        &route("upstream = \"app\"\nrewrite = { path = \"/{od}\" }"),
+        "unknown-capture",
+        4,
+        "did you mean `id`?",
+    );
+    one(
+        &route("upstream = \"app\"\nrewrite = { path = \"/b/*\" }"),
+        "unknown-capture",
+        4,
+        "end the match's path with `/*`",
+    );
+    one(
+        &route("redirect = { to = \"/{x}{path}{query}\" }"),
+        "unknown-capture",
+        3,
+        "the captures are `id`",
+    );
+    one(
+        &route("upstream = \"app\"\nrewrite = { strip_prefix = \"/b\" }"),
+        "prefix-mismatch",
+        4,
+        "whole literal segments",
+    );
+    one(
+        &route("split = [{ upstream = \"app\", weight = 0 }]"),
+        "no-weight",
+        3,
+        "above 0",
+    );
+    one(&route("split = []"), "no-weight", 3, "upstream = \"a\"");
+    one(
+        &upstream("health = { tcp = true, interval = \"1s\", timeout = \"2s\" }"),
+        "health-timeout",
+        4,
+        "at most as long",
+    );
+    one(
+        &upstream("health = { grpc = \"a\" }"),
+        "needs-http2",
+        4,
+        "protocol = \"http2\"",
+    );
+    one(
+        &upstream("tls = { ca = \"no.pem\" }"),
+        "missing-file",
+        4,
+        "correct the path",
+    );
+}
+
+#[test]
+fn a_client_certificate_needs_an_authority() {
+    let text =
+        listener("tls = { cert = \"no.pem\", key = \"no.key\", client_auth = \"required\" }");
+    let codes: Vec<&str> = problems(&around(&text)).iter().map(|p| p.code).collect();
+    assert_eq!(codes, ["missing-file", "missing-file", "missing-key"]);
+}
+
+#[test]
+fn a_document_without_a_listener_is_refused() {
+    let found = problems(&format!("{ROUTE}{UPSTREAM}"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].code, "no-listener");
+    assert!(
+        found[0]
+            .hint
+            .as_deref()
+            .is_some_and(|h| h.contains("[[listener]]"))
+    );
+}
+
+#[test]
+fn references_that_lead_nowhere_have_a_line() {
+    one(
+        &upstream("zone = 1").replace("zone = 1", "protocol = \"${env:NO}\""),
+        "unset-variable",
+        4,
+        "${env:NO:-default}",
+    );
+    one(
+        &upstream("protocol = \"${NO}\""),
+        "bad-reference",
+        4,
+        "`${env:NAME}`",
+    );
+    one(
+        &upstream("protocol = \"${file:no}\""),
+        "missing-file",
+        4,
+        "relative to the file",
+    );
+    one(
+        "include = [\"no.toml\"]\n",
+        "missing-file",
+        1,
+        "relative to the file",
+    );
+    one(
+        "include = [\"no/*.toml\"]\n",
+        "missing-file",
+        1,
+        "relative to this file",
+    );
+    one(
+        "include = [\"*/no.toml\"]\n",
+        "missing-file",
+        1,
+        "relative to this file",
+    );
+}
+
+/// An interpolated text may be a secret.
+#[test]
+fn a_problem_never_quotes_what_a_reference_put_in() {
+    let text = around(&upstream(
+        "connect_timeout = \"${env:SECRET}\"\nbalance = \"${env:SECRET}\"\nmax_connections = \"${env:SECRET}\"",
+    ));
+    let loaded = Loader::with_environment(|_| Some("hunter2".to_owned())).load_text(
+        "test.toml",
+        &text,
+        Path::new(""),
+    );
+    let shown = loaded.expect_err("three are wrong").to_string();
+    assert!(
+        shown.contains("3 problems") && !shown.contains("hunter2"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_mistake_of_syntax_hides_no_other_problem() {
+    let text = "[[listener]]\nbind = \"127.0.0.1:0\n\n[[route]]\nmatch = { path = \"/a\"\nupstream = \"app\"\n\n[[upstream]]\nname = \"app\"\nendpoints = [\"a:1\"]\nblance = 1\n\n[[route]]\nupstream = \"ap\"\n";
+    let found: Vec<(&str, u32)> = problems(text)
+        .iter()
+        .map(|p| (p.code, p.place.as_ref().map_or(0, |place| place.line)))
+        .collect();
+    let has = |code: &str, line: u32| found.contains(&(code, line));
+    assert!(
+        has("syntax", 2) && has("unknown-key", 11) && has("unknown-upstream", 14),
+        "{found:?}"
+    );
+    assert!(
+        found
+            .iter()
+            .any(|(code, line)| *code == "syntax" && (5..=6).contains(line)),
+        "{found:?}"
+    );
+    assert!(found.is_sorted_by_key(|(_, line)| *line), "{found:?}");
+}
+
+#[test]
+fn names_that_a_broken_item_defines_are_not_called_unknown() {
+    let found = problems(
+        "[[listener]]\nbind = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\nendpoints = [\n",
+    );
+    assert!(found.iter().all(|p| p.code == "syntax"), "{found:?}");
+    let found = problems(
+        "[[listener]]\nbind = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\n",
+    );
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_name_defined_twice_names_both_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(
+        folder.path().join("a.toml"),
+        format!("include = [\"b.toml\"]\n{LISTENER}{ROUTE}{UPSTREAM}"),
+    )
+    .expect("written");
+    std::fs::write(folder.path().join("b.toml"), UPSTREAM).expect("written");
+    let refused = Loader::new()
+        .load(&folder.path().join("a.toml"))
+        .expect_err("twice");
+    let problem = &refused.0[0];
+    assert_eq!(problem.code, "duplicate-name");
+    assert!(
+        problem
+            .place
+            .as_ref()
+            .is_some_and(|p| p.file.ends_with("b.toml") && p.line == 1)
+    );
+    assert!(problem.message.contains("a.toml:7:1"), "{problem}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_without_a_line() {
+    let refused = Loader::new()
+        .load(Path::new("/no/such/file.toml"))
+        .expect_err("missing");
+    assert_eq!((refused.0.len(), refused.0[0].code), (1, "missing-file"));
+}
