@@ -17,7 +17,10 @@ fn installed(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
         let required = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!required, "{tool} is not installed, and CI=true requires it");
+        assert!(
+            !required,
+            "{tool} is not installed, and CI=true requires it"
+        );
         tell(&format!("SKIPPED: {tool} is not installed"));
     }
     found
@@ -64,7 +67,14 @@ impl Both {
         let resolve = format!("localhost:{}:{}", address.port(), address.ip());
         let ended = finish(
             Command::new("curl")
-                .args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*"])
+                .args([
+                    "--silent",
+                    "--show-error",
+                    "--max-time",
+                    "20",
+                    "--noproxy",
+                    "*",
+                ])
                 .args(["--write-out", "\nMARK %{http_version} %{http_code}"])
                 .args(["--resolve", &resolve, "--cacert"])
                 .arg(self.site.folder().join("authority.pem"))
@@ -121,7 +131,13 @@ fn curl_uploads_in_every_way() {
         &["--http1.1"],
         &["--http1.1", "-H", "Expect: 100-continue"],
         &["--http1.1", "-H", "Transfer-Encoding: chunked"],
-        &["--http1.1", "-H", "Transfer-Encoding: chunked", "-H", "Expect: 100-continue"],
+        &[
+            "--http1.1",
+            "-H",
+            "Transfer-Encoding: chunked",
+            "-H",
+            "Expect: 100-continue",
+        ],
         &["--http2-prior-knowledge"],
     ];
     for way in ways {
@@ -196,7 +212,10 @@ fn h2load_and_wrk_see_no_failure() {
             let line = line_of(&ended, "requests: ");
             assert!(
                 line.contains(" 0 failed, 0 errored, 0 timeout")
-                    && line.contains(&format!("{} succeeded", way[way.iter().position(|word| *word == "-n").expect("given") + 1])),
+                    && line.contains(&format!(
+                        "{} succeeded",
+                        way[way.iter().position(|word| *word == "-n").expect("given") + 1]
+                    )),
                 "{way:?}: {ended:?}"
             );
         }

@@ -17,7 +17,11 @@ use tollgate_engine::testing::certificates::{Authority, client_config};
 use tollgate_engine::testing::client::Client;
 
 fn toml(service: &Service, mark: &str) -> String {
-    document(service.address(), "", &answering("/mark", mark))
+    document(
+        service.address(),
+        "timeout = \"60s\"",
+        &answering("/mark", mark),
+    )
 }
 
 fn served(gateway: &Process, mark: &str) {
@@ -117,7 +121,9 @@ fn hi_62_a_refused_reload_keeps_serving_and_everybody_can_see_why() {
     assert!(answer.text().contains(&place), "{answer:?}");
     let status = gateway.status();
     assert!(
-        status["reload"]["last_refusal"].to_string().contains(&place),
+        status["reload"]["last_refusal"]
+            .to_string()
+            .contains(&place),
         "{status}"
     );
     assert_eq!(status["generation"], 1, "{status}");
@@ -157,8 +163,16 @@ fn hi_63_a_hundred_reloads_under_load_lose_no_request_and_cut_no_stream() {
     let site = Site::new();
     // Odd numbers change the busy route, even ones another.
     let numbered = |number: u64| {
-        let route = format!("timeout = \"{}s\"\nfilters = [{{ set_headers = {{ request = {{ x-number = \"{}\" }} }} }}]\n", 20 + number.div_ceil(2), number.div_ceil(2));
-        document(service.address(), &route, &answering("/mark", &number.to_string()))
+        let route = format!(
+            "timeout = \"{}s\"\nfilters = [{{ set_headers = {{ request = {{ x-number = \"{}\" }} }} }}]\n",
+            60 + number.div_ceil(2),
+            number.div_ceil(2)
+        );
+        document(
+            service.address(),
+            &route,
+            &answering("/mark", &number.to_string()),
+        )
     };
     site.edit(&numbered(0));
     let gateway = site.run();
@@ -206,7 +220,7 @@ fn hi_63_listeners_come_and_go_while_others_serve() {
         let (mut idle, mut slow) = (Client::connect(second), Client::connect(second));
         assert_eq!(idle.get("/mark").text(), "two");
         slow.send("GET /pending HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
-        service.wait_for("/mark-none", 0);
+        service.wait_for("/pending", round);
         site.edit(&one);
         assert_eq!(gateway.ask("POST /reload").status, 200);
         until("the second listener to refuse", || {

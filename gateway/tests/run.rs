@@ -6,9 +6,7 @@ use std::ffi::OsStr;
 use std::process::Command;
 use std::time::Instant;
 
-use support::{
-    PROGRAM, Process, Signal, Site, answering, document, finish, line_of, tell, until,
-};
+use support::{PROGRAM, Process, Signal, Site, answering, document, finish, line_of, tell, until};
 use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::Client;
 use tollgate_engine::testing::upstream::Upstream;
@@ -76,7 +74,10 @@ fn a_document_that_is_not_there_exits_with_2_and_its_name() {
     for command in ["run", "check", "upgrade"] {
         let ended = site.command(&[command], &[]);
         assert_eq!(ended.code, Some(2), "{command}: {ended:?}");
-        assert!(ended.stderr.contains("gateway.toml"), "{command}: {ended:?}");
+        assert!(
+            ended.stderr.contains("gateway.toml"),
+            "{command}: {ended:?}"
+        );
     }
 }
 
@@ -110,8 +111,8 @@ fn hi_64_an_address_in_use_exits_with_3_and_the_listeners_name() {
 fn hi_64_a_second_gateway_on_the_same_port_is_refused_and_the_first_serves_on() {
     let upstream = Upstream::fixed("hello");
     let (site, other) = (Site::new(), Site::new());
-    let toml = document(upstream.address(), "", "")
-        .replace("127.0.0.1:0", &site.free_port().to_string());
+    let toml =
+        document(upstream.address(), "", "").replace("127.0.0.1:0", &site.free_port().to_string());
     site.edit(&toml);
     other.edit(&toml);
     let gateway = site.run();
@@ -140,13 +141,17 @@ fn check_counts_a_good_document_and_a_failing_test_exits_with_2_and_its_line() {
         "{ended:?}"
     );
     let toml = document(upstream.address(), "", &(test("all") + &test("other")));
-    let toml = format!("{toml}\n{}", answering("/other", "x").replace("\"/other\"\nmatch", "\"other\"\nmatch"));
+    let toml = format!(
+        "{toml}\n{}",
+        answering("/other", "x").replace("\"/other\"\nmatch", "\"other\"\nmatch")
+    );
     site.edit(&toml);
     for command in ["check", "run"] {
         let ended = site.command(&[command], &[]);
         assert_eq!(ended.code, Some(2), "{command}: {ended:?}");
         let first = line_of(&toml, "route = \"other\"");
-        let told = (first - 2..=first).any(|line| ended.stderr.contains(&format!("gateway.toml:{line}")));
+        let told =
+            (first - 2..=first).any(|line| ended.stderr.contains(&format!("gateway.toml:{line}")));
         assert!(told, "{command}: the line is told: {ended:?}");
     }
 }
@@ -204,10 +209,15 @@ fn schema_is_valid_json_that_knows_the_sections() {
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2_and_shows_the_commands() {
-    let ended = finish(Command::new(PROGRAM).arg("rnu"));
-    assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(ended.stderr.contains("run"), "{ended:?}");
+fn a_wrong_command_line_exits_with_2_and_says_how_it_is_written() {
+    for arguments in [&["rnu"][..], &["run"], &["explain", "a.toml"], &[]] {
+        let ended = finish(Command::new(PROGRAM).args(arguments));
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(
+            ended.stderr.contains("Usage: tollgate-gateway"),
+            "{arguments:?}: {ended:?}"
+        );
+    }
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use support::service::Service;
 use support::{Process, Signal, Site, ask, document, until};
 use tollgate_engine::testing::client::Ended;
-use tollgate_engine::testing::h2_raw::{GOAWAY, H2Raw, Outcome};
+use tollgate_engine::testing::h2_raw::{ACK, GOAWAY, H2Raw, Outcome, PING};
 
 fn site(service: &Service, server: &str) -> Site {
     let more = format!("[server]\nworkers = 2\n{server}\n");
-    Site::with(&document(service.address(), "", &more))
+    Site::with(&document(service.address(), "timeout = \"60s\"", &more))
 }
 
 /// Asks the process to stop and waits until it says that it is not ready any more.
@@ -77,6 +77,17 @@ fn http_2_clients_get_goaway_and_their_open_streams_finish() {
             }
         };
         assert_eq!(goaway.code(), 0, "{goaway:?}");
+        // Asked whether it has seen that: until it says so its requests may be on the way.
+        loop {
+            match raw.read_frame() {
+                Ok(ping) if ping.kind == PING && ping.flags & ACK == 0 => {
+                    raw.frame(PING, ACK, 0, &ping.payload);
+                    break;
+                }
+                Ok(_) => {}
+                Err(ended) => panic!("no PING: {ended:?}"),
+            }
+        }
     }
     assert!(idle.wait_closed());
     service.slow.open();
@@ -127,7 +138,11 @@ fn drain_lag_keeps_accepting_while_readiness_is_already_false() {
     for _ in 0..5 {
         assert_eq!(gateway.get("/").text(), "ok", "new connections are served");
     }
-    assert_eq!(kept.get("/").text(), "ok", "and so are those that are there");
+    assert_eq!(
+        kept.get("/").text(),
+        "ok",
+        "and so are those that are there"
+    );
     kept.assert_closed();
     assert!(
         begun.elapsed() >= Duration::from_millis(690),

@@ -10,7 +10,11 @@ use support::service::Service;
 use support::{Process, Site, answering, document, until};
 
 fn toml(service: &Service, mark: &str) -> String {
-    document(service.address(), "", &answering("/mark", mark))
+    document(
+        service.address(),
+        "timeout = \"60s\"",
+        &answering("/mark", mark),
+    )
 }
 
 #[test]
@@ -72,11 +76,7 @@ fn hi_64_five_upgrades_in_a_row_under_load() {
 fn an_upgrade_may_change_workers_and_listeners() {
     let service = Service::start();
     let site = Site::new();
-    let (kept, gone, added) = (
-        site.free_port(),
-        site.free_port(),
-        site.free_port(),
-    );
+    let (kept, gone, added) = (site.free_port(), site.free_port(), site.free_port());
     let listeners = |second: &str, workers: usize| {
         let more = format!(
             "[[listener]]\nname = \"second\"\nbind = \"{second}\"\n\n[server]\nworkers = {workers}\ndrain = \"15s\"\n"

@@ -25,8 +25,9 @@ impl<'a> Lasting<'a> {
     /// Returns once all of it is under way; the service's gates must still be closed.
     pub fn begin(address: SocketAddr, service: &'a Service) -> Lasting<'a> {
         let mut tunnel = Client::connect(address);
-        tunnel
-            .send("GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+        tunnel.send(
+            "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+        );
         let response = tunnel.read_response();
         assert_eq!(response.status, 101, "{response:?}");
         let mut slow = Client::connect(address);

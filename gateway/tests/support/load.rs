@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -19,6 +20,8 @@ use super::until;
 const KEPT: usize = 4;
 const FRESH: usize = 2;
 const HTTP2: usize = 2;
+/// Between two requests of a client: enough of them are under way at any moment, and the machine is not only theirs.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Streams of one HTTP/2 connection at once.
 const STREAMS: usize = 4;
 
@@ -142,7 +145,9 @@ fn exchange(stream: &mut TcpStream, line: &str) -> Result<bool, String> {
             let length = text
                 .split("\r\n")
                 .find_map(|line| line.strip_prefix("content-length:"));
-            let length: usize = length.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+            let length: usize = length
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(0);
             if answer.len() >= head + 4 + length {
                 let body = &answer[head + 4..];
                 if !text.starts_with("http/1.1 200") || body != b"ok" {
@@ -174,6 +179,7 @@ fn kept(address: SocketAddr, tally: &Tally) {
                     if !again {
                         break;
                     }
+                    std::thread::sleep(PAUSE);
                 }
                 Err(words) => {
                     return tally.failed(format!("kept, after {requests} requests: {words}"));
@@ -190,6 +196,7 @@ fn fresh(address: SocketAddr, tally: &Tally) {
             return;
         }
         let served = connect(address).and_then(|mut stream| exchange(&mut stream, line));
+        std::thread::sleep(PAUSE);
         match served {
             Ok(_) => _ = tally.fresh.fetch_add(1, Ordering::Relaxed),
             Err(words) => return tally.failed(format!("fresh: {words}")),
@@ -222,6 +229,7 @@ async fn one_http2_connection(address: SocketAddr, tally: &Tally) -> Result<(), 
     let driver = tokio::spawn(connection);
     let mut told_to_leave = false;
     while tally.goes_on() && !told_to_leave {
+        tokio::time::sleep(PAUSE).await;
         let mut answers = Vec::new();
         for _ in 0..STREAMS {
             match begin(sender).await {

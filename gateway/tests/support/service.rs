@@ -57,7 +57,9 @@ impl Drop for Service {
 fn serve(conn: &mut Conn, slow: &Gate, end: &Gate) {
     while let Some(request) = conn.read_request() {
         if request.header("upgrade").is_some() {
-            conn.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+            conn.send(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n",
+            );
             while let Some(byte) = conn.read_exact(1) {
                 conn.send(byte);
             }
@@ -80,7 +82,9 @@ fn serve(conn: &mut Conn, slow: &Gate, end: &Gate) {
 }
 
 fn events(conn: &mut Conn, end: &Gate) {
-    conn.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+    conn.send(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     let mut number = 0u64;
     loop {
         let last = end.opens_within(PACE);
