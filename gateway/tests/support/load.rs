@@ -255,6 +255,8 @@ async fn one_http2_connection(address: SocketAddr, tally: &Tally) -> Result<(), 
                     tally.http2.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(Ok(answer)) => return Err(format!("answer: {answer:?}")),
+                // Beyond the last stream of a GOAWAY: never taken, so a client asks again elsewhere (RFC 9113, 6.8).
+                Ok(Err(error)) if is_told_to_leave(&error) => told_to_leave = true,
                 Ok(Err(error)) => return Err(format!("a stream was lost: {error}")),
                 Err(_) => return Err("no answer".into()),
             }
@@ -263,6 +265,10 @@ async fn one_http2_connection(address: SocketAddr, tally: &Tally) -> Result<(), 
     drop(sender);
     let _ended_as_told = driver.await;
     Ok(())
+}
+
+fn is_told_to_leave(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 enum Begun {
@@ -275,7 +281,7 @@ async fn begin(
 ) -> Result<(SendRequest<Bytes>, h2::client::ResponseFuture), Begun> {
     let spare = sender.clone();
     let leave = |error: h2::Error| {
-        if error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR) {
+        if is_told_to_leave(&error) {
             Begun::Leave(spare.clone())
         } else {
             Begun::Failed(format!("a stream could not begin: {error}"))
