@@ -43,12 +43,9 @@ impl Default for Site {
 
 impl Site {
     pub fn new() -> Site {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let pid = std::process::id();
-        let first = NEXT.fetch_add(1, Ordering::Relaxed) % 200 + 10;
         Site {
             folder: tempfile::tempdir().expect("the folder for temporary files can be written"),
-            address: format!("127.{first}.{}.{}", (pid >> 8) & 0xff, pid & 0xff),
+            address: own_address(),
         }
     }
 
@@ -64,9 +61,9 @@ impl Site {
         &self.address
     }
 
-    /// A port on the site's own address on which nobody listens, and nobody else will.
+    /// An address and port where nobody listens, and nobody else will: the address is nobody else's.
     pub fn free_port(&self) -> SocketAddr {
-        let socket = std::net::TcpListener::bind((self.address.as_str(), 0)).expect("loopback");
+        let socket = std::net::TcpListener::bind((own_address(), 0)).expect("loopback");
         socket.local_addr().expect("a bound socket has an address")
     }
 
@@ -126,6 +123,14 @@ impl Site {
                 .args(after),
         )
     }
+}
+
+/// An address of loopback that this process has not given out before, and that other test processes do not use.
+fn own_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let (pid, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    assert!(next < 240, "no test file needs so many");
+    format!("127.{}.{}.{}", next + 10, (pid >> 8) & 0xff, pid & 0xff)
 }
 
 /// A running gateway; killed when dropped.
