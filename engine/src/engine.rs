@@ -175,9 +175,9 @@ impl Engine {
         metrics.watch_access_log(access_log.dropped_counter());
         let store = Arc::new(Store::new(Arc::new(first)));
         let common = Common {
-            store: store.clone(),
+            store,
             metrics: metrics.clone(),
-            access_log: access_log.clone(),
+            access_log,
             ledger: Arc::new(Ledger::default()),
         };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
@@ -462,6 +462,7 @@ impl Conductor {
             report: self.reloader.report.clone(),
             ready: ready.clone(),
             commands,
+            addresses: self.reloader.addresses.clone(),
             started: self.started,
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()

@@ -212,11 +212,16 @@ fn hi_63_listeners_come_and_go_while_others_serve() {
     let (one, two) = (toml(&service, "one"), toml(&service, "two") + &more);
     site.edit(&one);
     let gateway = site.run();
-    let load = Load::begin(gateway.address());
-    let mut lasting = Lasting::begin(gateway.address(), &service);
+    let address = gateway.address();
+    let load = Load::begin(address);
+    let mut lasting = Lasting::begin(address, &service);
     for round in 1..=5 {
         site.edit(&two);
         assert_eq!(gateway.ask("POST /reload").status, 200);
+        let told = &gateway.status()["listeners"];
+        let told = told.as_array().into_iter().flatten();
+        let told: Vec<_> = told.map(|listener| listener["address"].clone()).collect();
+        assert_eq!(told, [address.to_string(), second.to_string()]);
         let (mut idle, mut slow) = (Client::connect(second), Client::connect(second));
         assert_eq!(idle.get("/mark").text(), "two");
         slow.send("GET /pending HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n");
