@@ -2,9 +2,9 @@
 //! scrape cannot touch a request. Speaks HTTP/1 by hyper; nothing here is hot and nothing here decides.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::PoisonError;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -37,6 +37,8 @@ pub struct Admin {
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
     pub commands: mpsc::UnboundedSender<Command>,
+    /// Where each listener really listens; a document may ask for port 0.
+    pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
     pub started: Instant,
     pub connections: Box<dyn Fn() -> usize>,
 }
@@ -141,11 +143,20 @@ impl Admin {
             .iter()
             .map(|plan| plan.upstream.status(now))
             .collect();
+        let addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let address = |name: &str| {
+            let (_, address) = addresses.iter().find(|(known, _)| known == name)?;
+            Some(address.to_string())
+        };
         let listeners: Vec<_> = snapshot
             .listeners
             .iter()
             .flatten()
-            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "tls": plan.tls.is_some() }))
+            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some() }))
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),

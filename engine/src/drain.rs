@@ -40,10 +40,12 @@ impl Ledger {
     }
 
     pub fn report(&self, longest: Duration) -> DrainReport {
+        let cut = self.cut.load(Ordering::Relaxed);
         DrainReport {
             accepted: self.accepted.load(Ordering::Relaxed),
-            finished: self.finished.load(Ordering::Relaxed),
-            cut: self.cut.load(Ordering::Relaxed),
+            // Those that were cut have ended too, but not by themselves.
+            finished: self.finished.load(Ordering::Relaxed).saturating_sub(cut),
+            cut,
             longest_ms: u64::try_from(longest.as_millis()).unwrap_or(u64::MAX),
         }
     }

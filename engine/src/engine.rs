@@ -22,7 +22,7 @@ use crate::net::handover::{self, Handed, Kind, Offer, Taken};
 use crate::process::{self, Request as Signal};
 use crate::reload::file::Watch;
 use crate::reload::{Origin, Reloader};
-use crate::server::workers::{Common, Order, Workers};
+use crate::server::workers::{Common, Order, Queue, Workers};
 use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
@@ -137,15 +137,17 @@ impl Engine {
         let mut sockets: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
         for plan in first.listeners.iter().flatten() {
             let bind = plan.item.bind;
-            let taken = take(&mut inherited, Kind::Listener, bind);
-            let bound = match taken {
-                Some(taken) => taken,
-                None => accept::bind_workers(bind, count).map_err(|error| StartError::Bind {
-                    what: format!("listener {}", plan.item.name),
-                    address: bind,
-                    error,
-                })?,
+            let bound = match take(&mut inherited, Kind::Listener, bind) {
+                Some(taken) => {
+                    accept::share(taken, count).map(|shares| shares.into_iter().flatten().collect())
+                }
+                None => accept::bind_workers(bind, count),
             };
+            let bound = bound.map_err(|error| StartError::Bind {
+                what: format!("listener {}", plan.item.name),
+                address: bind,
+                error,
+            })?;
             sockets.insert(bind, bound);
         }
         let admin_socket = match document.server.admin {
@@ -173,9 +175,9 @@ impl Engine {
         metrics.watch_access_log(access_log.dropped_counter());
         let store = Arc::new(Store::new(Arc::new(first)));
         let common = Common {
-            store: store.clone(),
+            store,
             metrics: metrics.clone(),
-            access_log: access_log.clone(),
+            access_log,
             ledger: Arc::new(Ledger::default()),
         };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
@@ -324,8 +326,12 @@ struct Conductor {
 }
 
 /// Why the loop ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
+    /// The owner or the admin address asked for it.
     Stop,
+    /// SIGTERM or SIGINT.
+    Signal,
     /// A successor serves on the same sockets.
     Succeeded,
 }
@@ -403,7 +409,7 @@ impl Conductor {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 }
                 signal = next_signal(&mut signals) => match signal {
-                    Signal::Stop => break End::Stop,
+                    Signal::Stop => break End::Signal,
                     Signal::Reload => {
                         let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                     }
@@ -412,12 +418,16 @@ impl Conductor {
             }
             *handed.borrow_mut() = self.handed(admin_copy.as_ref());
         };
-        ready.store(false, Ordering::Release);
+        match (end, &serving) {
+            // Whoever asks this address from now on asks the successor, and it is ready.
+            (End::Succeeded, Some(serving)) => serving.abort(),
+            _ => ready.store(false, Ordering::Release),
+        }
         drop(upkeep);
         // Whoever still holds a copy of a listening socket keeps it open.
         handed.borrow_mut().clear();
         drop(admin_copy);
-        let report = self.drain(&end).await;
+        let report = self.drain(end, &mut signals).await;
         if let Some(serving) = serving {
             serving.abort();
         }
@@ -452,6 +462,7 @@ impl Conductor {
             report: self.reloader.report.clone(),
             ready: ready.clone(),
             commands,
+            addresses: self.reloader.addresses.clone(),
             started: self.started,
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
@@ -484,22 +495,31 @@ impl Conductor {
     }
 
     /// Stops taking, lets finish, then cuts.
-    async fn drain(mut self, end: &End) -> DrainReport {
+    async fn drain(mut self, end: End, signals: &mut Option<process::Signals>) -> DrainReport {
         let began = Instant::now();
-        let (drain, lag) = (
-            self.reloader.document.server.drain,
-            self.reloader.document.server.drain_lag,
-        );
-        if matches!(end, End::Stop) && !lag.is_zero() {
-            tokio::time::sleep(lag).await;
+        let server = &self.reloader.document.server;
+        let (drain, lag) = (server.drain, server.drain_lag);
+        let mut hurry = std::pin::pin!(second_stop(end, signals));
+        let mut hurried = false;
+        if end != End::Succeeded && !lag.is_zero() {
+            hurried = tokio::time::timeout(lag, hurry.as_mut()).await.is_ok();
         }
-        self.reloader.close_all();
+        self.reloader.close_all(match end {
+            End::Succeeded => Queue::Left,
+            End::Stop | End::Signal => Queue::Served,
+        });
         self.reloader.leave();
         let Reloader { workers, .. } = self.reloader;
         let orders = workers.clone_orders();
         let joined = tokio::task::spawn_blocking(move || workers.join());
         let mut joined = std::pin::pin!(joined);
-        if tokio::time::timeout(drain, joined.as_mut()).await.is_err() {
+        let all_left = !hurried
+            && tokio::select! {
+                _ended = joined.as_mut() => true,
+                () = tokio::time::sleep(drain) => false,
+                () = hurry => false,
+            };
+        if !all_left {
             for order in &orders {
                 let _ended_workers_need_no_orders = order.send(Order::Cut);
             }
@@ -544,6 +564,14 @@ async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
         "a successor serves on our sockets; draining",
         &[("pid", &successor.pid.to_string())],
     );
+}
+
+/// Returns when a draining process is told to stop once more: the drain's own signal does not count.
+async fn second_stop(end: End, signals: &mut Option<process::Signals>) {
+    let more = if end == End::Signal { 1 } else { 2 };
+    for _ in 0..more {
+        while next_signal(signals).await != Signal::Stop {}
+    }
 }
 
 async fn next_signal(signals: &mut Option<process::Signals>) -> Signal {

@@ -24,6 +24,12 @@ pub struct Watch {
     seen: Vec<Option<Stamp>>,
 }
 
+impl Default for Watch {
+    fn default() -> Self {
+        Watch::new()
+    }
+}
+
 impl Watch {
     pub fn new() -> Self {
         let (tell, events) = unbounded_channel();

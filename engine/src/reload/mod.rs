@@ -15,7 +15,7 @@ use tollgate_config::{Document, Loader, Problem, Problems};
 
 use crate::net::accept::{self, Permits};
 use crate::route::ListenerIndex;
-use crate::server::workers::{Common, Opening, Order, Workers};
+use crate::server::workers::{Common, Opening, Order, Queue, Workers};
 use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
@@ -249,7 +249,8 @@ impl Reloader {
         for key in gone {
             self.open.remove(&key);
             for worker in 0..self.workers.count() {
-                self.workers.order(worker, Order::Close(key.0, key.1));
+                self.workers
+                    .order(worker, Order::Close(key.0, key.1, Queue::Served));
             }
         }
         self.sockets
@@ -264,10 +265,11 @@ impl Reloader {
     }
 
     /// Closes every door. The sockets are closed too, unless a successor holds them.
-    pub fn close_all(&mut self) {
+    pub fn close_all(&mut self, queue: Queue) {
         for (key, _) in self.open.drain() {
             for worker in 0..self.workers.count() {
-                self.workers.order(worker, Order::Close(key.0, key.1));
+                self.workers
+                    .order(worker, Order::Close(key.0, key.1, queue));
             }
         }
         self.sockets.clear();

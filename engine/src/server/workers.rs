@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::AbortHandle;
+use tokio::sync::oneshot;
 
 use super::door::Door;
 use super::socket;
@@ -38,7 +39,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub enum Order {
     Open(Opening),
     /// Accept no more here; whoever is inside finishes.
-    Close(ListenerIndex, SocketAddr),
+    Close(ListenerIndex, SocketAddr, Queue),
     /// Serve this socket; another worker accepted it.
     Adopt {
         index: ListenerIndex,
@@ -50,6 +51,15 @@ pub enum Order {
     Leave,
     /// End now, whoever is inside.
     Cut,
+}
+
+/// What becomes of connections that the kernel has accepted but we have not, when a door closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    /// They are served; nobody else would.
+    Served,
+    /// A successor holds the same sockets and serves them.
+    Left,
 }
 
 pub struct Opening {
@@ -85,12 +95,14 @@ impl Workers {
             inboxes.push(inbox);
         }
         let loads: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+        let accepting = Arc::new(AtomicUsize::new(0));
         let mut threads = Vec::new();
         for (number, inbox) in inboxes.into_iter().enumerate() {
             let (common, loads, peers) = (common.clone(), loads.clone(), orders.clone());
+            let accepting = accepting.clone();
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || {
-                let run = AssertUnwindSafe(|| run(number, inbox, common, loads, peers));
+                let run = AssertUnwindSafe(|| run(number, inbox, common, loads, accepting, peers));
                 if catch_unwind(run).is_err() {
                     log::error(
                         "a worker died; the process ends with it",
@@ -151,10 +163,18 @@ struct Worker {
     proxy: Rc<Proxy>,
     ledger: Arc<Ledger>,
     loads: Arc<[AtomicUsize]>,
+    /// Sockets that any worker still accepts from: until there are none, any worker may be handed a connection.
+    accepting: Arc<AtomicUsize>,
     peers: Vec<UnboundedSender<Order>>,
-    doors: RefCell<HashMap<(ListenerIndex, SocketAddr), (Rc<Door>, AbortHandle)>>,
+    doors: RefCell<HashMap<(ListenerIndex, SocketAddr), Entrance>>,
     next: std::cell::Cell<u64>,
     accept_errors: Arc<AtomicU64>,
+}
+
+/// One listener here. It has several sockets when a predecessor had more workers than we have.
+struct Entrance {
+    door: Rc<Door>,
+    sockets: Vec<oneshot::Sender<Queue>>,
 }
 
 fn run(
@@ -162,6 +182,7 @@ fn run(
     inbox: UnboundedReceiver<Order>,
     common: Common,
     loads: Arc<[AtomicUsize]>,
+    accepting: Arc<AtomicUsize>,
     peers: Vec<UnboundedSender<Order>>,
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -178,6 +199,7 @@ fn run(
         proxy,
         ledger: common.ledger,
         loads,
+        accepting,
         peers,
         doors: RefCell::default(),
         next: std::cell::Cell::new(number as u64),
@@ -198,7 +220,7 @@ impl Worker {
             tokio::select! {
                 order = inbox.recv() => match order {
                     Some(Order::Open(opening)) => self.open(opening),
-                    Some(Order::Close(index, bind)) => self.close(index, bind),
+                    Some(Order::Close(index, bind, queue)) => self.close(index, bind, queue),
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
                     Some(Order::Leave) => self.leave(),
                     Some(Order::Cut) | None => return,
@@ -218,12 +240,20 @@ impl Worker {
     }
 
     fn is_empty(&self) -> bool {
-        self.doors.borrow().is_empty() && self.loads[self.number].load(Ordering::Relaxed) == 0
+        self.accepting.load(Ordering::Acquire) == 0
+            && self.doors.borrow().is_empty()
+            && self.loads[self.number].load(Ordering::Relaxed) == 0
     }
 
     fn open(self: &Rc<Self>, opening: Opening) {
-        let acceptor = match Acceptor::new(opening.socket, self.accept_errors.clone()) {
-            Ok(acceptor) => acceptor,
+        let both = opening.socket.try_clone().and_then(|socket| {
+            Ok((
+                socket,
+                Acceptor::new(opening.socket, self.accept_errors.clone())?,
+            ))
+        });
+        let (socket, acceptor) = match both {
+            Ok(both) => both,
             Err(error) => {
                 return log::error(
                     "a listening socket cannot be used",
@@ -231,31 +261,23 @@ impl Worker {
                 );
             }
         };
-        let door = Door::new(&opening.name, opening.index);
-        let (worker, entrance) = (self.clone(), door.clone());
-        let (permits, series) = (opening.permits, opening.series);
-        let accepting = tokio::task::spawn_local(async move {
-            loop {
-                let (socket, peer) = acceptor.accept().await;
-                let Some(permit) = permits.take() else {
-                    series.refused(worker.number);
-                    continue;
-                };
-                series.accepted(worker.number);
-                worker.ledger.accepted();
-                let held = Held {
-                    _permit: permit,
-                    series: series.clone(),
-                    worker: worker.number,
-                    ledger: worker.ledger.clone(),
-                };
-                worker.place(&entrance, socket, peer, held);
-            }
-        });
-        self.doors.borrow_mut().insert(
-            (opening.index, opening.bind),
-            (door, accepting.abort_handle()),
-        );
+        let (tell, closed) = oneshot::channel();
+        let mut doors = self.doors.borrow_mut();
+        let entrance = doors
+            .entry((opening.index, opening.bind))
+            .or_insert_with(|| Entrance {
+                door: Door::new(&opening.name, opening.index),
+                sockets: Vec::new(),
+            });
+        entrance.sockets.push(tell);
+        let reception = Reception {
+            _accepting: Accepting::begin(&self.accepting),
+            worker: self.clone(),
+            door: entrance.door.clone(),
+            permits: opening.permits,
+            series: opening.series,
+        };
+        tokio::task::spawn_local(reception.receive(acceptor, socket, closed));
     }
 
     /// Serves a connection here, or hands it to a worker that has clearly less to do.
@@ -287,8 +309,15 @@ impl Worker {
                 peer,
                 held,
             };
-            if self.peers[other].send(adopt).is_err() {
+            if let Err(SendError(order)) = self.peers[other].send(adopt) {
+                // That worker has ended already; then it is ours after all.
                 load.fetch_sub(1, Ordering::Relaxed);
+                if let Order::Adopt { socket, held, .. } = order
+                    && let Ok(socket) = tokio::net::TcpStream::from_std(socket)
+                {
+                    self.loads[self.number].fetch_add(1, Ordering::Relaxed);
+                    self.serve(door.clone(), socket, peer, held);
+                }
             }
             return;
         }
@@ -308,7 +337,7 @@ impl Worker {
             .borrow()
             .iter()
             .find(|((of, _), _)| *of == index)
-            .map(|(_, (door, _))| door.clone());
+            .map(|(_, entrance)| entrance.door.clone());
         let door = door.unwrap_or_else(|| {
             // The listener closed in between: the connection was accepted, so it is served, once.
             let door = Door::new("", index);
@@ -340,18 +369,92 @@ impl Worker {
         });
     }
 
-    fn close(&self, index: ListenerIndex, bind: SocketAddr) {
-        if let Some((door, accepting)) = self.doors.borrow_mut().remove(&(index, bind)) {
-            accepting.abort();
-            door.close();
+    fn close(&self, index: ListenerIndex, bind: SocketAddr, queue: Queue) {
+        if let Some(entrance) = self.doors.borrow_mut().remove(&(index, bind)) {
+            for socket in entrance.sockets {
+                let _ends_only_when_told = socket.send(queue);
+            }
+            entrance.door.close();
         }
     }
 
     fn leave(&self) {
         self.proxy.stopping.set(true);
-        for (door, _) in self.doors.borrow().values() {
-            door.close();
+        for entrance in self.doors.borrow().values() {
+            entrance.door.close();
         }
+    }
+}
+
+/// Takes connections from one socket until it is told that the door is closed.
+struct Reception {
+    worker: Rc<Worker>,
+    door: Rc<Door>,
+    permits: Arc<Permits>,
+    series: Arc<ListenerSeries>,
+    _accepting: Accepting,
+}
+
+impl Reception {
+    /// `socket` is the acceptor's, without its poller: what waits at the end must be seen whether or not it was
+    /// announced.
+    async fn receive(
+        self,
+        acceptor: Acceptor,
+        socket: TcpListener,
+        mut closed: oneshot::Receiver<Queue>,
+    ) {
+        let queue = loop {
+            tokio::select! {
+                biased;
+                queue = &mut closed => break queue.unwrap_or(Queue::Left),
+                (stream, peer) = acceptor.accept() => self.welcome(stream, peer),
+            }
+        };
+        drop(acceptor);
+        if queue == Queue::Left {
+            return;
+        }
+        while let Ok((stream, peer)) = socket.accept() {
+            let stream = stream
+                .set_nonblocking(true)
+                .and_then(|()| tokio::net::TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                self.welcome(stream, peer);
+            }
+        }
+    }
+
+    fn welcome(&self, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let worker = &self.worker;
+        let Some(permit) = self.permits.take() else {
+            return self.series.refused(worker.number);
+        };
+        self.series.accepted(worker.number);
+        worker.ledger.accepted();
+        let held = Held {
+            _permit: permit,
+            series: self.series.clone(),
+            worker: worker.number,
+            ledger: worker.ledger.clone(),
+        };
+        worker.place(&self.door, stream, peer, held);
+    }
+}
+
+/// Counts a socket that is accepted from.
+struct Accepting(Arc<AtomicUsize>);
+
+impl Accepting {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Release);
+        Accepting(count.clone())
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
