@@ -180,42 +180,37 @@ fn greeting(listen: SocketAddr, running: &Running, file: &Path) -> String {
             row(&["requests", &log.display().to_string()]),
         ],
     );
-    let tries = table(
-        "  ",
-        &[
-            row(&[&format!("curl -i {base}/hello"), "# a fixed answer"]),
-            row(&[&format!("curl {base}/catalog/items/2"), "# a service"]),
-            row(&[
-                &format!("curl -N {base}/catalog/events"),
-                "# a stream, unbuffered",
-            ]),
-            row(&[
-                &format!("curl {base}/orders/[1-12]"),
-                "# the tenth is refused and asked again",
-            ]),
-            row(&[
-                &format!("curl -d '{{}}' {base}/orders"),
-                "# a POST is never sent twice",
-            ]),
-            row(&[
-                &format!("curl '{base}/who?[1-8]'"),
-                "# a split: three to one",
-            ]),
-            row(&[
-                &format!("curl {base}/nowhere"),
-                "# an error that explains itself",
-            ]),
-            row(&[&format!("curl {admin}/metrics"), "# for Prometheus"]),
-            row(&[
-                &format!("{program} status --admin {admin}"),
-                "# endpoints, health, reloads",
-            ]),
-            row(&[
-                &format!("{program} explain --live --admin {admin} GET {base}/orders/7"),
-                "# which route, and why",
-            ]),
-        ],
-    );
+    let tries = [
+        ("a fixed answer", format!("curl -i {base}/hello")),
+        ("a service", format!("curl {base}/catalog/items/2")),
+        ("a stream", format!("curl -N {base}/catalog/events")),
+        (
+            "orders refuses every tenth; it is asked again",
+            format!("curl '{base}/orders/[1-12]'"),
+        ),
+        (
+            "a POST is never sent twice",
+            format!("curl -d '{{}}' {base}/orders"),
+        ),
+        ("a split, three to one", format!("curl '{base}/who?[1-8]'")),
+        (
+            "an error that explains itself",
+            format!("curl {base}/nowhere"),
+        ),
+        ("for Prometheus", format!("curl {admin}/metrics")),
+        (
+            "endpoints, health, reloads",
+            format!("{program} status --admin {admin}"),
+        ),
+        (
+            "which route, and why",
+            format!("{program} explain --live --admin {admin} GET {base}/orders/7"),
+        ),
+    ];
+    let tries: String = tries
+        .iter()
+        .map(|(what, line)| format!("  {what}\n    {line}\n"))
+        .collect();
     format!("{facts}\ntry\n{tries}\nCtrl-C stops all of it and leaves nothing behind\n")
 }
 
