@@ -43,7 +43,10 @@ fn grpc_word(number: u8) -> &'static str {
 fn every_error_code_has_its_section_in_the_order_of_the_list_and_no_section_has_no_code() {
     let page = page("docs/errors.md");
     let sections = sections(&page);
-    let titles: Vec<_> = sections.iter().map(|(title, _)| (*title).to_owned()).collect();
+    let titles: Vec<_> = sections
+        .iter()
+        .map(|(title, _)| (*title).to_owned())
+        .collect();
     let codes: Vec<_> = Code::ALL
         .iter()
         .map(|code| format!("`{}`", code.word()))
@@ -78,7 +81,10 @@ fn every_metric_is_listed_with_its_kind() {
         if let Some(family) = line.strip_prefix("# TYPE ") {
             let (name, kind) = family.split_once(' ').expect("a TYPE line has two words");
             let row = format!("| `{name}` | {kind} |");
-            assert!(page.contains(&row), "docs/operations.md lacks the row {row}");
+            assert!(
+                page.contains(&row),
+                "docs/operations.md lacks the row {row}"
+            );
             families += 1;
         }
     }
@@ -121,9 +127,16 @@ fn no_page_leads_to_a_file_that_is_not_there() {
     for entry in std::fs::read_dir(root.join("docs")).expect("there are docs") {
         pages.push(entry.expect("a folder can be listed").path());
     }
-    for page in pages.iter().filter(|page| page.extension().is_some_and(|kind| kind == "md")) {
+    for page in pages
+        .iter()
+        .filter(|page| page.extension().is_some_and(|kind| kind == "md"))
+    {
         let text = std::fs::read_to_string(page).expect("a page can be read");
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let file = link.split('#').next().unwrap_or_default();
             if file.is_empty() || file.contains("://") {
                 continue;
