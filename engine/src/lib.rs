@@ -1,11 +1,12 @@
 //! The data plane of Tollgate: one way of a request, used by the gateway and by the sidecar.
 //!
-//! Rooms stand on floors; a room uses only what stands below it. From the ground: `alarm`, `drain`, `process`; `net`,
+//! Rooms stand on floors; a room uses only what stands below it. From the ground: `clock`, `alarm`, `drain`, `process`; `net`,
 //! `http1`; `exchange`; `telemetry`, `filter`; `route`, `upstream`; `snapshot`; `proxy`; `reload`, `explain`, `upkeep`;
 //! `server`, `admin`; `engine`. `docs/architecture.md` is the map, `proxy::Proxy::handle` the page to read first.
 
 pub mod admin;
 pub mod alarm;
+pub mod clock;
 pub mod drain;
 pub mod engine;
 pub mod exchange;

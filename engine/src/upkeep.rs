@@ -84,10 +84,15 @@ fn tend(plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHand
 }
 
 async fn discover(plan: Arc<UpstreamPlan>, memory: Arc<EndpointMemory>, source: Source) {
-    let identity = plan.item.tls.as_ref().map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
+    let identity = plan
+        .item
+        .tls
+        .as_ref()
+        .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
     discovery::watch(source, |found| {
         let known = |one| memory.endpoint(&plan.item.name, identity.as_deref(), one);
-        plan.upstream.replace(found.iter().map(known).collect(), Instant::now());
+        plan.upstream
+            .replace(found.iter().map(known).collect(), Instant::now());
     })
     .await;
 }

@@ -258,3 +258,35 @@ fn hi_51_a_refused_stream_was_never_taken_and_is_tried_again_or_told_as_unavaila
         "a stream that was refused is safe to try again"
     );
 }
+
+#[test]
+fn hi_51_answers_that_clients_cut_do_not_use_up_the_upstreams_connection() {
+    let upstream = Http2Upstream::echo();
+    let gateway = grpc_gateway(&upstream);
+    let large = message(&vec![b'x'; 300_000]);
+    h2_client::run(async {
+        // Fewer a connection than what counts as a storm of cancellations.
+        for _ in 0..4 {
+            let sender = h2_client::connect(gateway.address()).await;
+            for _ in 0..15 {
+                let mut ready = sender.clone().ready().await.expect("the connection lives");
+                let (response, mut send) = ready.send_request(call("Stream"), false).expect("sent");
+                send.send_data(large.clone().into(), true).expect("sent");
+                let mut body = response.await.expect("a head").into_body();
+                h2_client::piece(&mut body)
+                    .await
+                    .expect("more")
+                    .expect("no error");
+                send.send_reset(h2::Reason::CANCEL);
+            }
+        }
+        let sender = h2_client::connect(gateway.address()).await;
+        let answer = h2_client::exchange(&sender, call("Stream"), &[&large], None)
+            .await
+            .expect("an answer");
+        assert_eq!(
+            (answer.body.len(), answer.grpc_status()),
+            (3 * large.len(), Some("0"))
+        );
+    });
+}

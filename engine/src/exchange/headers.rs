@@ -4,14 +4,15 @@
 //! A sender's `Connection` can take away only what it could have sent itself: the fields we set are written after the
 //! removal, so no client can make an upstream miss them (HI-22).
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use smallvec::SmallVec;
 
 use super::trace::TraceContext;
-use super::{Request, Response};
+use super::{Marks, Request, Response};
 use crate::http1::encode;
 
 /// Who we are in `Via`.
@@ -77,8 +78,9 @@ impl Sender<'_> {
             set("tracestate", state.as_bytes());
         }
         set("x-request-id", self.request_id.as_bytes());
+        let marks = request.marks;
         let existing = |name: &str| {
-            self.trusted
+            (self.trusted && marks.has(Marks::FORWARDED))
                 .then(|| joined(&request.headers, name))
                 .flatten()
         };
@@ -99,7 +101,11 @@ impl Sender<'_> {
             None => set("x-forwarded-host", request.authority.as_bytes()),
         }
         let via = if request.is_http2 { VIA_2 } else { VIA_1_1 };
-        match joined(&request.headers, "via") {
+        match marks
+            .has(Marks::VIA)
+            .then(|| joined(&request.headers, "via"))
+            .flatten()
+        {
             Some(mut chain) => {
                 chain.extend_from_slice(b", ");
                 chain.extend_from_slice(via);
@@ -281,6 +287,24 @@ fn small_number(digits: &[u8]) -> Option<u64> {
 pub fn upgrade_fields(out: &mut Vec<u8>, protocol: &[u8]) {
     encode::field(out, "connection", b"upgrade");
     encode::field(out, "upgrade", protocol);
+}
+
+thread_local! {
+    static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+}
+
+/// The current `Date`, put together once a second.
+pub fn with_date<R>(use_it: impl FnOnce(&str) -> R) -> R {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|(second, text)| {
+        if *second != now {
+            *second = now;
+            *text = http_date(now);
+        }
+        use_it(text)
+    })
 }
 
 /// `Date` for our own answers, as RFC 9110 section 5.6.7 wants it.

@@ -19,12 +19,58 @@ pub struct Request {
     pub authority: String,
     pub target: Target,
     pub headers: HeaderMap,
+    /// Which of the fields that the proxy itself looks at are there.
+    pub marks: Marks,
     /// Fields that the sender's `Connection` named: hop-by-hop, not passed on.
     pub named: SmallVec<[HeaderName; 1]>,
     pub body: Body,
     /// The protocol the client wants to switch to, for `Upgrade` and for extended CONNECT (RFC 8441).
     pub upgrade: Option<String>,
     pub is_http2: bool,
+}
+
+/// Notes, in the one pass that reads a message's fields, which of those that the proxy itself looks at are there: most
+/// messages have none of them, and asking a map for each costs more than reading the message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks(u8);
+
+impl Marks {
+    /// `traceparent` or `tracestate`.
+    pub const TRACE: Marks = Marks(1);
+    pub const REQUEST_ID: Marks = Marks(2);
+    /// `grpc-timeout` or `x-request-deadline-ms`.
+    pub const DEADLINE: Marks = Marks(4);
+    pub const VIA: Marks = Marks(8);
+    /// Any `x-forwarded-…`.
+    pub const FORWARDED: Marks = Marks(16);
+    pub const KEEP_ALIVE: Marks = Marks(32);
+    pub const EXPECT: Marks = Marks(64);
+    pub const CONTENT_TYPE: Marks = Marks(128);
+
+    /// Takes note of one field; `name` is in lower case.
+    pub fn note(&mut self, name: &str) {
+        self.0 |= match name {
+            "traceparent" | "tracestate" => Self::TRACE.0,
+            "x-request-id" => Self::REQUEST_ID.0,
+            "grpc-timeout" | "x-request-deadline-ms" => Self::DEADLINE.0,
+            "via" => Self::VIA.0,
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => Self::FORWARDED.0,
+            "keep-alive" => Self::KEEP_ALIVE.0,
+            "expect" => Self::EXPECT.0,
+            "content-type" => Self::CONTENT_TYPE.0,
+            _ => 0,
+        };
+    }
+
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut marks = Marks::default();
+        headers.keys().for_each(|name| marks.note(name.as_str()));
+        marks
+    }
+
+    pub fn has(self, mark: Marks) -> bool {
+        self.0 & mark.0 != 0
+    }
 }
 
 /// Path in normal form, then the query as it came.

@@ -17,13 +17,18 @@ pub struct RequestId(HeaderValue);
 
 impl RequestId {
     /// The caller's id if it sent exactly one and it is valid, otherwise 32 hexadecimal digits.
-    pub fn from_headers(headers: &HeaderMap, mut random: impl FnMut() -> u64) -> Self {
+    pub fn from_headers(headers: &HeaderMap, random: impl FnMut() -> u64) -> Self {
         let mut lines = headers.get_all(&NAME).iter();
         if let (Some(line), None) = (lines.next(), lines.next())
             && is_valid(line.as_bytes())
         {
             return RequestId(line.clone());
         }
+        Self::make(random)
+    }
+
+    /// 32 hexadecimal digits.
+    pub fn make(mut random: impl FnMut() -> u64) -> Self {
         let id = (u128::from(random()) << 64) | u128::from(random());
         let mut text = [0; 32];
         write_hex(&id.to_be_bytes(), &mut text);

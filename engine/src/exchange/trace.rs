@@ -38,7 +38,6 @@ impl TraceContext {
             (Some(line), None) => parse(line.as_bytes().trim_ascii()),
             _ => None,
         };
-        let span_id = nonzero(&mut random).to_be_bytes();
         match caller {
             Some(Caller {
                 trace_id,
@@ -47,20 +46,24 @@ impl TraceContext {
             }) => TraceContext {
                 trace_id,
                 parent: Some(parent),
-                span_id,
+                span_id: nonzero(&mut random).to_be_bytes(),
                 flags,
                 state: state::from_lines(headers.get_all(&TRACESTATE).iter()),
             },
-            None => {
-                let id = (u128::from(nonzero(&mut random)) << 64) | u128::from(random());
-                TraceContext {
-                    trace_id: id.to_be_bytes(),
-                    parent: None,
-                    span_id,
-                    flags: RANDOM,
-                    state: None,
-                }
-            }
+            None => Self::begin(random),
+        }
+    }
+
+    /// A new trace: nobody before us is part of one.
+    pub fn begin(mut random: impl FnMut() -> u64) -> Self {
+        let span_id = nonzero(&mut random).to_be_bytes();
+        let id = (u128::from(nonzero(&mut random)) << 64) | u128::from(random());
+        TraceContext {
+            trace_id: id.to_be_bytes(),
+            parent: None,
+            span_id,
+            flags: RANDOM,
+            state: None,
         }
     }
 

@@ -30,6 +30,10 @@ impl Chain {
         )
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The first refusal ends the exchange.
     pub fn on_request(&self, request: &mut Request) -> Result<(), Error> {
         for filter in &self.0 {

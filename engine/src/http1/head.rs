@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use memchr::{memchr, memmem};
 use smallvec::SmallVec;
 
+use crate::exchange::Marks;
 use crate::exchange::error::Code;
 
 /// More fields than this are refused, however short they are (HTTP/2 Bomb and its HTTP/1 kin: HI-23, HI-30).
@@ -31,6 +32,7 @@ pub enum Framing {
 #[derive(Debug, Default)]
 pub struct Fields {
     pub headers: HeaderMap,
+    pub marks: Marks,
     pub close: bool,
     pub keep_alive: bool,
     pub upgrade: bool,
@@ -273,7 +275,7 @@ impl Fields {
             }
             "connection" => self.note_connection(value)?,
             "host" => self.hosts = self.hosts.saturating_add(1),
-            _ => {}
+            other => self.marks.note(other),
         }
         Ok(())
     }

@@ -30,8 +30,11 @@ const READ: usize = 64 * 1024;
 /// A body of which at least this much is still expected is read straight into its own memory.
 const DIRECT: u64 = 16 * 1024;
 
+/// What the first read of a message takes; larger bodies go on with larger reads.
+const FIRST: usize = 16 * 1024;
+
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; FIRST].into_boxed_slice());
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -128,11 +131,15 @@ impl Wire {
         };
         let count = if expected >= DIRECT && self.read.is_empty() {
             // The piece that goes out is the memory that was read into.
-            self.read =
-                BytesMut::with_capacity(usize::try_from(expected).unwrap_or(READ).min(READ));
+            let size = usize::try_from(expected).unwrap_or(READ).min(READ);
+            if self.read.capacity() < size {
+                self.read = BytesMut::with_capacity(size);
+            }
             ready!(pin!(self.stream.read_buf(&mut self.read)).poll(cx))?
         } else {
             ready!(SCRATCH.with_borrow_mut(|scratch| {
+                // A head and whatever came with it: what is read here may have to wait for a slow reader.
+                let scratch = scratch.get_mut(..FIRST).unwrap_or_default();
                 let count = ready!(self.stream.poll_read_into(cx, scratch))?;
                 self.read
                     .extend_from_slice(scratch.get(..count).unwrap_or_default());

@@ -11,6 +11,7 @@ use http_body::Frame;
 use super::books::Exchange;
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
+use crate::clock;
 use crate::exchange::Response;
 use crate::exchange::body::BodyError;
 use crate::exchange::error::Code;
@@ -25,8 +26,9 @@ pub struct Answer {
     source: Option<SharedSource>,
     /// `None`: ours, or "off".
     idle: Option<Duration>,
-    moved: Cell<Instant>,
-    exchange: Option<Exchange>,
+    /// When a byte moved last; `None`: just now, and nobody has waited since.
+    moved: Cell<Option<Instant>>,
+    exchange: Option<Box<Exchange>>,
 }
 
 impl Answer {
@@ -38,7 +40,7 @@ impl Answer {
             pump: None,
             source: None,
             idle: None,
-            moved: Cell::new(Instant::now()),
+            moved: Cell::new(None),
             exchange: None,
         }
     }
@@ -54,7 +56,7 @@ impl Answer {
     }
 
     /// From here on the exchange's end is the answer's end.
-    pub(super) fn open(mut self, mut exchange: Exchange) -> Self {
+    pub(super) fn open(mut self, mut exchange: Box<Exchange>) -> Self {
         exchange.status = self.response.status;
         if let Some(source) = &self.source {
             exchange.bytes_in = source.borrow().seen;
@@ -64,7 +66,7 @@ impl Answer {
     }
 
     pub fn exchange(&self) -> Option<&Exchange> {
-        self.exchange.as_ref()
+        self.exchange.as_deref()
     }
 
     /// The next piece for the client. `Err(BodyError::Idle)`: neither side moved a byte for the route's idle time-out.
@@ -112,17 +114,20 @@ impl Answer {
 
     /// Ready when nothing has moved for too long; called wherever the answer waits for the client.
     pub fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match (self.idle, &self.exchange) {
-            (Some(idle), Some(exchange)) => exchange.alarm.poll_at(self.moved.get() + idle, cx),
-            _ => Poll::Pending,
-        }
+        let (Some(idle), Some(exchange)) = (self.idle, &self.exchange) else {
+            return Poll::Pending;
+        };
+        let since = self.moved.get().unwrap_or_else(|| {
+            let now = clock::now();
+            self.moved.set(Some(now));
+            now
+        });
+        exchange.alarm.poll_at(since + idle, cx)
     }
 
     /// A byte moved.
     pub fn moved(&self) {
-        if self.idle.is_some() {
-            self.moved.set(Instant::now());
-        }
+        self.moved.set(None);
     }
 
     /// Bytes of body that went to the client.
@@ -155,7 +160,7 @@ impl Answer {
     /// The last byte is out.
     pub fn finish(mut self) {
         if let Some(mut exchange) = self.exchange.take() {
-            exchange.close(Instant::now());
+            exchange.close(clock::now());
         }
     }
 

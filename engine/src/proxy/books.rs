@@ -12,10 +12,12 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::Proxy;
 use super::connection::Connection;
 use crate::alarm::Alarm;
-use crate::exchange::Request;
+use crate::clock;
 use crate::exchange::error::{Code, Error};
+use crate::exchange::headers::deadline;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
+use crate::exchange::{Marks, Request, is_grpc};
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line};
@@ -61,18 +63,21 @@ impl Exchange {
         alarm: &Rc<Alarm>,
         request: &Request,
     ) -> Self {
-        let started = Instant::now();
+        let started = clock::now();
         let world = proxy.view.current();
         world.begin(proxy.worker);
-        let (trace, request_id) = proxy.identify(&request.headers);
+        let (trace, request_id) = proxy.identify(&request.headers, request.marks);
         Exchange {
             proxy: proxy.clone(),
             world,
             connection: connection.clone(),
             alarm: alarm.clone(),
             started,
-            deadline: crate::exchange::headers::deadline(&request.headers)
-                .and_then(|left| started.checked_add(left)),
+            deadline: if request.marks.has(Marks::DEADLINE) {
+                deadline(&request.headers).and_then(|left| started.checked_add(left))
+            } else {
+                None
+            },
             trace,
             request_id,
             method: request.method.clone(),
@@ -80,7 +85,7 @@ impl Exchange {
             host: String::new(),
             user_agent: None,
             is_http2: request.is_http2,
-            is_grpc: crate::exchange::is_grpc(&request.headers),
+            is_grpc: request.marks.has(Marks::CONTENT_TYPE) && is_grpc(&request.headers),
             route: None,
             branch: None,
             endpoint: None,
@@ -146,8 +151,12 @@ impl Exchange {
         if let Some(code) = self.error {
             self.proxy.metrics.answered_error(self.proxy.worker, code);
         }
+        let mut log = self.proxy.log();
+        if !log.is_on() {
+            return;
+        }
         let mut text = EndpointText::default();
-        self.proxy.log().write(&Line {
+        log.write(&Line {
             now: SystemTime::now(),
             method: self.method.as_str(),
             path: &self.path,
@@ -197,6 +206,6 @@ impl EndpointText {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.close(Instant::now());
+        self.close(clock::now());
     }
 }

@@ -17,6 +17,8 @@ use super::replay::{SharedSource, Source};
 use super::retry::{self, Ending, Try};
 use super::send::{self, Failure, Sent};
 use super::split;
+use crate::clock;
+use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
@@ -59,16 +61,21 @@ impl Proxy {
             return Err(too_large(plan));
         }
         let rules = plan.item.retry.value.as_ref();
-        let body = std::mem::replace(&mut request.body, crate::exchange::body::Body::Empty);
-        let source = Rc::new(RefCell::new(Source::new(
-            body,
-            rules.map_or(0, |rules| rules.max_replay),
-            plan.item.max_body.value,
-        )));
+        let source = if request.body.is_empty() {
+            self.empty.clone()
+        } else {
+            let body = std::mem::replace(&mut request.body, Body::Empty);
+            let limit = rules.map_or(0, |rules| rules.max_replay);
+            Rc::new(RefCell::new(Source::new(
+                body,
+                limit,
+                plan.item.max_body.value,
+            )))
+        };
         let key = hash_key(&upstream.item.balance, request, exchange);
         let (mut tried, mut made, mut fresh) = (Vec::new(), 0, false);
         loop {
-            let now = Instant::now();
+            let now = clock::recent();
             let mut slot = match upstream.upstream.pick(key, &tried, now, self.random()) {
                 Ok(slot) => slot,
                 Err(_) => {
@@ -93,7 +100,7 @@ impl Proxy {
                 Ok(sent) => match self.wants_again(&sent, plan, request, &source, made) {
                     None => return Ok(attempt.accept(exchange, slot, sent)),
                     Some(pause) => {
-                        slot.finish(Outcome::Failure, Instant::now());
+                        slot.finish(Outcome::Failure, clock::now());
                         upstream.series.retried(self.worker, RetryClass::Status);
                         tried.push(number);
                         made += 1;
@@ -105,6 +112,7 @@ impl Proxy {
                 Err(failure) => failure,
             };
             if failure.stale
+                && !fresh
                 && source.borrow().is_repeatable()
                 && (!failure.left || send::is_safe(request))
             {
@@ -116,7 +124,7 @@ impl Proxy {
                 source.borrow_mut().rewind();
                 continue;
             }
-            slot.finish(failure.outcome, Instant::now());
+            slot.finish(failure.outcome, clock::now());
             let tried_once = Try {
                 ending: failure.ending,
                 left: failure.left,
@@ -178,7 +186,7 @@ impl Proxy {
     /// Waits before the next try; not past the caller's deadline.
     async fn pause(&self, exchange: &Exchange, pause: Duration) -> Result<(), Error> {
         if exchange
-            .left(Instant::now())
+            .left(clock::now())
             .is_some_and(|left| left <= pause)
         {
             return Err(Code::DeadlineExceeded.into());
@@ -205,7 +213,7 @@ impl Attempt<'_> {
     async fn run(&self, exchange: &Exchange, slot: &mut Slot) -> Result<Sent, Failure> {
         let way = self.way(exchange, slot).await?;
         let sender = self.sender(exchange);
-        let began = Instant::now();
+        let began = clock::recent();
         let limit = Limit::of(exchange, self.plan, self.source, began);
         let pool = self.proxy.pools.of(slot.endpoint());
         let sending = async {
@@ -242,7 +250,7 @@ impl Attempt<'_> {
         .await;
         match outcome {
             Ok(Ok(sent)) => {
-                slot.first_byte(Instant::now());
+                slot.first_byte(clock::now());
                 Ok(sent)
             }
             Ok(Err(mut failure)) => {
@@ -263,7 +271,7 @@ impl Attempt<'_> {
     /// Finds a way within `connect_timeout` and the caller's deadline.
     async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
         let pool = self.proxy.pools.of(slot.endpoint());
-        let now = Instant::now();
+        let now = clock::recent();
         let item = &self.upstream.item;
         let connect_by = now + item.connect_timeout.value;
         let by = exchange
@@ -331,7 +339,7 @@ impl Attempt<'_> {
             trusted: is_trusted(&exchange.world, exchange),
             trace: &exchange.trace,
             request_id: exchange.request_id.as_str(),
-            deadline: exchange.left(Instant::now()),
+            deadline: exchange.left(clock::recent()),
             host: self
                 .plan
                 .item
@@ -397,13 +405,13 @@ impl Limit {
 
     /// A piece of the request's body went by.
     pub(super) fn moved(&self) {
-        self.moved.set(Instant::now());
+        self.moved.set(clock::now());
     }
 
     /// The last byte of the request went out.
     pub(super) fn sent(&self) {
         if self.sent.get().is_none() {
-            self.sent.set(Some(Instant::now()));
+            self.sent.set(Some(clock::now()));
         }
     }
 

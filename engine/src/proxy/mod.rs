@@ -31,12 +31,13 @@ use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
-use crate::exchange::{Request, Response};
-use crate::route::{Found, Lookup};
+use crate::exchange::{Marks, Request, Response};
+use crate::route::{Found, Lookup, normal_host};
 use crate::snapshot::store::{Store, View};
 use crate::telemetry::access::{Failure, Line, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
+use replay::{SharedSource, Source};
 
 pub struct Proxy {
     /// This worker's number, from 0.
@@ -46,6 +47,8 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     log: RefCell<WorkerLog>,
     random: RefCell<fastrand::Rng>,
+    /// The body of every request that has none.
+    empty: SharedSource,
     /// Set when the process stops: answers close their connections.
     pub stopping: Cell<bool>,
 }
@@ -59,6 +62,7 @@ impl Proxy {
             metrics,
             log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),
+            empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
             stopping: Cell::new(false),
         }
     }
@@ -71,7 +75,7 @@ impl Proxy {
         alarm: &Rc<Alarm>,
         mut request: Request,
     ) -> Answer {
-        let mut exchange = Exchange::begin(self, connection, alarm, &request);
+        let mut exchange = Box::new(Exchange::begin(self, connection, alarm, &request));
         let answered = match self.route(&mut exchange, &request) {
             Ok(()) => self.act(&mut exchange, &mut request).await,
             Err(error) => Err(error),
@@ -111,7 +115,12 @@ impl Proxy {
         let listener = world.listener(exchange.connection.listener);
         let covered = listener
             .and_then(|listener| listener.tls.as_ref())
-            .is_none_or(|tls| tls.serves(exchange.connection.sni.as_deref(), &request.authority));
+            .is_none_or(|tls| {
+                tls.serves(
+                    exchange.connection.sni.as_deref(),
+                    &normal_host(&request.authority),
+                )
+            });
         if !covered {
             return Err(Code::Misdirected.into());
         }
@@ -139,7 +148,10 @@ impl Proxy {
             return Err(Code::NoRoute.into());
         };
         let plan = world.route(id);
-        plan.compiled.chain.on_request(request)?;
+        if !plan.compiled.chain.is_empty() {
+            plan.compiled.chain.on_request(request)?;
+            request.marks = Marks::of(&request.headers);
+        }
         match &plan.item.action {
             Action::Upstream(_) => self.forward(exchange, plan, 0, request).await,
             Action::Split { sticky, .. } => {
@@ -197,7 +209,7 @@ impl Proxy {
             .listener(&connection.listener_name)
             .rejected(self.worker, error.code);
         self.metrics.answered_error(self.worker, error.code);
-        let (_, id) = self.identify(&HeaderMap::new());
+        let (_, id) = self.identify(&HeaderMap::new(), Marks::default());
         let (status, headers, body) = error.problem(id.as_str());
         self.log().write(&Line {
             now: SystemTime::now(),
@@ -256,10 +268,18 @@ impl Proxy {
     }
 
     /// Who this request is: its place in a trace and its id.
-    fn identify(&self, headers: &HeaderMap) -> (TraceContext, RequestId) {
+    fn identify(&self, headers: &HeaderMap, marks: Marks) -> (TraceContext, RequestId) {
         let mut random = self.random.borrow_mut();
-        let trace = TraceContext::from_headers(headers, || random.u64(..));
-        let id = RequestId::from_headers(headers, || random.u64(..));
+        let trace = if marks.has(Marks::TRACE) {
+            TraceContext::from_headers(headers, || random.u64(..))
+        } else {
+            TraceContext::begin(|| random.u64(..))
+        };
+        let id = if marks.has(Marks::REQUEST_ID) {
+            RequestId::from_headers(headers, || random.u64(..))
+        } else {
+            RequestId::make(|| random.u64(..))
+        };
         (trace, id)
     }
 

@@ -65,11 +65,6 @@ impl Source {
         self.next = 0;
     }
 
-    /// Whether anything was read from the client.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.seen == 0 && !self.lost
-    }
-
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

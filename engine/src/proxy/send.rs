@@ -18,7 +18,7 @@ use super::retry::Ending;
 use crate::exchange::body::{Body, BodyError, Http2Body};
 use crate::exchange::error::{Code, Error};
 use crate::exchange::headers::{Sender, is_idempotent};
-use crate::exchange::{Request, Response};
+use crate::exchange::{Marks, Request, Response};
 use crate::http1::wire::{HeadFault, Home, SharedWire};
 use crate::http1::{Framing, Incoming, ResponseHead, encode, parse_response};
 use crate::upstream::Outcome;
@@ -308,11 +308,14 @@ fn answered_http1(
     {
         let mut wire = wire.borrow_mut();
         wire.remaining = head.framing.into();
-        wire.idle_for = head
-            .fields
-            .headers
-            .get("keep-alive")
-            .and_then(|value| idle_hint(value.as_bytes()));
+        wire.idle_for = match head.fields.marks.has(Marks::KEEP_ALIVE) {
+            true => head
+                .fields
+                .headers
+                .get("keep-alive")
+                .and_then(|value| idle_hint(value.as_bytes())),
+            false => None,
+        };
         wire.persists =
             head.fields.persists(head.is_1_0) && head.framing != Framing::Close && !broken;
         // Less than two seconds is a race that nobody needs.
@@ -489,7 +492,8 @@ pub(super) async fn over_http2(
             if error.is_go_away() || error.is_io() {
                 place.retire();
             }
-            let mut failure = Failure::reset(error.to_string(), !untaken, untaken);
+            let mut failure =
+                Failure::reset(error.to_string(), !untaken, error.is_go_away() && untaken);
             if error.is_library()
                 || (error.reason() == Some(h2::Reason::PROTOCOL_ERROR) && !error.is_remote())
             {

@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 pub(super) const LONGEST: usize = 255;
 
 /// The host of an authority or a `host` header; borrowed when it already is in its normal form.
-pub(super) fn normal_host(raw: &str) -> Cow<'_, str> {
+pub fn normal_host(raw: &str) -> Cow<'_, str> {
     if let Some(inside) = raw.strip_prefix('[')
         && let Some((address, _port)) = inside.split_once(']')
     {

@@ -5,10 +5,10 @@
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
@@ -17,10 +17,11 @@ use tokio::io::AsyncWrite;
 use super::door::Guest;
 use super::request;
 use crate::alarm::Alarm;
-use crate::exchange::Response;
+use crate::clock;
 use crate::exchange::body::{Body, BodyError};
 use crate::exchange::error::{Code, Error, written, written_size};
-use crate::exchange::headers::{http_date, upgrade_fields};
+use crate::exchange::headers::{upgrade_fields, with_date};
+use crate::exchange::{Marks, Response};
 use crate::http1::wire::{HeadFault, SharedWire};
 use crate::http1::{Framing, Incoming, Wire, encode, parse_request};
 use crate::net::stream::Stream;
@@ -31,6 +32,8 @@ use crate::proxy::{Answer, Connection, Proxy};
 /// close does not destroy the answer on its way (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 8 << 20;
+/// A client that says nothing for so long gives the memory of its requests back.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long a connection accepted while the door closes may take to say its first byte.
 const GRACE: Duration = Duration::from_millis(250);
 /// Requests that a client sends ahead are read up to this much.
@@ -62,151 +65,204 @@ pub async fn serve(
 ) {
     let wire: SharedWire = Rc::new(RefCell::new(Wire::new(stream, read)));
     let alarm = Rc::new(Alarm::default());
+    let visit = Visit {
+        proxy,
+        connection,
+        guest,
+        wire,
+        alarm,
+    };
     let mut first = true;
     while let Some(limits) = limits() {
-        let head = wait_for_head(&wire, &alarm, &guest, limits, first).await;
-        first = false;
+        let head = visit
+            .wait_for_head(limits, limits.idle_timeout, first)
+            .await;
         let after = match head {
-            Ok(Some(head)) => Box::pin(one(&proxy, &connection, &alarm, &guest, &wire, head)).await,
             Ok(None) => After::Close,
-            Err(code) => {
-                let governed = match code {
-                    Code::HeaderTimeout => {
-                        Some(("listener.header_timeout", written(limits.header_timeout)))
-                    }
-                    Code::HeaderTooLarge => Some((
-                        "listener.max_header_size",
-                        written_size(limits.max_header_size as u64),
-                    )),
-                    _ => None,
-                };
-                let error = match governed {
-                    Some((setting, value)) => Error::governed_by(
-                        code,
-                        setting,
-                        value,
-                        proxy.listener_place(&connection, code),
-                    ),
-                    None => code.into(),
-                };
-                refuse(&proxy, &connection, &alarm, &wire, &error).await
-            }
+            head => Box::pin(visit.burst(head, limits)).await,
         };
+        first = false;
         match after {
             After::Again => {}
-            After::Linger => return linger(&wire, &alarm).await,
-            After::Close => return shut(&wire).await,
+            After::Linger => return linger(&visit.wire, &visit.alarm).await,
+            After::Close => return shut(&visit.wire).await,
         }
     }
 }
 
-/// `None`: nothing more will come, or it is time to leave.
-async fn wait_for_head(
-    wire: &SharedWire,
-    alarm: &Alarm,
-    guest: &Guest,
-    limits: Limits,
-    first: bool,
-) -> Result<Option<Bytes>, Code> {
-    let since = Instant::now();
-    let mut begun: Option<Instant> = first.then_some(since);
-    wire.borrow_mut().rest();
-    poll_fn(|cx| {
-        let mut wire = wire.borrow_mut();
-        match wire.poll_head(cx, limits.max_header_size, true) {
-            Poll::Ready(Ok(head)) => return Poll::Ready(Ok(Some(head))),
-            Poll::Ready(Err(HeadFault::Refused(code))) => return Poll::Ready(Err(code)),
-            Poll::Ready(Err(HeadFault::Closed | HeadFault::Truncated | HeadFault::Io(_))) => {
-                return Poll::Ready(Ok(None));
+/// One connection with all that its requests share.
+struct Visit {
+    proxy: Rc<Proxy>,
+    connection: Rc<Connection>,
+    guest: Guest,
+    wire: SharedWire,
+    alarm: Rc<Alarm>,
+}
+
+impl Visit {
+    /// Requests that follow one another closely: the memory that a request needs is there once for all of them, and
+    /// given back when the client pauses.
+    async fn burst(&self, mut head: Result<Option<Bytes>, Code>, limits: Limits) -> After {
+        loop {
+            let after = match head {
+                Ok(Some(head)) => self.one(head).await,
+                Ok(None) => return After::Close,
+                Err(code) => self.refuse_head(code, limits).await,
+            };
+            if !matches!(after, After::Again) {
+                return after;
             }
-            Poll::Pending => {}
-        }
-        let silent = wire.read.is_empty();
-        if silent && guest.is_leaving(cx) {
-            // A connection that was just accepted may have its first request on the way.
-            return match first {
-                true => alarm.poll_at(since + GRACE, cx).map(|()| Ok(None)),
-                false => Poll::Ready(Ok(None)),
+            // A listener's own time-outs may have changed; whoever pauses meets the new ones.
+            head = match self
+                .wait_for_head(limits, PAUSE.min(limits.idle_timeout), false)
+                .await
+            {
+                Ok(None) if self.is_pausing() => return After::Again,
+                head => head,
             };
         }
-        if silent && begun.is_none() {
-            return alarm
-                .poll_at(since + limits.idle_timeout, cx)
-                .map(|()| Ok(None));
-        }
-        let begun = *begun.get_or_insert_with(Instant::now);
-        alarm.poll_at(begun + limits.header_timeout, cx).map(|()| {
-            if silent {
-                Ok(None)
-            } else {
-                Err(Code::HeaderTimeout)
+    }
+
+    /// Nobody is leaving and nothing was said: only the pause was long.
+    fn is_pausing(&self) -> bool {
+        let wire = self.wire.borrow();
+        !wire.ended && wire.read.is_empty() && !self.guest.door.is_closing()
+    }
+
+    async fn refuse_head(&self, code: Code, limits: Limits) -> After {
+        let governed = match code {
+            Code::HeaderTimeout => {
+                Some(("listener.header_timeout", written(limits.header_timeout)))
             }
-        })
-    })
-    .await
+            Code::HeaderTooLarge => Some((
+                "listener.max_header_size",
+                written_size(limits.max_header_size as u64),
+            )),
+            _ => None,
+        };
+        let error = match governed {
+            Some((setting, value)) => Error::governed_by(
+                code,
+                setting,
+                value,
+                self.proxy.listener_place(&self.connection, code),
+            ),
+            None => code.into(),
+        };
+        self.refuse(&error).await
+    }
 }
 
-/// One request and its answer.
-async fn one(
-    proxy: &Rc<Proxy>,
-    connection: &Rc<Connection>,
-    alarm: &Rc<Alarm>,
-    guest: &Guest,
-    wire: &SharedWire,
-    head: Bytes,
-) -> After {
-    let head = match parse_request(&head) {
-        Ok(head) => head,
-        Err(code) => return refuse(proxy, connection, alarm, wire, &code.into()).await,
-    };
-    let (framing, is_1_0) = (head.framing, head.is_1_0);
-    let persists = head.fields.persists(is_1_0);
-    let is_head = head.method == Method::HEAD;
-    let expects = !is_1_0 && head.fields.headers.contains_key(header::EXPECT);
-    let mut request = match request::from_http1(head) {
-        Ok(request) => request,
-        Err(error) => return refuse(proxy, connection, alarm, wire, &error).await,
-    };
-    if framing != Framing::None {
-        let mut borrowed = wire.borrow_mut();
-        borrowed.remaining = framing.into();
-        borrowed.expects_continue = expects;
-        drop(borrowed);
-        request.body = Body::Http1(Incoming::of_client(wire.clone()));
+impl Visit {
+    /// `None`: nothing came for `patience`, nothing more will, or it is time to leave.
+    async fn wait_for_head(
+        &self,
+        limits: Limits,
+        patience: Duration,
+        first: bool,
+    ) -> Result<Option<Bytes>, Code> {
+        let Visit {
+            wire, alarm, guest, ..
+        } = self;
+        let since = if first { clock::now() } else { clock::recent() };
+        let mut begun: Option<Instant> = first.then_some(since);
+        wire.borrow_mut().rest();
+        poll_fn(|cx| {
+            let mut wire = wire.borrow_mut();
+            match wire.poll_head(cx, limits.max_header_size, true) {
+                Poll::Ready(Ok(head)) => return Poll::Ready(Ok(Some(head))),
+                Poll::Ready(Err(HeadFault::Refused(code))) => return Poll::Ready(Err(code)),
+                Poll::Ready(Err(HeadFault::Closed | HeadFault::Truncated | HeadFault::Io(_))) => {
+                    return Poll::Ready(Ok(None));
+                }
+                Poll::Pending => {}
+            }
+            let silent = wire.read.is_empty();
+            if silent && guest.is_leaving(cx) {
+                // A connection that was just accepted may have its first request on the way.
+                return match first {
+                    true => alarm.poll_at(since + GRACE, cx).map(|()| Ok(None)),
+                    false => Poll::Ready(Ok(None)),
+                };
+            }
+            if silent && begun.is_none() {
+                return alarm.poll_at(since + patience, cx).map(|()| Ok(None));
+            }
+            let begun = *begun.get_or_insert_with(Instant::now);
+            alarm.poll_at(begun + limits.header_timeout, cx).map(|()| {
+                if silent {
+                    Ok(None)
+                } else {
+                    Err(Code::HeaderTimeout)
+                }
+            })
+        })
+        .await
     }
-    let mut handling = Box::pin(proxy.handle(connection, alarm, request));
-    let answer = poll_fn(|cx| match handling.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending if is_gone(wire, cx) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    })
-    .await;
-    // Dropping it abandons the exchange: the client went away.
-    let Some(mut answer) = answer else {
-        return After::Close;
-    };
-    drop(handling);
-    if let Some(upstream) = answer.tunnel.take() {
-        return switch(wire, upstream, answer).await;
-    }
-    let drained = drain_ready(wire);
-    let persists = persists && drained && !guest.door.is_closing();
-    match write(wire, &mut answer, is_head, is_1_0, persists).await {
-        Ok(true) => answer.finish(),
-        Ok(false) => {
-            // Cut: the client sees no proper end (HI-41).
-            drop(answer);
-            return After::Close;
+
+    /// One request and its answer.
+    async fn one(&self, head: Bytes) -> After {
+        let Visit {
+            proxy,
+            connection,
+            guest,
+            wire,
+            alarm,
+        } = self;
+        let head = match parse_request(&head) {
+            Ok(head) => head,
+            Err(code) => return self.refuse(&code.into()).await,
+        };
+        let (framing, is_1_0) = (head.framing, head.is_1_0);
+        let persists = head.fields.persists(is_1_0);
+        let is_head = head.method == Method::HEAD;
+        let expects = !is_1_0 && head.fields.marks.has(Marks::EXPECT);
+        let mut request = match request::from_http1(head) {
+            Ok(request) => request,
+            Err(error) => return self.refuse(&error).await,
+        };
+        if framing != Framing::None {
+            let mut borrowed = wire.borrow_mut();
+            borrowed.remaining = framing.into();
+            borrowed.expects_continue = expects;
+            drop(borrowed);
+            request.body = Body::Http1(Incoming::of_client(wire.clone()));
         }
-        Err(_) => {
-            answer.abandoned(Code::ClientClosed);
+        let answer = {
+            let mut handling = pin!(proxy.handle(connection, alarm, request));
+            poll_fn(|cx| match handling.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending if is_gone(wire, cx) => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        };
+        // Dropping it abandons the exchange: the client went away.
+        let Some(mut answer) = answer else {
             return After::Close;
+        };
+        if let Some(upstream) = answer.tunnel.take() {
+            return switch(wire, upstream, answer).await;
         }
-    }
-    match (persists, drained) {
-        (true, _) => After::Again,
-        (false, false) => After::Linger,
-        (false, true) => After::Close,
+        let drained = drain_ready(wire);
+        let persists = persists && drained && !guest.door.is_closing();
+        match write(wire, &mut answer, is_head, is_1_0, persists).await {
+            Ok(true) => answer.finish(),
+            Ok(false) => {
+                // Cut: the client sees no proper end (HI-41).
+                drop(answer);
+                return After::Close;
+            }
+            Err(_) => {
+                answer.abandoned(Code::ClientClosed);
+                return After::Close;
+            }
+        }
+        match (persists, drained) {
+            (true, _) => After::Again,
+            (false, false) => After::Linger,
+            (false, true) => After::Close,
+        }
     }
 }
 
@@ -371,7 +427,7 @@ fn write_head(
         }
     }
     if !dated {
-        encode::field(out, "date", http_date(now()).as_bytes());
+        with_date(|date| encode::field(out, "date", date.as_bytes()));
     }
     match framing {
         Framing::None if response.status != StatusCode::NO_CONTENT => {
@@ -392,12 +448,6 @@ fn write_head(
     }
     encode::end_of_head(out);
     framing
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// 101 was said by the endpoint: the head goes to the client, then bytes pass both ways.
@@ -429,23 +479,26 @@ async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> 
     After::Close
 }
 
-/// Answers a head that never became a request, and ends: nothing behind it can be trusted.
-async fn refuse(
-    proxy: &Rc<Proxy>,
-    connection: &Rc<Connection>,
-    alarm: &Rc<Alarm>,
-    wire: &SharedWire,
-    error: &Error,
-) -> After {
-    let mut answer = Answer::of(proxy.refuse(connection, error));
-    let until = Instant::now() + LINGER;
-    let written = alarm
-        .until(Some(until), write(wire, &mut answer, false, false, false))
-        .await;
-    if matches!(written, Ok(Ok(true))) {
-        After::Linger
-    } else {
-        After::Close
+impl Visit {
+    /// Answers a head that never became a request, and ends: nothing behind it can be trusted.
+    async fn refuse(&self, error: &Error) -> After {
+        let Visit {
+            proxy,
+            connection,
+            wire,
+            alarm,
+            ..
+        } = self;
+        let mut answer = Answer::of(proxy.refuse(connection, error));
+        let until = Instant::now() + LINGER;
+        let written = alarm
+            .until(Some(until), write(wire, &mut answer, false, false, false))
+            .await;
+        if matches!(written, Ok(Ok(true))) {
+            After::Linger
+        } else {
+            After::Close
+        }
     }
 }
 

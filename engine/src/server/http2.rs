@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
@@ -19,7 +19,7 @@ use super::request;
 use crate::alarm::Alarm;
 use crate::exchange::body::{Body, BodyError, Http2Body};
 use crate::exchange::error::Code;
-use crate::exchange::headers::http_date;
+use crate::exchange::headers::with_date;
 use crate::net::batched::Batched;
 use crate::net::stream::Stream;
 use crate::proxy::tunnel::{self, End};
@@ -231,12 +231,14 @@ async fn one(
             ended: false,
         });
     }
-    let mut handling = Box::pin(proxy.handle(&connection, &alarm, request));
-    let answer = poll_fn(|cx| match handling.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    })
-    .await;
+    let answer = {
+        let mut handling = pin!(proxy.handle(&connection, &alarm, request));
+        poll_fn(|cx| match handling.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        })
+        .await
+    };
     let Some(mut answer) = answer else {
         streaming
             .0
@@ -244,7 +246,6 @@ async fn one(
             .set(streaming.0.cancelled.get().saturating_add(1));
         return;
     };
-    drop(handling);
     match (answer.tunnel.take(), held) {
         (Some(upstream), Some(receive)) => {
             let mut head = http::Response::new(());
@@ -284,10 +285,7 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     if !headers.contains_key(header::DATE) {
-        let seconds = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        if let Ok(date) = HeaderValue::from_str(&http_date(seconds)) {
+        if let Ok(date) = with_date(HeaderValue::from_str) {
             headers.insert(header::DATE, date);
         }
     }
@@ -337,8 +335,18 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
             }
             continue;
         }
+        // Nothing is read for a client whose window is shut: its share of memory is what was read with the head.
+        stream.reserve_capacity(1);
         let frame = poll_fn(|cx| {
-            if let Poll::Ready(frame) = answer.poll_frame(cx) {
+            let room = stream.capacity() > 0
+                || matches!(stream.poll_capacity(cx), Poll::Ready(Some(Ok(capacity))) if capacity > 0);
+            let polled = if room {
+                answer.poll_frame(cx)
+            } else {
+                answer.poll_pump(cx);
+                answer.poll_idle(cx).map(|()| Some(Err(BodyError::Idle)))
+            };
+            if let Poll::Ready(frame) = polled {
                 return Poll::Ready(Ok(frame));
             }
             stream.poll_reset(cx).map(|_| Err(()))

@@ -5,7 +5,7 @@ use tollgate_config::path;
 
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
-use crate::exchange::{Request, Target};
+use crate::exchange::{Marks, Request, Target};
 use crate::http1::RequestHead;
 
 /// From HTTP/1. The body is attached by the caller.
@@ -30,7 +30,7 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         _ => absolute(text).ok_or(Error::from(Code::BadRequestLine))?,
     };
     if !(is_1_0 && authority.is_empty()) && !is_authority(authority)
-        || !(host.is_empty() && is_1_0) && !is_authority(host)
+        || !std::ptr::eq(host, authority) && !(host.is_empty() && is_1_0) && !is_authority(host)
     {
         return Err(Code::BadHost.into());
     }
@@ -42,7 +42,8 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
     // Clear-text HTTP/2 is spoken with prior knowledge; the deprecated upgrade to it is ignored (RFC 9113 section 3.1).
     let upgrade =
         upgrade.filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c"));
-    if let Some(expect) = fields.headers.get(header::EXPECT)
+    if fields.marks.has(Marks::EXPECT)
+        && let Some(expect) = fields.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         return Err(Code::ExpectationFailed.into());
@@ -52,6 +53,7 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         authority: authority.to_owned(),
         target,
         headers: fields.headers,
+        marks: fields.marks,
         named: fields.named,
         body: Body::Empty,
         upgrade,
@@ -94,6 +96,17 @@ pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
         return Err(Code::UriTooLong.into());
     }
     let text = if text.is_empty() { "/" } else { text };
+    if text == "*" && parts.method != http::Method::OPTIONS {
+        return Err(Code::BadPath.into());
+    }
+    // RFC 9113 section 8.2.1: a value neither begins nor ends with white space.
+    let padded = |value: &http::HeaderValue| {
+        let edge = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+        edge(value.as_bytes().first()) || edge(value.as_bytes().last())
+    };
+    if parts.headers.values().any(padded) {
+        return Err(Code::BadHeader.into());
+    }
     let target = normal(text)?;
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
@@ -104,6 +117,7 @@ pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
         method: parts.method,
         authority: authority.to_owned(),
         target,
+        marks: Marks::of(&parts.headers),
         headers: parts.headers,
         named: smallvec::SmallVec::new(),
         body: Body::Empty,
@@ -116,8 +130,8 @@ fn normal(text: &str) -> Result<Target, Error> {
     if text == "*" {
         return Ok(Target::new("*", None));
     }
-    let (raw, query) = match text.split_once('?') {
-        Some((raw, query)) => (raw, Some(query)),
+    let (raw, query) = match memchr::memchr(b'?', text.as_bytes()) {
+        Some(mark) => (&text[..mark], Some(&text[mark + 1..])),
         None => (text, None),
     };
     let refuse = |error: path::PathError| Error::because(Code::BadPath, error.to_string());

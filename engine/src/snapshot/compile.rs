@@ -196,9 +196,8 @@ fn upstream(
         .tls
         .as_ref()
         .map(|tls| tls.name.as_deref().unwrap_or("*"));
-    let known = |one: crate::upstream::Resolved| {
-        memory.endpoints.endpoint(&item.name, identity, &one)
-    };
+    let known =
+        |one: crate::upstream::Resolved| memory.endpoints.endpoint(&item.name, identity, &one);
     let endpoints = match (
         Source::new(&item.endpoints)
             .ok()

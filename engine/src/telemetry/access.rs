@@ -157,6 +157,11 @@ pub struct WorkerLog {
 }
 
 impl WorkerLog {
+    /// Whether lines are wanted at all; asked before a line is put together.
+    pub fn is_on(&self) -> bool {
+        self.shared.on.load(Relaxed)
+    }
+
     /// Writes one line, unless the log is off or the sample leaves it out. 500 and above are always written.
     pub fn write(&mut self, line: &Line<'_>) {
         if !self.shared.on.load(Relaxed) {

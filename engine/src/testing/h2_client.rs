@@ -37,6 +37,9 @@ pub async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address)
         .await
         .expect("the gateway accepts");
+    stream
+        .set_nodelay(true)
+        .expect("a connected socket takes options");
     connect_on(stream).await
 }
 

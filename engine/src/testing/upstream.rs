@@ -48,6 +48,7 @@ impl Upstream {
         let theirs = shared.clone();
         let acceptor = thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let _gone = stream.set_nodelay(true);
                 if theirs.stopping.load(Ordering::SeqCst) {
                     return;
                 }

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 
 use super::{IDLE, Open};
+use crate::clock;
 use crate::net::batched::Batched;
 use crate::net::stream::Stream;
 
@@ -144,7 +145,7 @@ impl Drop for Place {
             .streams
             .set(self.lane.streams.get().saturating_sub(1));
         if self.lane.streams.get() == 0 {
-            self.lane.used.set(Instant::now());
+            self.lane.used.set(clock::recent());
         }
     }
 }

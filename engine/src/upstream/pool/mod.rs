@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 pub use lane::{CONNECTION_WINDOW, Lane, Place, STREAM_WINDOW};
 
 use super::Endpoint;
+use crate::clock;
 use crate::http1::Wire;
 use crate::http1::wire::{Home, SharedWire};
 use crate::net::connect::{DialTls, dial};
@@ -184,6 +185,7 @@ impl Pool {
             self.lanes.borrow_mut().push(lane);
             return Ok(Way::Http2(place));
         }
+        clock::now();
         let mut wire = Wire::new(stream, BytesMut::new());
         wire.open = Some(Box::new(open));
         Ok(Way::Http1 {
@@ -268,7 +270,7 @@ impl Home for Pool {
                 return;
             }
             wire.rest();
-            Instant::now() + wire.idle_for.unwrap_or(IDLE)
+            clock::recent() + wire.idle_for.unwrap_or(IDLE)
         };
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.keep.get() {
