@@ -4,6 +4,6 @@
 pub mod door;
 pub mod http1;
 pub mod http2;
-mod request;
+pub(crate) mod request;
 pub mod socket;
 pub mod workers;
