@@ -136,7 +136,9 @@ proptest! {
         if let Ok(ours) = fuzz::from_http2(request.into_parts().0) {
             prop_assert!(is_authority(&ours.authority), "{}", ours.authority);
             prop_assert_eq!(&ours.authority, &authority);
-            let raw = target.split('?').next().expect("split gives at least one");
+            // The library has dropped a fragment before anybody of ours sees the path; over HTTP/1 it is refused.
+            let raw = target.split(['?', '#']).next().expect("split gives at least one");
+            let raw = if raw.is_empty() { "/" } else { raw };
             prop_assert_eq!(Some(ours.target.path().to_owned()), paths::form(raw));
             prop_assert!(ours.target.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
             prop_assert!(ours.upgrade.is_none_or(|protocol| strict::is_token(protocol.as_bytes())));
