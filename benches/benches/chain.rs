@@ -19,7 +19,7 @@ fn chain(filters: usize) -> Chain {
         })
         .collect();
     let text = format!(
-        "[[listener]]\nname = \"http\"\nbind = \"127.0.0.1:0\"\n\n[[route]]\npath = \"/*\"\nupstream = \"one\"\n\
+        "[[listener]]\nname = \"http\"\nbind = \"127.0.0.1:0\"\n\n[[route]]\nmatch = {{ path = \"/*\" }}\nupstream = \"one\"\n\
          filters = [{}]\n\n[[upstream]]\nname = \"one\"\nendpoints = [\"127.0.0.1:1\"]\n",
         filters.join(", ")
     );

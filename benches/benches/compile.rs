@@ -17,8 +17,7 @@ const ROUTES: usize = 5_000;
 
 /// A document whose route in the middle says `changed`.
 fn text(changed: &str) -> String {
-    let mut text =
-        "[[listener]]\nname = \"http\"\nbind = \"127.0.0.1:0\"\n\n".to_owned();
+    let mut text = "[[listener]]\nname = \"http\"\nbind = \"127.0.0.1:0\"\n\n".to_owned();
     for at in 0..20 {
         text += &format!(
             "[[upstream]]\nname = \"up-{at}\"\nendpoints = [\"127.0.0.1:{}\"]\n\n",
@@ -28,13 +27,13 @@ fn text(changed: &str) -> String {
     for at in 0..ROUTES {
         let mark = if at == ROUTES / 2 { changed } else { "same" };
         text += &format!(
-            "[[route]]\nname = \"route-{at}\"\nhost = \"api-{}.example.com\"\npath = \"/service-{at}/*\"\nupstream = \"up-{}\"\n\
+            "[[route]]\nname = \"route-{at}\"\nmatch = {{ host = \"api-{}.example.com\", path = \"/service-{at}/*\" }}\nupstream = \"up-{}\"\n\
              filters = [{{ set_headers = {{ request = {{ x-mark = \"{mark}\" }} }} }}]\n\n",
             at % 100,
             at % 20
         );
     }
-    text + "[[test]]\nrequest = \"GET http://api-1.example.com/service-1/x\"\nexpect = { route = \"route-1\" }\n"
+    text + "[[test]]\nrequest = { host = \"api-1.example.com\", path = \"/service-1/x\" }\nexpect = { route = \"route-1\" }\n"
 }
 
 /// What a process keeps from one reload to the next.

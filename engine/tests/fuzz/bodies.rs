@@ -5,8 +5,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 use tollgate_engine::http1::chunked::{Chunked, Item, may_be_trailer};
 
-use crate::chunks::{self, Body};
-use crate::{config, generate};
+use crate::{chunks, config, generate};
 
 /// What became of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,18 +56,17 @@ proptest! {
         match (decode(&text, &[text.len()]), chunks::read(&text)) {
             (Fate::Whole(data, trailers, behind), Some(body)) => {
                 let kept = |(name, _): &(String, Vec<u8>)| may_be_trailer(name);
-                let wanted: Vec<_> = body.trailers.iter().filter(|field| kept(field)).cloned().collect();
-                prop_assert_eq!(&Body { data, behind, ..body }, &chunks::read(&text).expect("read before"));
-                let mut wanted_by_name = wanted.clone();
+                let mut wanted: Vec<_> = body.trailers.iter().filter(|field| kept(field)).cloned().collect();
                 let mut got: Vec<_> = trailers
                     .iter()
                     .flatten()
                     .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
                     .collect();
                 // A map keeps the order within a name, which is the order that means something.
-                wanted_by_name.sort_by(|a, b| a.0.cmp(&b.0));
+                wanted.sort_by(|a, b| a.0.cmp(&b.0));
                 got.sort_by(|a, b| a.0.cmp(&b.0));
-                prop_assert_eq!(got, wanted_by_name);
+                prop_assert_eq!((data, behind), (body.data, body.behind));
+                prop_assert_eq!(got, wanted);
             }
             (Fate::Malformed | Fate::Waiting(_), None) => {}
             (ours, theirs) => prop_assert!(false, "we: {ours:?}\nthe second reading: {theirs:?}"),

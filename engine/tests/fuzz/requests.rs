@@ -63,7 +63,8 @@ fn meaning(head: &Head) -> Option<(String, String, Option<String>)> {
         }
     };
     for name in [&authority, &host] {
-        if !is_authority(name) && !(is_1_0 && name.is_empty()) {
+        let absent = is_1_0 && name.is_empty();
+        if !absent && !is_authority(name) {
             return None;
         }
     }

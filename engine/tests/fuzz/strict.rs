@@ -169,12 +169,8 @@ pub(crate) fn lower(text: &[u8]) -> String {
 }
 
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    let tchar = |byte: &u8| match byte {
-        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => true,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-        | b'`' | b'|' | b'~' => true,
-        _ => false,
-    };
+    let tchar =
+        |byte: &u8| byte.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(char::from(*byte));
     !text.is_empty() && text.iter().all(tchar)
 }
 
