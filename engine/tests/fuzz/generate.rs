@@ -195,7 +195,12 @@ fn known_field() -> impl Strategy<Value = (String, String)> {
     let text = |name: &'static str, values: Vec<&'static str>| {
         select(values).prop_map(move |value| (name.to_owned(), value.to_owned()))
     };
+    let many = (14usize..20).prop_map(|count| {
+        let names: Vec<_> = (0..count).map(|at| format!("x-{at}")).collect();
+        ("Connection".to_owned(), names.join(", "))
+    });
     prop_oneof![
+        1 => many,
         3 => text("Content-Length", vec!["0", "5", "05", "+5", "5, 5", "", "-1", "9223372036854775807", "9223372036854775808",
             "00000000000000000000000005", "0x5", "5 5"]),
         3 => text("Transfer-Encoding", vec!["chunked", "Chunked", "gzip, chunked", "chunked, chunked", "identity", "",
