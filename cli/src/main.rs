@@ -1,1 +1,152 @@
-fn main() {}
+//! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status` and `explain --live` ask the
+//! admin address of a running part; `gateway` is the gateway's own program.
+//!
+//! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
+
+mod client;
+mod explain;
+mod status;
+mod table;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tollgate_engine::process::exit;
+
+use client::Admin;
+
+/// The same allocator as the gateway's own program: `up` serves in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Tollgate: runs it, asks it, explains it.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about, long_about = None)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts a gateway in front of two sample services, and prints requests to try. Ctrl-C stops all of it.
+    Up(up::Arguments),
+    /// What a running gateway serves, since when, and how its endpoints are.
+    Status {
+        /// The admin address that is asked.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9901")]
+        admin: Admin,
+        /// The answer as it came.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Which route a request takes and why: of a document, or with `--live` of a running gateway.
+    Explain {
+        /// Ask the running gateway; without this, the first word is a document.
+        #[arg(long)]
+        live: bool,
+        /// The admin address that is asked, with `--live`.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9901")]
+        admin: Admin,
+        /// A request header, `name: value`; may be repeated.
+        #[arg(short = 'H', long = "header", value_name = "HEADER")]
+        headers: Vec<String>,
+        /// The listener's name; the first one without it.
+        #[arg(long)]
+        listener: Option<String>,
+        /// The answer as JSON.
+        #[arg(long)]
+        json: bool,
+        /// `METHOD URL` with `--live`, else `FILE METHOD URL`.
+        #[arg(value_names = ["METHOD", "URL"], num_args = 2..=3, required = true)]
+        words: Vec<String>,
+    },
+    /// The gateway's own commands, as `tollgate-gateway` has them.
+    Gateway(tollgate_gateway::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Up(arguments) => up::up(&arguments),
+        Command::Status { admin, json } => ended(status::status(&admin, json)),
+        Command::Explain {
+            live,
+            admin,
+            headers,
+            listener,
+            json,
+            words,
+        } => {
+            let question = explain::Question {
+                headers,
+                listener,
+                json,
+            };
+            match (live, words.as_slice()) {
+                (true, [method, url]) => ended(explain::live(&admin, method, url, &question)),
+                (false, [file, method, url]) => {
+                    tollgate_gateway::main(tollgate_gateway::Arguments {
+                        command: tollgate_gateway::Command::Explain {
+                            file: PathBuf::from(file),
+                            method: method.clone(),
+                            url: url.clone(),
+                            headers: question.headers,
+                            listener: question.listener,
+                            json,
+                        },
+                    })
+                }
+                (true, _) => misused("explain --live takes METHOD and URL, and no file"),
+                (false, _) => misused(
+                    "explain takes FILE, METHOD and URL; add --live to ask the running gateway",
+                ),
+            }
+        }
+        Command::Gateway(arguments) => tollgate_gateway::main(arguments),
+    }
+}
+
+/// What a command has to say, or why it could not be done.
+fn ended(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            table::print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(exit::FAILURE)
+        }
+    }
+}
+
+fn misused(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(exit::BAD_DOCUMENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn explain_takes_a_file_or_asks_live() {
+        for line in [
+            "tollgate explain gateway.toml GET /",
+            "tollgate explain --live GET http://a.example/",
+            "tollgate gateway run --to http://127.0.0.1:9000",
+        ] {
+            Arguments::try_parse_from(line.split(' ')).unwrap();
+        }
+        assert!(Arguments::try_parse_from(["tollgate", "explain", "GET"]).is_err());
+    }
+}

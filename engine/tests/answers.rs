@@ -128,6 +128,7 @@ fn hi_20_the_body_of_a_refused_request_is_never_taken_for_the_next() {
     let gateway = gateway(&upstream);
     let heads = [
         "POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: 49\r\n\r\n",
+        "POST /unknown HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 49\r\n\r\n",
         "POST /known HTTP/1.1\r\nHost: a\r\nContent-Length: 49\r\n\r\n",
         "POST /here HTTP/1.1\r\nHost: a\r\nContent-Length: 49\r\n\r\n",
         "POST /old/x HTTP/1.1\r\nHost: a\r\nContent-Length: 49\r\n\r\n",

@@ -6,6 +6,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::{Client, Ended};
 use tollgate_engine::testing::gateway::{Gateway, document};
 use tollgate_engine::testing::h2_raw::{GOAWAY, H2Raw, Outcome};
@@ -58,7 +59,16 @@ fn a_request_in_flight_finishes_and_its_connection_closes_behind_it() {
         "an idle connection is let go at once"
     );
     assert!(!stopping.is_finished(), "it waits for what is in flight");
-    assert!(TcpStream::connect(address).is_err(), "nothing new is taken");
+    // The other worker closes its own door in its own time.
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < deadline, "nothing new is taken");
+        std::thread::yield_now();
+    }
+    assert!(
+        !stopping.is_finished(),
+        "and still it waits for what is in flight"
+    );
     gate.open();
     let response = busy.read_response();
     assert_eq!(response.text(), "done");
@@ -66,7 +76,7 @@ fn a_request_in_flight_finishes_and_its_connection_closes_behind_it() {
     busy.assert_closed();
     let report = stopping.join().expect("no panic");
     assert!(
-        report.accepted == 2 && report.cut == 0,
+        report.accepted >= 2 && report.cut == 0,
         "accepted {}, cut {}",
         report.accepted,
         report.cut

@@ -1,7 +1,7 @@
 //! gRPC through the gateway: all four kinds of call, errors in trailers only, cancelling, and a gRPC status for every
 //! failure of ours (HI-51).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
@@ -9,6 +9,9 @@ use tollgate_engine::testing::gateway::{Gateway, document};
 use tollgate_engine::testing::h2_client::{self, CANCEL_LIMIT, message, poll_until};
 use tollgate_engine::testing::http2::Http2Upstream;
 use tollgate_engine::testing::upstream::Upstream;
+
+/// Long before any time-out of the route.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A method, the messages sent, and what must come back.
 type Call<'a> = (&'a str, &'a [&'a [u8]], Vec<u8>);
@@ -167,8 +170,10 @@ fn hi_51_a_client_that_goes_away_cancels_what_it_asked_for() {
     let mut client = gateway.client();
     client.send("GET /echo.Echo/Hang HTTP/1.1\r\nHost: a\r\n\r\n");
     upstream.wait("the request", |journal| journal.requests.len() == 1);
+    let gone = Instant::now();
     client.reset();
     upstream.wait("the cancellation", |journal| journal.resets() == 1);
+    assert!(gone.elapsed() < SOON, "it took {:?}", gone.elapsed());
 
     let slow = Upstream::http1(|conn| {
         conn.read_request();
@@ -178,8 +183,10 @@ fn hi_51_a_client_that_goes_away_cancels_what_it_asked_for() {
     let mut client = gateway.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     slow.wait("the request", |journal| journal.requests.len() == 1);
+    let gone = Instant::now();
     client.reset();
     slow.wait("the cancellation", |journal| journal.ended == 1);
+    assert!(gone.elapsed() < SOON, "it took {:?}", gone.elapsed());
 }
 
 #[test]

@@ -783,7 +783,7 @@ fn hi_23_heads_of_every_excess_are_refused_with_bounded_reading() {
     let gateway = Gateway::in_front_of(upstream.address());
     let million = "x".repeat(1_000_000);
     let fields: String = (0..10_000).map(|n| format!("X-{n}: 1\r\n")).collect();
-    let cases: [(&str, Vec<u8>, &[u16]); 7] = [
+    let cases: [(&str, Vec<u8>, &[u16]); 8] = [
         (
             "a value of 1 MB",
             get(&format!("X-A: {million}\r\n")),
@@ -810,6 +810,8 @@ fn hi_23_heads_of_every_excess_are_refused_with_bounded_reading() {
             &[400, 414, 431, 501],
         ),
         ("10,000 fields", get(&fields), &[431]),
+        // Within the size that is allowed: their number alone is too much.
+        ("5,000 short fields", get(&"a:\r\n".repeat(5_000)), &[431]),
         (
             "a line of 16 MB without end",
             vec![b'x'; 16 << 20],

@@ -134,6 +134,42 @@ fn hi_26_slow_resets_of_requests_in_flight_are_counted_too() {
 }
 
 #[test]
+fn hi_26_cancelling_work_that_has_begun_is_a_storm_too_after_a_few_hundred() {
+    let upstream = Upstream::http1(|conn| {
+        conn.read_head();
+        conn.wait_closed();
+    });
+    let gateway = Gateway::in_front_of(upstream.address());
+    let mut raw = H2Raw::connect(gateway.address());
+    let mut begun = 0;
+    let goaway = 'storm: loop {
+        assert!(
+            begun < 2_000,
+            "{begun} requests were begun and cancelled, and nothing was said"
+        );
+        raw.get(2 * begun + 1, "/slow");
+        // Only work that has reached the upstream is cancelled.
+        while upstream.requests().len() <= begun as usize {
+            match raw.read_frame_by(Instant::now() + Duration::from_millis(5)) {
+                Ok(frame) if frame.kind == GOAWAY => break 'storm frame,
+                Ok(_) | Err(Ended::Silent) => {}
+                Err(ended) => panic!("{ended:?} without GOAWAY after {begun}"),
+            }
+        }
+        raw.reset(2 * begun + 1, CANCEL);
+        begun += 1;
+    };
+    assert_eq!(goaway.code(), ENHANCE_YOUR_CALM);
+    assert!(
+        begun > 50,
+        "an honest client may cancel now and then: ended after {begun}"
+    );
+    upstream.wait("every cancellation", |journal| {
+        journal.ended == journal.connections
+    });
+}
+
+#[test]
 fn hi_27_resets_that_the_server_is_made_to_send_are_counted_as_well() {
     type Provoke = fn(u32) -> Vec<u8>;
     let means: [(&str, Provoke); 6] = [

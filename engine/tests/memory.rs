@@ -1,77 +1,34 @@
 //! What floods may cost: the gateway runs in a process of its own, and its peak of resident memory is read before and
 //! after each flood (HI-23, HI-24, HI-28 to HI-32). An innocent is served during each of them.
 //!
-//! The process is this test program itself, started again for the one test `a_gateway_for_the_others`.
+//! Peaks are those of the kernel (`VmHWM`), so nothing that comes and goes between two looks is missed.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tollgate_engine::testing::PATIENCE;
+use tollgate_engine::testing::apart::{self, Apart};
 use tollgate_engine::testing::client::Client;
-use tollgate_engine::testing::gateway::{Gateway, document};
+use tollgate_engine::testing::gateway::document;
 use tollgate_engine::testing::h2_raw::*;
 use tollgate_engine::testing::hpack;
 use tollgate_engine::testing::upstream::Upstream;
 
-const DOCUMENT: &str = "TOLLGATE_TEST_DOCUMENT";
 const MIB: u64 = 1 << 20;
 
-/// Not a test of its own: serves the document that the environment holds until its input ends.
+/// Not a test of its own: see `apart`.
 #[test]
 fn a_gateway_for_the_others() {
-    let Ok(toml) = std::env::var(DOCUMENT) else {
-        return;
-    };
-    let gateway = Gateway::start(&toml);
-    println!("\nserving {}", gateway.address());
-    let mut line = String::new();
-    let _ended = std::io::stdin().read_line(&mut line);
+    apart::serve_if_asked();
 }
 
 /// A gateway whose memory can be read.
-struct Measured {
-    process: Child,
-    /// Kept open, so that it can say its last words.
-    output: BufReader<ChildStdout>,
-    address: SocketAddr,
-}
+struct Measured(Apart);
 
 impl Measured {
-    fn start(toml: &str) -> Measured {
-        let program = std::env::current_exe().expect("this program has a path");
-        let mut process = Command::new(program)
-            .args(["--exact", "a_gateway_for_the_others", "--nocapture"])
-            .env(DOCUMENT, toml)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("this program can be started again");
-        let mut output = BufReader::new(process.stdout.take().expect("piped"));
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert_ne!(
-                output.read_line(&mut line).expect("text"),
-                0,
-                "it ended without telling its address"
-            );
-            if let Some(address) = line.strip_prefix("serving ") {
-                break address.trim().parse().expect("an address");
-            }
-        };
-        Measured {
-            process,
-            output,
-            address,
-        }
-    }
-
-    /// Kilobytes of `/proc/PID/status`, in bytes.
+    /// A size from `/proc/PID/status`, in bytes.
     fn read(&self, key: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))
-            .expect("it lives");
+        let status = self.0.read("status");
         let line = status
             .lines()
             .find(|line| line.starts_with(key))
@@ -87,7 +44,7 @@ impl Measured {
 
     fn assert_serves(&self) {
         let begun = Instant::now();
-        let response = Client::connect(self.address).get("/innocent");
+        let response = Client::connect(self.0.address()).get("/innocent");
         assert_eq!(response.status, 200, "{response:?}");
         assert!(
             begun.elapsed() < Duration::from_secs(3),
@@ -102,9 +59,9 @@ impl Measured {
             self.assert_serves();
         }
         let before = self.read("VmRSS");
-        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")
-            .expect("the peak can be reset");
-        let held = flood(self.address);
+        // Resets the peak.
+        self.0.write("clear_refs", "5");
+        let held = flood(self.0.address());
         let deadline = Instant::now() + PATIENCE;
         let (mut peak, mut unchanged) = (0, 0);
         while unchanged < 20 && Instant::now() < deadline {
@@ -116,17 +73,6 @@ impl Measured {
         drop(held);
         self.assert_serves();
         peak.saturating_sub(before)
-    }
-}
-
-impl Drop for Measured {
-    fn drop(&mut self) {
-        if let Some(mut input) = self.process.stdin.take() {
-            let _gone = input.write_all(b"end\n");
-        }
-        let mut last_words = String::new();
-        let _told = self.output.read_to_string(&mut last_words);
-        let _ended = self.process.wait();
     }
 }
 
@@ -148,7 +94,7 @@ fn upstream() -> Upstream {
 
 fn assert_grows_less<F>(name: &str, limit: u64, flood: impl FnOnce(SocketAddr) -> F) {
     let upstream = upstream();
-    let gateway = Measured::start(&document(upstream.address(), "", "", ""));
+    let gateway = Measured(Apart::start(&document(upstream.address(), "", "", "")));
     let growth = gateway.growth(flood);
     assert!(
         growth < limit,

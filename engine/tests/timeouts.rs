@@ -269,7 +269,7 @@ fn a_stream_outlives_the_routes_time_out_as_long_as_something_moves() {
         }
         conn.send("0\r\n\r\n");
     });
-    let route = "timeout = \"300ms\"\nidle_timeout = \"1s\"";
+    let route = "timeout = \"300ms\"\nidle_timeout = \"500ms\"";
     let gateway = Gateway::start(&document(upstream.address(), "", route, ""));
     let begun = Instant::now();
     let response = gateway.get("/");

@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
 use crate::upstream::pool::{NoWay, Way};
 use crate::upstream::{Outcome, Slot};
 
-/// The slowest an announced request body may come, in bytes a second, once the idle time-out has passed (HI-24).
+/// The slowest a request body may come over HTTP/1, in bytes a second, once the idle time-out has passed (HI-24).
 const SLOWEST_BODY: u64 = 256;
 
 impl Proxy {
@@ -370,8 +370,11 @@ pub(super) struct Limit {
     per_try: Option<Duration>,
     deadline: Option<Instant>,
     body_idle: Option<Duration>,
-    /// Time an announced body may take in all.
-    body_whole: Option<Duration>,
+    /// A body over HTTP/1 must come at `SLOWEST_BODY` on average, beyond one idle time-out: a byte now and then would
+    /// hold a connection for ever. Streams over HTTP/2 (gRPC) may be as slow as they like.
+    hurried: bool,
+    /// Bytes of the body that came.
+    seen: std::cell::Cell<u64>,
     /// When the request had been sent as a whole; a body that still comes is governed by its own times.
     sent: std::cell::Cell<Option<Instant>>,
     moved: std::cell::Cell<Instant>,
@@ -392,10 +395,8 @@ impl Limit {
                 .and_then(|retry| retry.per_try_timeout.value),
             deadline: exchange.deadline,
             body_idle: item.idle_timeout.value,
-            body_whole: source
-                .length()
-                .zip(item.idle_timeout.value)
-                .map(|(length, idle)| idle + Duration::from_secs(length / SLOWEST_BODY)),
+            hurried: !exchange.is_http2,
+            seen: std::cell::Cell::new(0),
             sent: std::cell::Cell::new(
                 (source.ended || source.length() == Some(0)).then_some(started),
             ),
@@ -404,7 +405,8 @@ impl Limit {
     }
 
     /// A piece of the request's body went by.
-    pub(super) fn moved(&self) {
+    pub(super) fn moved(&self, seen: u64) {
+        self.seen.set(seen);
         self.moved.set(clock::now());
     }
 
@@ -429,9 +431,11 @@ impl Limit {
                 let idle = self
                     .body_idle
                     .map(|after| (self.moved.get() + after, Code::BodyTimeout));
+                let earned = Duration::from_secs(self.seen.get() / SLOWEST_BODY);
                 let whole = self
-                    .body_whole
-                    .map(|after| (self.began + after, Code::BodyTimeout));
+                    .body_idle
+                    .filter(|_| self.hurried)
+                    .map(|after| (self.began + after + earned, Code::BodyTimeout));
                 earlier(idle, whole)
             }
         };

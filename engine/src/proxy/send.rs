@@ -261,8 +261,9 @@ fn poll_sending(
         Some(pumping) => {
             let before = source.borrow().seen;
             let polled = pumping.as_mut().poll(cx);
-            if source.borrow().seen != before {
-                limit.moved();
+            let seen = source.borrow().seen;
+            if seen != before {
+                limit.moved(seen);
             }
             match polled {
                 Poll::Ready(result) => {
@@ -475,8 +476,9 @@ pub(super) async fn over_http2(
         if let Some(pumping) = &mut pump {
             let before = source.borrow().seen;
             let polled = pumping.as_mut().poll(cx);
-            if source.borrow().seen != before {
-                limit.moved();
+            let seen = source.borrow().seen;
+            if seen != before {
+                limit.moved(seen);
             }
             if let Poll::Ready(result) = polled {
                 pump = None;

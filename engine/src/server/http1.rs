@@ -34,8 +34,9 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 8 << 20;
 /// A client that says nothing for so long gives the memory of its requests back.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a connection accepted while the door closes may take to say its first byte.
-const GRACE: Duration = Duration::from_millis(250);
+/// How long after its last answer, or after it was accepted, a connection may still bring a request when the door
+/// closes: the request may have been on its way.
+pub(super) const GRACE: Duration = Duration::from_millis(250);
 /// Requests that a client sends ahead are read up to this much.
 const AHEAD: usize = 64 * 1024;
 
@@ -179,11 +180,8 @@ impl Visit {
             }
             let silent = wire.read.is_empty();
             if silent && guest.is_leaving(cx) {
-                // A connection that was just accepted may have its first request on the way.
-                return match first {
-                    true => alarm.poll_at(since + GRACE, cx).map(|()| Ok(None)),
-                    false => Poll::Ready(Ok(None)),
-                };
+                // A request may be on its way; who has been silent for longer leaves at once.
+                return alarm.poll_at(since + GRACE, cx).map(|()| Ok(None));
             }
             if silent && begun.is_none() {
                 return alarm.poll_at(since + patience, cx).map(|()| Ok(None));

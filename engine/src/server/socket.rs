@@ -120,6 +120,7 @@ async fn detect(
 ) -> Option<(Stream, BytesMut, bool)> {
     let alarm = Alarm::default();
     let by = Instant::now() + limits.header_timeout;
+    let (since, leaving) = (Instant::now(), Alarm::default());
     let mut read = BytesMut::new();
     let mut first = [0u8; 2048];
     loop {
@@ -128,10 +129,10 @@ async fn detect(
                 return Poll::Ready(count.ok());
             }
             if guest.is_leaving(cx) {
-                Poll::Ready(None)
-            } else {
-                Poll::Pending
+                // It was accepted: its first bytes may be on their way.
+                return leaving.poll_at(since + http1::GRACE, cx).map(|()| None);
             }
+            Poll::Pending
         });
         let count = alarm.until(Some(by), pin!(reading)).await.ok()??;
         if count == 0 {

@@ -5,6 +5,7 @@
 //! a condition: whoever waits, waits for an event under one hard limit (`PATIENCE`), after which the test fails with
 //! what it has seen so far. Nothing here uses the engine's own codec, so a mistake there cannot hide itself.
 
+pub mod apart;
 pub mod certificates;
 pub mod client;
 pub mod gateway;

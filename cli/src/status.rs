@@ -1,0 +1,201 @@
+//! `status`: what a running gateway says of itself at `GET /status`, as tables.
+//!
+//! Fields that an older or newer gateway does not send are left out; nothing here fails because of them.
+
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::client::Admin;
+use crate::table::{row, span, table};
+
+pub(crate) fn status(admin: &Admin, json: bool) -> Result<String, String> {
+    let status = admin.ask("GET", "/status", "")?;
+    if json {
+        return Ok(format!("{status:#}\n"));
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Ok(told(&status, now))
+}
+
+/// `now` is in Unix seconds.
+fn told(status: &Value, now: u64) -> String {
+    let mut text = String::new();
+    let ready = if status["ready"].as_bool() == Some(true) {
+        "ready"
+    } else {
+        "not ready"
+    };
+    let _infallible = writeln!(
+        text,
+        "tollgate {}, pid {}, {ready}, up {}",
+        word(&status["version"]),
+        word(&status["pid"]),
+        span(status["uptime_seconds"].as_u64().unwrap_or(0))
+    );
+    let reload = &status["reload"];
+    let since = status["since"].as_u64().unwrap_or(now);
+    let _infallible = writeln!(
+        text,
+        "generation {}, served for {}; {} reloads, {} refused",
+        word(&status["generation"]),
+        span(now.saturating_sub(since)),
+        word(&reload["reloads"]),
+        word(&reload["refusals"])
+    );
+    let _infallible = writeln!(
+        text,
+        "{} routes, {} client connections",
+        word(&status["routes"]),
+        word(&status["connections"])
+    );
+    for setting in list(&reload["pending_restart"]) {
+        let _infallible = writeln!(text, "waits for a restart: {}", word(setting));
+    }
+    let refusal = &reload["last_refusal"];
+    if let Some(at) = refusal["at"].as_u64() {
+        let _infallible = writeln!(
+            text,
+            "\nlast refused {} ago; what was served before goes on:",
+            span(now.saturating_sub(at))
+        );
+        for problem in list(&refusal["problems"]) {
+            for line in word(problem).lines() {
+                let _infallible = writeln!(text, "  {line}");
+            }
+        }
+    }
+    let older: Vec<_> = list(&status["generations"])
+        .iter()
+        .filter(|generation| generation["generation"] != status["generation"])
+        .map(|generation| {
+            format!(
+                "{} ({} in flight)",
+                word(&generation["generation"]),
+                word(&generation["in_flight"])
+            )
+        })
+        .collect();
+    if !older.is_empty() {
+        let _infallible = writeln!(text, "older generations still alive: {}", older.join(", "));
+    }
+    let mut rows = vec![row(&["LISTENER", "BIND", "TLS"])];
+    for listener in list(&status["listeners"]) {
+        let tls = if listener["tls"].as_bool() == Some(true) {
+            "yes"
+        } else {
+            "no"
+        };
+        rows.push(row(&[
+            &word(&listener["name"]),
+            &word(&listener["bind"]),
+            tls,
+        ]));
+    }
+    text.push('\n');
+    text.push_str(&table("", &rows));
+    let mut rows = vec![row(&[
+        "UPSTREAM",
+        "ENDPOINT",
+        "HEALTH",
+        "WEIGHT",
+        "IN FLIGHT",
+        "LATENCY",
+        "REQUESTS",
+        "FAILED",
+    ])];
+    for upstream in list(&status["upstreams"]) {
+        let endpoints = list(&upstream["endpoints"]);
+        if endpoints.is_empty() {
+            rows.push(row(&[&word(&upstream["name"]), "none"]));
+        }
+        for endpoint in endpoints {
+            rows.push(row(&[
+                &word(&upstream["name"]),
+                &word(&endpoint["address"]),
+                &health(&endpoint["health"]),
+                &word(&endpoint["weight"]),
+                &word(&endpoint["in_flight"]),
+                &latency(&endpoint["latency_ms"]),
+                &word(&endpoint["picks"]),
+                &word(&endpoint["failures"]),
+            ]));
+        }
+    }
+    text.push('\n');
+    text.push_str(&table("", &rows));
+    text
+}
+
+/// An endpoint's health in a few words.
+pub(crate) fn health(health: &Value) -> String {
+    match health["state"].as_str() {
+        Some("ejected") => format!(
+            "ejected, back in {:.1} s",
+            health["returns_in_seconds"].as_f64().unwrap_or(0.0)
+        ),
+        Some("failing_probes") => format!("fails its probes: {}", word(&health["reason"])),
+        Some(state) => state.to_owned(),
+        None => "-".to_owned(),
+    }
+}
+
+pub(crate) fn latency(latency: &Value) -> String {
+    latency
+        .as_f64()
+        .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
+}
+
+/// A value as a word; what is absent is a dash.
+pub(crate) fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+pub(crate) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_and_an_ejected_endpoint_are_told() {
+        let text = told(
+            &json!({
+                "version": "0.1.0", "pid": 7, "ready": true, "uptime_seconds": 65, "generation": 2, "since": 990,
+                "reload": { "reloads": 1, "refusals": 1, "last_refusal": { "at": 995, "problems": ["gateway.toml:3:1: no"] } },
+                "generations": [{ "generation": 1, "in_flight": 4 }, { "generation": 2, "in_flight": 0 }],
+                "connections": 3, "routes": 4,
+                "listeners": [{ "name": "public", "bind": "127.0.0.1:8000", "tls": false }],
+                "upstreams": [{ "name": "app", "endpoints": [{ "address": "127.0.0.1:9000", "weight": 1, "in_flight": 2,
+                    "health": { "state": "ejected", "returns_in_seconds": 9.5 }, "picks": 10, "failures": 5 }] }],
+            }),
+            1000,
+        );
+        for expected in [
+            "ready, up 1 min 5 s",
+            "generation 2, served for 10 s; 1 reloads, 1 refused",
+            "last refused 5 s ago",
+            "  gateway.toml:3:1: no",
+            "older generations still alive: 1 (4 in flight)",
+            "ejected, back in 9.5 s",
+        ] {
+            assert!(text.contains(expected), "{expected}\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_any_known_field_is_no_failure() {
+        assert!(told(&json!({}), 0).starts_with("tollgate -, pid -, not ready"));
+    }
+}

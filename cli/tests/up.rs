@@ -1,0 +1,297 @@
+//! `tollgate up` as a newcomer meets it: the real program, the requests it prints, an edit of its document, and the
+//! end by a signal. Every wait has a condition and a limit; every port is free.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program, running; killed when a test fails.
+struct Up {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    printed: String,
+}
+
+impl Up {
+    /// Starts on free ports and reads what it prints until it waits.
+    fn start() -> Up {
+        let mut child = tollgate(&["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut printed = String::new();
+        while !printed.contains("Ctrl-C") {
+            let read = output.read_line(&mut printed).unwrap();
+            assert_ne!(read, 0, "it ended by itself\n{printed}");
+        }
+        Up {
+            child,
+            output,
+            printed,
+        }
+    }
+
+    /// The second word of a line such as `admin  http://…`.
+    fn fact(&self, name: &str) -> String {
+        self.printed
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|words| words.first() == Some(&name))
+            .filter_map(|words| words.get(1).map(|&word| word.to_owned()))
+            .next_back()
+            .unwrap_or_else(|| panic!("no line for {name}\n{}", self.printed))
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        let url = self.fact(name);
+        url.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    fn document(&self) -> PathBuf {
+        PathBuf::from(self.fact("document"))
+    }
+
+    /// The URLs of the `curl` lines, with quotes and ranges taken away.
+    fn tries(&self) -> Vec<String> {
+        let curls = self.printed.lines().filter(|line| line.contains("curl"));
+        curls
+            .map(|line| {
+                let url = line
+                    .split_whitespace()
+                    .find(|word| word.contains("http://"));
+                let url = url.unwrap().trim_matches('\'');
+                let (rest, range) = url.split_once('[').unwrap_or((url, "]"));
+                let first = range.split('-').next().unwrap().trim_matches(']');
+                format!("{rest}{first}")
+            })
+            .collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// What it printed at its end, and its exit code.
+    fn end(mut self) -> (String, Option<i32>) {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        (rest, self.child.wait().unwrap().code())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.child.kill().unwrap();
+        }
+        drop(self.child.wait());
+    }
+}
+
+fn tollgate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(arguments);
+    command
+}
+
+fn said(output: &Output) -> String {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    String::from_utf8(text).unwrap()
+}
+
+/// A connection with one request written.
+fn asked(address: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Status and the whole answer as text.
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    whole(asked(address, "GET", path, ""))
+}
+
+fn whole(mut stream: TcpStream) -> (u16, String) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, text)
+}
+
+fn until(what: &str, mut met: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !met() {
+        assert!(began.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn folder_of(document: &Path) -> PathBuf {
+    document.parent().unwrap().to_owned()
+}
+
+#[test]
+fn every_printed_request_works_and_sigterm_leaves_nothing_behind() {
+    let up = Up::start();
+    let gateway = up.address("gateway");
+    let folder = folder_of(&up.document());
+    assert!(folder.is_dir());
+    let tries = up.tries();
+    assert!(tries.len() >= 7, "{}", up.printed);
+    for url in tries {
+        let (authority, path) = url
+            .strip_prefix("http://")
+            .unwrap()
+            .split_once('/')
+            .unwrap();
+        let (address, path) = (authority.parse().unwrap(), format!("/{path}"));
+        if path == "/catalog/events" {
+            continue;
+        }
+        let expected = if path == "/nowhere" { 404 } else { 200 };
+        assert_eq!(get(address, &path).0, expected, "{url}");
+    }
+    let (status, answer) = whole(asked(gateway, "POST", "/orders", "{}"));
+    assert!(status == 201 || status == 503, "{answer}");
+    assert!(get(gateway, "/nowhere").1.contains("\"code\":\"no_route\""));
+    up.signal(Signal::TERM);
+    let (rest, code) = up.end();
+    assert!(rest.contains("cut 0"), "{rest}");
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(!folder.exists(), "{} is left behind", folder.display());
+}
+
+#[test]
+fn repeatable_requests_never_see_the_answers_that_orders_refuses() {
+    let up = Up::start();
+    let gateway = up.address("gateway");
+    for number in 1..=12 {
+        assert_eq!(get(gateway, &format!("/orders/{number}")).0, 200);
+    }
+    let metrics = get(up.address("admin"), "/metrics").1;
+    let retried = metrics
+        .lines()
+        .any(|line| line.starts_with("retries_total") && line.ends_with(" 1"));
+    assert!(retried, "{metrics}");
+}
+
+#[test]
+fn events_arrive_one_by_one_and_end_with_the_process() {
+    let up = Up::start();
+    let stream = asked(up.address("gateway"), "GET", "/catalog/events", "");
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("data: ")));
+    assert!(lines.any(|line| line.starts_with("data: ")));
+    up.signal(Signal::INT);
+    // The stream ends as it should, in its last chunk.
+    assert_eq!(lines.filter(|line| line == "0").count(), 1);
+    assert_eq!(up.end().1, Some(0));
+}
+
+#[test]
+fn an_edit_of_the_document_is_served_and_a_mistake_is_not() {
+    let up = Up::start();
+    let (gateway, document) = (up.address("gateway"), up.document());
+    let text = std::fs::read_to_string(&document).unwrap();
+    std::fs::write(
+        &document,
+        text.replace("this is tollgate", "this was edited"),
+    )
+    .unwrap();
+    until("the edit is served", || {
+        get(gateway, "/hello").1.contains("this was edited")
+    });
+    let admin = format!("http://{}", up.address("admin"));
+    std::fs::write(
+        &document,
+        text.replace("upstream = \"orders\"\n", "upstream = \"order\"\n"),
+    )
+    .unwrap();
+    let mut told = String::new();
+    until("the refusal is told", || {
+        let output = tollgate(&["status", "--admin", &admin]).output().unwrap();
+        told = said(&output);
+        told.contains("1 refused")
+    });
+    assert!(told.contains("gateway.toml:"), "{told}");
+    assert!(get(gateway, "/hello").1.contains("this was edited"));
+}
+
+#[test]
+fn status_and_explain_ask_the_running_gateway() {
+    let up = Up::start();
+    let admin = format!("http://{}", up.address("admin"));
+    let status = tollgate(&["status", "--admin", &admin]).output().unwrap();
+    assert!(status.status.success());
+    let told = said(&status);
+    for expected in [
+        "ready",
+        "generation 1",
+        "public",
+        "catalog",
+        "orders",
+        "healthy",
+    ] {
+        assert!(told.contains(expected), "{expected}\n{told}");
+    }
+    let json = tollgate(&["status", "--json", "--admin", &admin])
+        .output()
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["ready"], true);
+    let url = format!("{}/orders/7", up.fact("gateway"));
+    let explain = [
+        "explain", "--live", "--admin", &admin, "GET", &url, "-H", "x-a: 1",
+    ];
+    let told = said(&tollgate(&explain).output().unwrap());
+    for expected in [
+        "upstream orders",
+        "route.timeout = 2s",
+        "gateway.toml:",
+        "/orders/*",
+    ] {
+        assert!(told.contains(expected), "{expected}\n{told}");
+    }
+    let document = up.document();
+    let explain = ["explain", document.to_str().unwrap(), "GET", "/who"];
+    assert!(said(&tollgate(&explain).output().unwrap()).contains("split by weight"));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = tollgate(&["up", "--listen", &address, "--admin", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let told = said(&output);
+    assert!(told.contains(&format!("{address} is in use")), "{told}");
+    assert!(told.contains("--listen 127.0.0.1:0"), "{told}");
+}
+
+#[test]
+fn an_admin_address_that_does_not_answer_is_named() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let output = tollgate(&["status", "--admin", &format!("http://{free}")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("does not answer"));
+}
