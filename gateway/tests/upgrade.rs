@@ -151,6 +151,12 @@ fn an_upgrade_that_cannot_bind_leaves_the_old_one_serving() {
     for _ in 0..20 {
         assert_eq!(old.get("/mark").text(), "old");
     }
+    // What the old one put off for the successor's sake is made up for.
+    drop(holder);
+    site.edit(&toml(&service, "newer"));
+    until("the next change to be served", || {
+        old.get("/mark").text() == "newer"
+    });
     old.stop().assert_nothing_cut();
 }
 
