@@ -151,7 +151,8 @@ impl Sender<'_> {
                 .map_or(request.authority.as_bytes(), HeaderValue::as_bytes),
         );
         for (name, value) in &request.headers {
-            if !self.skips(request, name) && !(request.is_http2 && name == header::COOKIE) {
+            let crumb = request.is_http2 && name == header::COOKIE;
+            if !crumb && !self.skips(request, name) {
                 encode::field(out, name.as_str(), value.as_bytes());
             }
         }

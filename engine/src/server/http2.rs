@@ -286,9 +286,7 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
         (Some(upstream), Some(receive)) => {
             let mut head = http::Response::new(());
             answer.response.strip();
-            for name in ["sec-websocket-accept"] {
-                answer.response.headers.remove(name);
-            }
+            answer.response.headers.remove("sec-websocket-accept");
             *head.headers_mut() = std::mem::take(&mut answer.response.headers);
             match respond.send_response(head, false) {
                 Ok(send) => {
@@ -323,10 +321,10 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
     }) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if !headers.contains_key(header::DATE) {
-        if let Ok(date) = with_date(HeaderValue::from_str) {
-            headers.insert(header::DATE, date);
-        }
+    if !headers.contains_key(header::DATE)
+        && let Ok(date) = with_date(HeaderValue::from_str)
+    {
+        headers.insert(header::DATE, date);
     }
     *head.headers_mut() = headers;
     let ends = bodiless || answer.response.body.is_empty();
