@@ -33,7 +33,7 @@ use crate::proxy::{Answer, Connection, Proxy};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 8 << 20;
 /// A client that says nothing for so long gives the memory of its requests back.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long after its last answer, or after it was accepted, a connection may still bring a request when the door
 /// closes: the request may have been on its way.
 pub(super) const GRACE: Duration = Duration::from_millis(250);
@@ -85,7 +85,7 @@ pub async fn serve(
         first = false;
         match after {
             After::Again => {}
-            After::Linger => return linger(&visit.wire, &visit.alarm).await,
+            After::Linger => return Box::pin(linger(&visit.wire, &visit.alarm)).await,
             After::Close => return shut(&visit.wire).await,
         }
     }
