@@ -1,7 +1,7 @@
 //! The one file that builds everything: binds all sockets, then serves. `Engine::start` returns a running proxy or
 //! the reason why not; nothing half-started is left behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
@@ -381,10 +381,12 @@ impl Conductor {
         }
         let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
         let offered = handed.clone();
+        let handing = Rc::new(Handing::default());
+        let busy = handing.clone();
         let key = key.filter(|_| self.options.handover);
         let mut succeeded = std::pin::pin!(async {
             match key {
-                Some(key) => offer(&key, &offered).await,
+                Some(key) => offer(&key, &offered, &busy).await,
                 None => std::future::pending().await,
             }
         });
@@ -405,12 +407,15 @@ impl Conductor {
                     }
                     Command::Drain => break End::Stop,
                 },
-                () = watch.changed(), if self.options.watch => {
+                () = watch.changed(), if self.options.watch => if !handing.postpones() {
+                    let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
+                },
+                () = handing.over.notified() => {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 }
                 signal = next_signal(&mut signals) => match signal {
                     Signal::Stop => break End::Signal,
-                    Signal::Reload => {
+                    Signal::Reload => if !handing.postpones() {
                         let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                     }
                 },
@@ -534,8 +539,35 @@ impl Conductor {
     }
 }
 
+/// Whether a successor has been given our sockets and has yet to say that it serves. Until then the document is its
+/// own: a reload here could bind an address that it is about to bind.
+#[derive(Default)]
+struct Handing {
+    begun: Cell<bool>,
+    missed: Cell<bool>,
+    /// It will not serve, and a reload was postponed for it.
+    over: Notify,
+}
+
+impl Handing {
+    /// Whether a reload has to wait; it is made up for if the successor fails.
+    fn postpones(&self) -> bool {
+        if self.begun.get() {
+            self.missed.set(true);
+        }
+        self.begun.get()
+    }
+
+    fn failed(&self) {
+        self.begun.set(false);
+        if self.missed.replace(false) {
+            self.over.notify_one();
+        }
+    }
+}
+
 /// Offers the sockets; returns when a successor serves on them.
-async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
+async fn offer(key: &str, handed: &RefCell<Vec<Handed>>, handing: &Handing) {
     let offer = match Offer::new(key) {
         Ok(offer) => offer,
         Err(error) => {
@@ -557,9 +589,10 @@ async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
                 .filter_map(|socket| socket.try_clone().ok())
                 .collect(),
         };
+        handing.begun.set(true);
         handed.borrow().iter().map(copy).collect()
     };
-    let successor = offer.serve(copies).await;
+    let successor = offer.serve(copies, || handing.failed()).await;
     log::info(
         "a successor serves on our sockets; draining",
         &[("pid", &successor.pid.to_string())],

@@ -29,9 +29,9 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         // RFC 9112 section 3.2.2: the absolute form overrides Host.
         _ => absolute(text).ok_or(Error::from(Code::BadRequestLine))?,
     };
-    if !(is_1_0 && authority.is_empty()) && !is_authority(authority)
-        || !std::ptr::eq(host, authority) && !(host.is_empty() && is_1_0) && !is_authority(host)
-    {
+    // HTTP/1.0 may leave Host out; what is there must be good, also where the absolute form overrides it.
+    let is_good = |text: &str| is_authority(text) || is_1_0 && text.is_empty();
+    if !is_good(authority) || !is_good(host) {
         return Err(Code::BadHost.into());
     }
     let target = normal(rest)?;

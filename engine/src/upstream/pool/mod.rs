@@ -151,10 +151,11 @@ impl Pool {
         now: Instant,
     ) -> Result<Way, NoWay> {
         self.keep.set(dial.keep);
-        if dial.http2 != Some(true) || http1_only {
-            if !fresh && let Some(wire) = self.take_idle(now) {
-                return Ok(Way::Http1 { wire, reused: true });
-            }
+        if (dial.http2 != Some(true) || http1_only)
+            && !fresh
+            && let Some(wire) = self.take_idle(now)
+        {
+            return Ok(Way::Http1 { wire, reused: true });
         }
         if dial.http2 == Some(true) || (dial.http2.is_none() && !self.lanes.borrow().is_empty()) {
             return self.lane(dial, client, fresh).await;
