@@ -21,6 +21,7 @@ use crate::net::accept;
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
 use crate::process::{self, Request as Signal};
 use crate::reload::file::Watch;
+use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
 use crate::server::workers::{Common, Order, Queue, Workers};
 use crate::snapshot::compile::compile;
@@ -134,10 +135,10 @@ impl Engine {
             .as_mut()
             .map(|taken| std::mem::take(&mut taken.sockets))
             .unwrap_or_default();
-        let mut sockets: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
+        let mut sockets: HashMap<Place, Vec<TcpListener>> = HashMap::new();
         for plan in first.listeners.iter().flatten() {
             let bind = plan.item.bind;
-            let bound = match take(&mut inherited, Kind::Listener, bind) {
+            let bound = match take(&mut inherited, Kind::Listener, &plan.item.name, bind) {
                 Some(taken) => {
                     accept::share(taken, count).map(|shares| shares.into_iter().flatten().collect())
                 }
@@ -148,12 +149,12 @@ impl Engine {
                 address: bind,
                 error,
             })?;
-            sockets.insert(bind, bound);
+            sockets.insert(Place::of(&plan.item), bound);
         }
         let admin_socket = match document.server.admin {
             None => None,
             Some(address) => Some(
-                match take(&mut inherited, Kind::Admin, address)
+                match take(&mut inherited, Kind::Admin, "admin", address)
                     .and_then(|mut sockets| sockets.pop())
                 {
                     Some(socket) => socket,
@@ -207,10 +208,16 @@ impl Engine {
 }
 
 /// Sockets for an address that a predecessor handed over.
-fn take(inherited: &mut Vec<Handed>, kind: Kind, bind: SocketAddr) -> Option<Vec<TcpListener>> {
-    let position = inherited
-        .iter()
-        .position(|handed| handed.kind == kind && handed.bind == bind)?;
+fn take(
+    inherited: &mut Vec<Handed>,
+    kind: Kind,
+    name: &str,
+    bind: SocketAddr,
+) -> Option<Vec<TcpListener>> {
+    let wanted = Place::new(name, bind);
+    let position = inherited.iter().position(|handed| {
+        handed.kind == kind && Place::new(&handed.name, handed.bind) == wanted
+    })?;
     let sockets = inherited.swap_remove(position).sockets;
     (!sockets.is_empty()).then_some(sockets)
 }
