@@ -1,7 +1,7 @@
 //! The one file that builds everything: binds all sockets, then serves. `Engine::start` returns a running proxy or
 //! the reason why not; nothing half-started is left behind.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
@@ -21,6 +21,7 @@ use crate::net::accept;
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
 use crate::process::{self, Request as Signal};
 use crate::reload::file::Watch;
+use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
 use crate::server::workers::{Common, Order, Queue, Workers};
 use crate::snapshot::compile::compile;
@@ -134,10 +135,10 @@ impl Engine {
             .as_mut()
             .map(|taken| std::mem::take(&mut taken.sockets))
             .unwrap_or_default();
-        let mut sockets: HashMap<SocketAddr, Vec<TcpListener>> = HashMap::new();
+        let mut sockets: HashMap<Place, Vec<TcpListener>> = HashMap::new();
         for plan in first.listeners.iter().flatten() {
             let bind = plan.item.bind;
-            let bound = match take(&mut inherited, Kind::Listener, bind) {
+            let bound = match take(&mut inherited, Kind::Listener, &plan.item.name, bind) {
                 Some(taken) => {
                     accept::share(taken, count).map(|shares| shares.into_iter().flatten().collect())
                 }
@@ -148,12 +149,12 @@ impl Engine {
                 address: bind,
                 error,
             })?;
-            sockets.insert(bind, bound);
+            sockets.insert(Place::of(&plan.item), bound);
         }
         let admin_socket = match document.server.admin {
             None => None,
             Some(address) => Some(
-                match take(&mut inherited, Kind::Admin, address)
+                match take(&mut inherited, Kind::Admin, "admin", address)
                     .and_then(|mut sockets| sockets.pop())
                 {
                     Some(socket) => socket,
@@ -207,10 +208,16 @@ impl Engine {
 }
 
 /// Sockets for an address that a predecessor handed over.
-fn take(inherited: &mut Vec<Handed>, kind: Kind, bind: SocketAddr) -> Option<Vec<TcpListener>> {
-    let position = inherited
-        .iter()
-        .position(|handed| handed.kind == kind && handed.bind == bind)?;
+fn take(
+    inherited: &mut Vec<Handed>,
+    kind: Kind,
+    name: &str,
+    bind: SocketAddr,
+) -> Option<Vec<TcpListener>> {
+    let wanted = Place::new(name, bind);
+    let position = inherited.iter().position(|handed| {
+        handed.kind == kind && Place::new(&handed.name, handed.bind) == wanted
+    })?;
     let sockets = inherited.swap_remove(position).sockets;
     (!sockets.is_empty()).then_some(sockets)
 }
@@ -381,10 +388,12 @@ impl Conductor {
         }
         let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
         let offered = handed.clone();
+        let handing = Rc::new(Handing::default());
+        let busy = handing.clone();
         let key = key.filter(|_| self.options.handover);
         let mut succeeded = std::pin::pin!(async {
             match key {
-                Some(key) => offer(&key, &offered).await,
+                Some(key) => offer(&key, &offered, &busy).await,
                 None => std::future::pending().await,
             }
         });
@@ -405,12 +414,15 @@ impl Conductor {
                     }
                     Command::Drain => break End::Stop,
                 },
-                () = watch.changed(), if self.options.watch => {
+                () = watch.changed(), if self.options.watch => if !handing.postpones() {
+                    let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
+                },
+                () = handing.over.notified() => {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 }
                 signal = next_signal(&mut signals) => match signal {
                     Signal::Stop => break End::Signal,
-                    Signal::Reload => {
+                    Signal::Reload => if !handing.postpones() {
                         let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                     }
                 },
@@ -534,8 +546,35 @@ impl Conductor {
     }
 }
 
+/// Whether a successor has been given our sockets and has yet to say that it serves. Until then the document is its
+/// own: a reload here could bind an address that it is about to bind.
+#[derive(Default)]
+struct Handing {
+    begun: Cell<bool>,
+    missed: Cell<bool>,
+    /// It will not serve, and a reload was postponed for it.
+    over: Notify,
+}
+
+impl Handing {
+    /// Whether a reload has to wait; it is made up for if the successor fails.
+    fn postpones(&self) -> bool {
+        if self.begun.get() {
+            self.missed.set(true);
+        }
+        self.begun.get()
+    }
+
+    fn failed(&self) {
+        self.begun.set(false);
+        if self.missed.replace(false) {
+            self.over.notify_one();
+        }
+    }
+}
+
 /// Offers the sockets; returns when a successor serves on them.
-async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
+async fn offer(key: &str, handed: &RefCell<Vec<Handed>>, handing: &Handing) {
     let offer = match Offer::new(key) {
         Ok(offer) => offer,
         Err(error) => {
@@ -557,9 +596,10 @@ async fn offer(key: &str, handed: &RefCell<Vec<Handed>>) {
                 .filter_map(|socket| socket.try_clone().ok())
                 .collect(),
         };
+        handing.begun.set(true);
         handed.borrow().iter().map(copy).collect()
     };
-    let successor = offer.serve(copies).await;
+    let successor = offer.serve(copies, || handing.failed()).await;
     log::info(
         "a successor serves on our sockets; draining",
         &[("pid", &successor.pid.to_string())],

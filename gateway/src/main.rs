@@ -9,5 +9,6 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    tollgate_gateway::modest_pages();
     tollgate_gateway::main(tollgate_gateway::Arguments::parse())
 }

@@ -312,3 +312,27 @@ fn certificates_that_were_replaced_are_served_after_a_reload() {
     assert_eq!(over_tls(address, &config).0, second);
     ask(&mut kept);
 }
+
+/// What renews certificates writes them one after the other and tells nobody.
+#[test]
+fn certificates_that_are_replaced_are_noticed_unasked() {
+    let service = Service::start();
+    let (site, authority) = (Site::new(), Authority::new());
+    let config = Arc::new(client_config(&authority));
+    let folder = site.folder().join("certificates");
+    fs::create_dir(&folder).expect("the test's own folder");
+    let issue = || authority.issue(&["localhost"]).write(&folder, "edge");
+    issue().expect("written");
+    let secured = toml(&service, "secret").replacen(
+        "bind =",
+        "tls = { cert = \"certificates/edge.pem\", key = \"certificates/edge.key\" }\nbind =",
+        1,
+    );
+    site.edit(&secured);
+    let gateway = site.run();
+    let (first, _) = over_tls(gateway.address(), &config);
+    issue().expect("written");
+    until("the new certificate", || {
+        over_tls(gateway.address(), &config).0 != first
+    });
+}

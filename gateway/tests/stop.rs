@@ -1,4 +1,4 @@
-//! The end of a process: SIGTERM alone does it right, and says what it did (GW-8xx, HI-65).
+//! The end of a process: SIGTERM alone does it right, and says what it did (GW-113, GW-708).
 
 mod support;
 

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use support::lasting::Lasting;
 use support::load::Load;
 use support::service::Service;
-use support::{Process, Site, answering, document, until};
+use support::{Process, Signal, Site, answering, document, until};
 
 fn toml(service: &Service, mark: &str) -> String {
     document(
@@ -43,6 +43,8 @@ fn hi_64_an_upgrade_under_load_refuses_nobody_and_loses_nothing() {
         assert_eq!(ready.status, 200, "the one that serves answers: {ready:?}");
     }
     assert_ne!(new.status()["pid"], pid);
+    // Supervisors stop what they started: a process that drains already has nothing to add to that.
+    old.signal(Signal::TERM);
     lasting.end();
     let ended = old.end();
     ended.assert_nothing_cut();
@@ -149,6 +151,12 @@ fn an_upgrade_that_cannot_bind_leaves_the_old_one_serving() {
     for _ in 0..20 {
         assert_eq!(old.get("/mark").text(), "old");
     }
+    // What the old one put off for the successor's sake is made up for.
+    drop(holder);
+    site.edit(&toml(&service, "newer"));
+    until("the next change to be served", || {
+        old.get("/mark").text() == "newer"
+    });
     old.stop().assert_nothing_cut();
 }
 

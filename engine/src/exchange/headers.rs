@@ -36,6 +36,12 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
+/// Whether a request's field may have to be taken away; which ones are, `Sender` decides.
+pub(super) fn is_replaced(name: &str) -> bool {
+    // A length is replaced on the way to HTTP/1 alone, where all fields are looked at anyway.
+    (name != "content-length" && is_hop_by_hop(name)) || is_ours(name, false)
+}
+
 /// Request fields that are replaced by what `Sender::fields` sets, or that the connection itself answers for.
 fn is_ours(name: &str, trusted: bool) -> bool {
     match name {
@@ -169,26 +175,60 @@ impl Sender<'_> {
 
     /// The fields of a request for an HTTP/2 upstream.
     pub fn for_http2(&self, request: &Request) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(request.headers.len() + 8);
-        for (name, value) in &request.headers {
-            if !self.skips(request, name) {
-                headers.append(name.clone(), value.clone());
-            }
-        }
-        if request
-            .headers
+        // Taking over the whole map and mending it is cheaper than filling a new one; most requests need no mending.
+        let mut headers = request.headers.clone();
+        let trailers = headers
             .get_all(header::TE)
             .iter()
-            .any(|value| has_token(value, "trailers"))
-        {
+            .any(|value| has_token(value, "trailers"));
+        if !request.is_http2 || request.marks.has(Marks::REPLACED) {
+            let doomed: SmallVec<[HeaderName; 8]> = request
+                .headers
+                .keys()
+                .filter(|name| self.skips(request, name))
+                .cloned()
+                .collect();
+            for name in doomed {
+                headers.remove(name);
+            }
+        }
+        if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         self.fields(request, |name, value| {
             if let Ok(value) = HeaderValue::from_bytes(value) {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.insert(ours(name), value);
             }
         });
         headers
+    }
+}
+
+/// The name of a field of ours, made at compile time.
+fn ours(name: &'static str) -> HeaderName {
+    const NAMES: [HeaderName; 9] = [
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("x-forwarded-for"),
+        HeaderName::from_static("x-forwarded-proto"),
+        HeaderName::from_static("x-forwarded-host"),
+        HeaderName::from_static("x-request-deadline-ms"),
+        HeaderName::from_static("grpc-timeout"),
+        header::VIA,
+    ];
+    let [parent, state, id, peer, proto, host, deadline, grpc, via] = NAMES;
+    match name {
+        "traceparent" => parent,
+        "tracestate" => state,
+        "x-request-id" => id,
+        "x-forwarded-for" => peer,
+        "x-forwarded-proto" => proto,
+        "x-forwarded-host" => host,
+        "x-request-deadline-ms" => deadline,
+        "grpc-timeout" => grpc,
+        "via" => via,
+        other => HeaderName::from_static(other),
     }
 }
 
@@ -200,6 +240,10 @@ impl Response {
 
     /// Takes away what belongs to the upstream's connection.
     pub fn strip(&mut self) {
+        if !self.is_http1 {
+            // HTTP/2 has no such fields, and the library has refused who sent them.
+            return;
+        }
         for name in [
             "connection",
             "keep-alive",

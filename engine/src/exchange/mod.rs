@@ -32,7 +32,7 @@ pub struct Request {
 /// Notes, in the one pass that reads a message's fields, which of those that the proxy itself looks at are there: most
 /// messages have none of them, and asking a map for each costs more than reading the message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Marks(u8);
+pub struct Marks(u16);
 
 impl Marks {
     /// `traceparent` or `tracestate`.
@@ -46,18 +46,23 @@ impl Marks {
     pub const KEEP_ALIVE: Marks = Marks(32);
     pub const EXPECT: Marks = Marks(64);
     pub const CONTENT_TYPE: Marks = Marks(128);
+    /// A field that does not pass on as it is: of one hop, or ours to say.
+    pub const REPLACED: Marks = Marks(256);
 
     /// Takes note of one field; `name` is in lower case.
     pub fn note(&mut self, name: &str) {
         self.0 |= match name {
-            "traceparent" | "tracestate" => Self::TRACE.0,
-            "x-request-id" => Self::REQUEST_ID.0,
-            "grpc-timeout" | "x-request-deadline-ms" => Self::DEADLINE.0,
-            "via" => Self::VIA.0,
-            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => Self::FORWARDED.0,
-            "keep-alive" => Self::KEEP_ALIVE.0,
-            "expect" => Self::EXPECT.0,
+            "traceparent" | "tracestate" => Self::TRACE.0 | Self::REPLACED.0,
+            "x-request-id" => Self::REQUEST_ID.0 | Self::REPLACED.0,
+            "grpc-timeout" | "x-request-deadline-ms" => Self::DEADLINE.0 | Self::REPLACED.0,
+            "via" => Self::VIA.0 | Self::REPLACED.0,
+            "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
+                Self::FORWARDED.0 | Self::REPLACED.0
+            }
+            "keep-alive" => Self::KEEP_ALIVE.0 | Self::REPLACED.0,
+            "expect" => Self::EXPECT.0 | Self::REPLACED.0,
             "content-type" => Self::CONTENT_TYPE.0,
+            other if headers::is_replaced(other) => Self::REPLACED.0,
             _ => 0,
         };
     }
@@ -119,6 +124,8 @@ pub struct Response {
     pub headers: HeaderMap,
     pub named: SmallVec<[HeaderName; 1]>,
     pub body: Body,
+    /// It came over HTTP/1, where fields may belong to the connection.
+    pub is_http1: bool,
     /// What the answer says its length is; kept for HEAD and 304, whose bodies are absent.
     pub announced: Option<u64>,
 }
@@ -130,6 +137,7 @@ impl Response {
             headers,
             named: SmallVec::new(),
             body,
+            is_http1: false,
             announced: None,
         }
     }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::stream::Stream;
@@ -23,7 +23,9 @@ pub struct Batched(Rc<RefCell<Gathered>>);
 
 struct Gathered {
     stream: Stream,
-    out: BytesMut,
+    /// To be sent; the first `sent` bytes of it are out already.
+    out: Vec<u8>,
+    sent: usize,
     failed: Option<io::ErrorKind>,
     /// Bytes read before the protocol was known.
     before: BytesMut,
@@ -33,10 +35,19 @@ impl Batched {
     pub fn new(stream: Stream, before: BytesMut) -> Self {
         Batched(Rc::new(RefCell::new(Gathered {
             stream,
-            out: BytesMut::new(),
+            out: Vec::new(),
+            sent: 0,
             failed: None,
             before,
         })))
+    }
+
+    /// A quiet connection keeps no buffer.
+    pub fn rest(&self) {
+        let mut gathered = self.0.borrow_mut();
+        if gathered.out.is_empty() {
+            gathered.out = Vec::new();
+        }
     }
 
     /// Sends what was gathered. Pending: the socket is full, and the task is woken when it is not.
@@ -55,19 +66,15 @@ impl Gathered {
         if self.out.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        while !self.out.is_empty() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
+        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.out.advance(count);
+            self.sent += count;
         }
-        // A quiet connection keeps no buffer; a busy one keeps a modest one.
-        if self.out.capacity() > 32 * 1024 {
-            self.out = BytesMut::new();
-        } else {
-            self.out.clear();
-        }
+        self.out.clear();
+        self.sent = 0;
         if self.stream.is_tls() {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         }

@@ -109,8 +109,8 @@ impl Offer {
 
     /// Hands the sockets to whoever asks and may, and resolves when a successor serves: the caller is to drain then.
     /// `sockets` is called for each who asks and returns duplicates (`TcpListener::try_clone`). A successor that dies
-    /// or dawdles changes nothing. May be dropped at any time.
-    pub async fn serve(self, sockets: impl Fn() -> Vec<Handed>) -> Successor {
+    /// or dawdles changes nothing; `failed` is told of it. May be dropped at any time.
+    pub async fn serve(self, sockets: impl Fn() -> Vec<Handed>, failed: impl Fn()) -> Successor {
         loop {
             let mut stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -128,6 +128,7 @@ impl Offer {
                 drop(told);
                 return successor;
             }
+            failed();
         }
     }
 }

@@ -300,6 +300,7 @@ fn answered_http1(
     let mut response = Response::new(head.status, HeaderMap::new(), Body::Empty);
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         response.headers = head.fields.headers;
+        response.is_http1 = true;
         return Sent {
             response,
             pump: None,
@@ -325,6 +326,7 @@ fn answered_http1(
     response.announced = announced;
     response.headers = head.fields.headers;
     response.named = head.fields.named;
+    response.is_http1 = true;
     if head.framing == Framing::None {
         if pump.is_none() {
             pool.welcome(wire);

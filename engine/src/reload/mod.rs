@@ -2,8 +2,9 @@
 //! then moves the pointer; on any problem the old world stays and everybody can see why.
 
 pub mod file;
+pub mod place;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::snapshot::{ListenerPlan, Snapshot};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use place::Place;
 
 /// Where documents come from.
 pub enum Origin {
@@ -85,7 +87,7 @@ pub struct Reloader {
     access_log: Arc<AccessLog>,
     /// Masters of every listening socket, by the address that the document names; workers hold duplicates, and a
     /// successor process is given these.
-    sockets: HashMap<SocketAddr, Vec<TcpListener>>,
+    sockets: HashMap<Place, Vec<TcpListener>>,
     open: HashMap<(ListenerIndex, SocketAddr), (String, Arc<Permits>)>,
     pub report: SharedReport,
     pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
@@ -99,7 +101,7 @@ impl Reloader {
         document: Document,
         memory: Memory,
         workers: Workers,
-        sockets: HashMap<SocketAddr, Vec<TcpListener>>,
+        sockets: HashMap<Place, Vec<TcpListener>>,
         common: &Common,
     ) -> io::Result<Self> {
         let report = SharedReport::default();
@@ -192,10 +194,10 @@ impl Reloader {
             .listeners
             .iter()
             .flatten()
-            .filter(|plan| !self.sockets.contains_key(&plan.item.bind))
+            .filter(|plan| !self.sockets.contains_key(&Place::of(&plan.item)))
         {
             match accept::bind_workers(plan.item.bind, self.workers.count()) {
-                Ok(sockets) => bound.push((plan.item.bind, sockets)),
+                Ok(sockets) => bound.push((Place::of(&plan.item), sockets)),
                 Err(error) => return Err(Problems(vec![unbound(plan, &error)])),
             }
         }
@@ -215,7 +217,7 @@ impl Reloader {
             let series = self.metrics.listener(&plan.item.name);
             let sockets = self
                 .sockets
-                .get(&plan.item.bind)
+                .get(&Place::of(&plan.item))
                 .map_or(&[][..], Vec::as_slice);
             for (number, socket) in sockets.iter().enumerate() {
                 let opening = Opening {
@@ -253,8 +255,12 @@ impl Reloader {
                     .order(worker, Order::Close(key.0, key.1, Queue::Served));
             }
         }
-        self.sockets
-            .retain(|bind, _| self.open.keys().any(|(_, open)| open == bind));
+        let open: HashSet<Place> = self
+            .open
+            .iter()
+            .map(|((_, bind), (name, _))| Place::new(name, *bind))
+            .collect();
+        self.sockets.retain(|place, _| open.contains(place));
     }
 
     /// Stops accepting everywhere; whoever is inside finishes.
@@ -281,7 +287,7 @@ impl Reloader {
         for ((_, bind), (name, _)) in &self.open {
             let copies = self
                 .sockets
-                .get(bind)
+                .get(&Place::new(name, *bind))
                 .into_iter()
                 .flatten()
                 .filter_map(|socket| socket.try_clone().ok())
@@ -293,12 +299,12 @@ impl Reloader {
 
     /// Tells the real addresses by listener name (a document may ask for port 0).
     fn tell_addresses(&self) {
-        let real = |bind: &SocketAddr| self.sockets.get(bind)?.first()?.local_addr().ok();
+        let real = |place: Place| self.sockets.get(&place)?.first()?.local_addr().ok();
         let open = self
             .document
             .listeners
             .iter()
-            .filter_map(|item| Some((item.name.clone(), real(&item.bind)?)));
+            .filter_map(|item| Some((item.name.clone(), real(Place::of(item))?)));
         *self
             .addresses
             .lock()

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Ping, PingPong, Reason};
 use http::{HeaderValue, Method, StatusCode, header};
 
+use super::desk::{Desks, Work};
 use super::door::Guest;
 use super::http1::Limits;
 use super::request;
 use crate::alarm::Alarm;
+use crate::clock;
 use crate::exchange::body::{Body, BodyError, Http2Body};
 use crate::exchange::error::Code;
 use crate::exchange::headers::with_date;
@@ -29,6 +31,8 @@ use crate::upstream::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
 const STREAMS: u32 = 256;
 /// Streams that a client may cancel before their answer began, beyond half of those it opened (HI-26, HI-27).
 const CANCELS: u32 = 200;
+/// A connection without streams for so long gives back the memory that they need.
+const PAUSE: Duration = Duration::from_millis(500);
 /// A silent connection with open streams is asked whether it lives (HI-39).
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
@@ -41,7 +45,7 @@ struct Tally {
 }
 
 /// One stream, counted while it lives.
-struct Streaming(Rc<Tally>);
+pub(super) struct Streaming(Rc<Tally>);
 
 impl Streaming {
     fn begin(tally: &Rc<Tally>) -> Self {
@@ -100,7 +104,9 @@ pub async fn serve(
     let tally = Rc::new(Tally::default());
     let mut pings = http2.ping_pong().map(Pings::new);
     let mut idle_since = Instant::now();
+    let desks = Rc::new(Desks::default());
     let mut leaving = false;
+    let mut resting = true;
     loop {
         let accepted = poll_fn(|cx| {
             if !leaving && guest.is_leaving(cx) {
@@ -119,11 +125,20 @@ pub async fn serve(
             }
             let now_idle = tally.open.get() == 0;
             if !now_idle {
-                idle_since = Instant::now();
+                resting = false;
+                idle_since = clock::recent();
                 if let Some(pings) = &mut pings {
                     return pings.poll_dead(&alarm, cx).map(|()| None);
                 }
                 return Poll::Pending;
+            }
+            if !resting {
+                if alarm.poll_at(idle_since + PAUSE, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                resting = true;
+                desks.dismiss();
+                io.rest();
             }
             if !leaving
                 && alarm
@@ -140,17 +155,19 @@ pub async fn serve(
         match accepted {
             Some(Ok((request, respond))) => {
                 let streaming = Streaming::begin(&tally);
-                tokio::task::spawn_local(one(
-                    proxy.clone(),
-                    connection.clone(),
-                    streaming,
-                    request,
-                    respond,
-                ));
+                if let Some(work) = desks.give((streaming, request, respond)) {
+                    let visit = Visit {
+                        proxy: proxy.clone(),
+                        connection: connection.clone(),
+                        alarm: Rc::default(),
+                    };
+                    tokio::task::spawn_local(Box::pin(visit.answer(desks.clone(), work)));
+                }
             }
             Some(Err(_)) | None => break,
         }
     }
+    desks.close();
     poll_fn(|cx| {
         let _best_effort = io.flush_now(cx);
         Poll::Ready(())
@@ -201,22 +218,41 @@ impl Pings {
     }
 }
 
-/// One stream: a request and its answer.
-async fn one(
+/// What one task of a connection needs for its streams.
+struct Visit {
     proxy: Rc<Proxy>,
     connection: Rc<Connection>,
-    streaming: Streaming,
-    head: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-) {
-    let alarm = Rc::new(Alarm::default());
+    alarm: Rc<Alarm>,
+}
+
+impl Visit {
+    /// Answers this stream, then the next ones that it is given.
+    async fn answer(self, desks: Rc<Desks>, mut work: Work) {
+        let desk = Rc::default();
+        loop {
+            one(&self, work).await;
+            match desks.next(&desk).await {
+                Some(next) => work = next,
+                None => return,
+            }
+        }
+    }
+}
+
+/// One stream: a request and its answer.
+async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
+    let Visit {
+        proxy,
+        connection,
+        alarm,
+    } = visit;
     let (parts, receive) = head.into_parts();
     let is_head = parts.method == Method::HEAD;
     let mut request = match request::from_http2(parts) {
         Ok(request) => request,
         Err(error) => {
-            let response = proxy.refuse(&connection, &error);
-            return write(Answer::of(response), respond, is_head).await;
+            let response = proxy.refuse(connection, &error);
+            return Box::pin(write(Answer::of(response), respond, is_head)).await;
         }
     };
     let tunnel = request.upgrade.is_some();
@@ -232,7 +268,7 @@ async fn one(
         });
     }
     let answer = {
-        let mut handling = pin!(proxy.handle(&connection, &alarm, request));
+        let mut handling = pin!(proxy.handle(connection, alarm, request));
         poll_fn(|cx| match handling.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             Poll::Pending => respond.poll_reset(cx).map(|_| None),
@@ -254,7 +290,9 @@ async fn one(
             *head.headers_mut() = std::mem::take(&mut answer.response.headers);
             match respond.send_response(head, false) {
                 Ok(send) => {
-                    tunnel::run(End::Stream { receive, send }, End::Wire(upstream), answer).await
+                    let ends = (End::Stream { receive, send }, End::Wire(upstream));
+                    // Rare and large.
+                    Box::pin(tunnel::run(ends.0, ends.1, answer)).await;
                 }
                 Err(_) => answer.abandoned(Code::ClientClosed),
             }
@@ -279,7 +317,10 @@ async fn write(mut answer: Answer, mut respond: SendResponse<Bytes>, is_head: bo
         length
     };
     let mut headers = std::mem::take(&mut answer.response.headers);
-    if let Some(length) = announced.filter(|_| answer.response.status != StatusCode::NO_CONTENT) {
+    if let Some(length) = announced.filter(|_| {
+        answer.response.status != StatusCode::NO_CONTENT
+            && !headers.contains_key(header::CONTENT_LENGTH)
+    }) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     if !headers.contains_key(header::DATE)

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::gateway::Gateway;
@@ -42,6 +43,16 @@ impl Apart {
     /// With at most so many open files.
     pub fn with_files(toml: &str, files: u32) -> Apart {
         Apart::start_with(toml, &format!("ulimit -n {files}"))
+    }
+
+    /// In the control group whose list of processes this is; `None` where nobody may be put into it.
+    pub fn in_group(toml: &str, processes: &Path) -> Option<Apart> {
+        let list = processes.display();
+        let moved = Command::new("sh")
+            .args(["-c", &format!("echo $$ > {list}")])
+            .status()
+            .is_ok_and(|status| status.success());
+        moved.then(|| Apart::start_with(toml, &format!("echo $$ > {list}")))
     }
 
     fn start_with(toml: &str, before: &str) -> Apart {

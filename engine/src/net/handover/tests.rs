@@ -50,7 +50,7 @@ fn offering(key: &str, sockets: &[TcpListener]) -> thread::JoinHandle<Successor>
                     group(Kind::Listener, "edge", rest),
                 ]
             };
-            offer.serve(groups).await
+            offer.serve(groups, || ()).await
         })
     });
     is_ready.recv().unwrap();
