@@ -106,6 +106,16 @@ pub(crate) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
     if text == "*" && parts.method != http::Method::OPTIONS {
         return Err(Code::BadPath.into());
     }
+    // The library holds the body against the first length; a second one would pass on to an HTTP/2 upstream unread.
+    if parts
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return Err(Code::BadFraming.into());
+    }
     // RFC 9113 section 8.2.1: a value neither begins nor ends with white space.
     let padded = |value: &http::HeaderValue| {
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
