@@ -217,8 +217,18 @@ fn change() -> impl Strategy<Value = (prop::sample::Index, usize, String)> {
     )
 }
 
+/// As many cases as `TOLLGATE_FUZZ_CASES` says, and `least` without it.
+fn cases(least: u32) -> ProptestConfig {
+    let more = std::env::var("TOLLGATE_FUZZ_CASES").ok();
+    let cases = more.and_then(|text| text.parse().ok()).unwrap_or(least);
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases.max(least))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(400))]
 
     #[test]
     fn no_change_to_the_sample_makes_reading_panic(changes in prop::collection::vec(change(), 1..12)) {

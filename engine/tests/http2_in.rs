@@ -503,6 +503,11 @@ fn hi_36_pseudo_headers_are_exact() {
     };
     let mut late = vec![(&b"x-a"[..], &b"1"[..])];
     late.extend(base());
+    let mut tunnel = with(b":protocol", b"websocket\r\nx-smuggled: 1");
+    tunnel
+        .iter_mut()
+        .filter(|field| field.0 == b":method")
+        .for_each(|field| field.1 = b"CONNECT");
     let mut no_host = without(b":authority");
     no_host.push((b"x-a", b"1"));
     assert_refused(&[
@@ -518,6 +523,7 @@ fn hi_36_pseudo_headers_are_exact() {
             with(b":protocol", b"websocket"),
             &[],
         ),
+        ("a protocol with CR LF", tunnel, &[]),
         ("no method", without(b":method"), &[]),
         ("no path", without(b":path"), &[]),
         ("no scheme", without(b":scheme"), &[]),

@@ -210,8 +210,18 @@ fn pathological() -> impl Strategy<Value = String> {
         .prop_map(|parts| format!("/{}", parts.concat()))
 }
 
+/// As many cases as `TOLLGATE_FUZZ_CASES` says, and `least` without it.
+fn cases(least: u32) -> ProptestConfig {
+    let more = std::env::var("TOLLGATE_FUZZ_CASES").ok();
+    let cases = more.and_then(|text| text.parse().ok()).unwrap_or(least);
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases.max(least))
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(cases(2000))]
 
     /// HI-52
     #[test]

@@ -54,7 +54,8 @@ impl Chunked {
             match self.state {
                 State::Size => {
                     let Some(end) = memchr(b'\n', bytes) else {
-                        return if bytes.len() > MAX_SIZE_LINE || !starts_like_a_size(bytes) {
+                        // One more than the line may have: its CR has come, its LF has not.
+                        return if bytes.len() > MAX_SIZE_LINE + 1 || !starts_like_a_size(bytes) {
                             Err(Malformed)
                         } else {
                             Ok(Item::Wait)
@@ -162,16 +163,13 @@ fn trailers(bytes: &mut BytesMut) -> Result<Item, Malformed> {
     }
     let block = bytes.split_to(end);
     let mut fields = HeaderMap::new();
-    for line in block
-        .get(..end - 4)
-        .unwrap_or_default()
-        .split(|b| *b == b'\n')
-        .take(MAX_TRAILER_FIELDS + 1)
-    {
-        if fields.len() >= MAX_TRAILER_FIELDS {
+    // Every line but the last, which is empty, ends in CR LF and in nothing less.
+    let lines = block.get(..end - 3).unwrap_or_default();
+    for (count, line) in lines.split(|b| *b == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").ok_or(Malformed)?;
+        if count == MAX_TRAILER_FIELDS {
             return Err(Malformed);
         }
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (name, value) = parse_field(line).map_err(|_| Malformed)?;
         let value = HeaderValue::from_bytes(value).map_err(|_| Malformed)?;
         if may_be_trailer(name.as_str()) {
@@ -268,6 +266,7 @@ mod tests {
             "5;a=\"\r\"\r\nhello\r\n0\r\n\r\n",
             "0\r\nbad name: 1\r\n\r\n",
             "0\r\nx: 1\n\r\n",
+            "0\r\nx: 1\ny: 2\r\n\r\n",
         ] {
             for step in [1, 3, 1000] {
                 assert!(decode(text.as_bytes(), step).is_err(), "{text:?}");

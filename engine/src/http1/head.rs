@@ -14,6 +14,8 @@ use crate::exchange::error::Code;
 
 /// More fields than this are refused, however short they are (HTTP/2 Bomb and its HTTP/1 kin: HI-23, HI-30).
 pub const MAX_FIELDS: usize = 200;
+/// More fields than this named in `Connection` are refused: all of them must be taken away, and looked for at every field.
+const MAX_NAMED: usize = 16;
 /// A request target longer than this is refused with 414.
 pub const MAX_TARGET: usize = 16 * 1024;
 
@@ -291,9 +293,13 @@ impl Fields {
                 self.upgrade = true;
             } else if !token.is_empty() {
                 let name = HeaderName::from_bytes(token).map_err(|_| Code::BadHeader)?;
-                if self.named.len() < 16 {
-                    self.named.push(name);
+                if self.named.contains(&name) {
+                    continue;
                 }
+                if self.named.len() == MAX_NAMED {
+                    return Err(Code::HeaderTooLarge);
+                }
+                self.named.push(name);
             }
         }
         Ok(())
@@ -434,6 +440,23 @@ mod tests {
         assert_eq!(early_fault(b"GET / HTTP/1.1\r\nHost: x\r\n", 0), None);
         assert_eq!(early_fault(b"GE", 0), None);
         assert_eq!(early_fault(b"GET / HTTP/1.1\r", 0), None);
+    }
+
+    /// HI-22, HI-25: none of them may slip through because there were many.
+    #[test]
+    fn more_fields_named_in_connection_than_we_remember_are_refused() {
+        let with = |count: usize| {
+            let names: Vec<_> = (0..count).map(|at| format!("x-{at}, X-0")).collect();
+            request(&format!(
+                "GET / HTTP/1.1\r\nHost: x\r\nConnection: {}\r\n\r\n",
+                names.join(", ")
+            ))
+        };
+        assert_eq!(
+            with(MAX_NAMED).expect("valid").fields.named.len(),
+            MAX_NAMED
+        );
+        assert_eq!(with(MAX_NAMED + 1).err(), Some(Code::HeaderTooLarge));
     }
 
     /// HI-43.

@@ -24,7 +24,7 @@ use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
 use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
-use crate::upstream::pool::{NoWay, Way};
+use crate::upstream::pool::{NoWay, Pool, Way};
 use crate::upstream::{Outcome, Slot};
 
 /// The slowest a request body may come over HTTP/1, in bytes a second, once the idle time-out has passed (HI-24).
@@ -268,24 +268,37 @@ impl Attempt<'_> {
         }
     }
 
-    /// Finds a way within `connect_timeout` and the caller's deadline.
+    /// Finds a way to the endpoint.
     async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
         let pool = self.proxy.pools.of(slot.endpoint());
         let now = clock::recent();
+        let http1_only = self.request.upgrade.is_some();
+        let (dial, client) = (&self.upstream.dial, exchange.connection.number);
+        if !self.fresh
+            && let Some(way) = pool.ready(dial, client, http1_only, now)
+        {
+            return Ok(way);
+        }
+        // Rare and large: boxed, so that requests that find a way do not carry its size.
+        Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await
+    }
+
+    /// Connects within `connect_timeout` and the caller's deadline.
+    async fn make_way(
+        &self,
+        exchange: &Exchange,
+        slot: &Slot,
+        pool: &Rc<Pool>,
+        http1_only: bool,
+    ) -> Result<Way, Failure> {
         let item = &self.upstream.item;
-        let connect_by = now + item.connect_timeout.value;
+        let connect_by = clock::now() + item.connect_timeout.value;
         let by = exchange
             .deadline
             .map_or(connect_by, |deadline| deadline.min(connect_by));
-        let http1_only = self.request.upgrade.is_some();
-        let way = pool.way(
-            &self.upstream.dial,
-            exchange.connection.number,
-            self.fresh,
-            http1_only,
-            now,
-        );
-        match exchange.alarm.until(Some(by), way).await {
+        let (dial, client) = (&self.upstream.dial, exchange.connection.number);
+        let making = pool.make(dial, client, self.fresh, http1_only);
+        match exchange.alarm.until(Some(by), making).await {
             Ok(Ok(way)) => Ok(way),
             Ok(Err(NoWay::Full)) => Err(Failure::refused(Error::governed_by(
                 Code::Overloaded,

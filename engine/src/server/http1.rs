@@ -33,7 +33,7 @@ use crate::proxy::{Answer, Connection, Proxy};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 8 << 20;
 /// A client that says nothing for so long gives the memory of its requests back.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long after its last answer, or after it was accepted, a connection may still bring a request when the door
 /// closes: the request may have been on its way.
 pub(super) const GRACE: Duration = Duration::from_millis(250);
@@ -85,7 +85,7 @@ pub async fn serve(
         first = false;
         match after {
             After::Again => {}
-            After::Linger => return linger(&visit.wire, &visit.alarm).await,
+            After::Linger => return Box::pin(linger(&visit.wire, &visit.alarm)).await,
             After::Close => return shut(&visit.wire).await,
         }
     }
@@ -209,7 +209,7 @@ impl Visit {
         } = self;
         let head = match parse_request(&head) {
             Ok(head) => head,
-            Err(code) => return self.refuse(&code.into()).await,
+            Err(code) => return Box::pin(self.refuse(&code.into())).await,
         };
         let (framing, is_1_0) = (head.framing, head.is_1_0);
         let persists = head.fields.persists(is_1_0);
@@ -217,7 +217,7 @@ impl Visit {
         let expects = !is_1_0 && head.fields.marks.has(Marks::EXPECT);
         let mut request = match request::from_http1(head) {
             Ok(request) => request,
-            Err(error) => return self.refuse(&error).await,
+            Err(error) => return Box::pin(self.refuse(&error)).await,
         };
         if framing != Framing::None {
             let mut borrowed = wire.borrow_mut();
@@ -240,7 +240,8 @@ impl Visit {
             return After::Close;
         };
         if let Some(upstream) = answer.tunnel.take() {
-            return switch(wire, upstream, answer).await;
+            // Rare and large.
+            return Box::pin(switch(wire, upstream, answer)).await;
         }
         let drained = drain_ready(wire);
         let persists = persists && drained && !guest.door.is_closing();

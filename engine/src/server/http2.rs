@@ -252,7 +252,7 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
         Ok(request) => request,
         Err(error) => {
             let response = proxy.refuse(connection, &error);
-            return write(Answer::of(response), respond, is_head).await;
+            return Box::pin(write(Answer::of(response), respond, is_head)).await;
         }
     };
     let tunnel = request.upgrade.is_some();
@@ -290,7 +290,9 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
             *head.headers_mut() = std::mem::take(&mut answer.response.headers);
             match respond.send_response(head, false) {
                 Ok(send) => {
-                    tunnel::run(End::Stream { receive, send }, End::Wire(upstream), answer).await
+                    let ends = (End::Stream { receive, send }, End::Wire(upstream));
+                    // Rare and large.
+                    Box::pin(tunnel::run(ends.0, ends.1, answer)).await;
                 }
                 Err(_) => answer.abandoned(Code::ClientClosed),
             }

@@ -5,6 +5,6 @@ mod desk;
 pub mod door;
 pub mod http1;
 pub mod http2;
-mod request;
+pub(crate) mod request;
 pub mod socket;
 pub mod workers;

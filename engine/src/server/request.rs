@@ -7,9 +7,10 @@ use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
 use crate::exchange::{Marks, Request, Target};
 use crate::http1::RequestHead;
+use crate::http1::head::is_token;
 
 /// From HTTP/1. The body is attached by the caller.
-pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
+pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
     let RequestHead {
         method,
         target,
@@ -62,7 +63,7 @@ pub(super) fn from_http1(head: RequestHead) -> Result<Request, Error> {
 }
 
 /// From HTTP/2. The library has judged frames and pseudo-fields; what it lets pass is judged here.
-pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> {
+pub(crate) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> {
     let upgrade = parts
         .extensions
         .get::<h2::ext::Protocol>()
@@ -84,6 +85,12 @@ pub(super) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
     }
     if parts.headers.len() > crate::http1::head::MAX_FIELDS {
         return Err(Code::HeaderTooLarge.into());
+    }
+    // The library takes any text for `:protocol`; towards an HTTP/1 upstream it becomes the value of a field.
+    if let Some(protocol) = &upgrade
+        && (protocol.is_empty() || !protocol.bytes().all(is_token))
+    {
+        return Err(Code::BadHeader.into());
     }
     if parts.method == http::Method::CONNECT && upgrade.is_none() {
         return Err(Code::MethodRefused.into());

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tollgate_config::ListenerProtocol;
 
-use super::door::Door;
+use super::door::{Door, Guest};
 use super::http1::{self, Limits};
 use super::http2;
 use crate::alarm::Alarm;
@@ -31,9 +31,38 @@ pub async fn serve(
     peer: SocketAddr,
     number: u64,
 ) {
-    let Some(plan) = plan(&proxy, &door) else {
-        return;
-    };
+    // Each step in a box of its own: a connection that waits holds the memory of its waiting and no more.
+    let meeting = Box::pin(meet(&proxy, &door, socket, peer, number));
+    let Some(known) = meeting.await else { return };
+    let Known {
+        connection,
+        guest,
+        stream,
+        read,
+        limits,
+        is_http2,
+    } = known;
+    if is_http2 {
+        Box::pin(http2::serve(proxy, connection, guest, stream, read, limits)).await;
+    } else {
+        let (for_limits, door) = (proxy.clone(), door);
+        let current = move || plan(&for_limits, &door).map(|plan| self::limits(&plan));
+        Box::pin(http1::serve(
+            proxy, connection, guest, stream, read, current,
+        ))
+        .await;
+    }
+}
+
+/// TLS if the listener has it, then the protocol; `None` when nothing came of it.
+async fn meet(
+    proxy: &Rc<Proxy>,
+    door: &Rc<Door>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    number: u64,
+) -> Option<Known> {
+    let plan = plan(proxy, door)?;
     let guest = door.enter(number);
     let limits = limits(&plan);
     let (mut sni, mut identity, mut alpn_http2) = (None, None, None);
@@ -49,7 +78,7 @@ pub async fn serve(
                     .metrics
                     .listener(&door.name)
                     .handshake_failed(proxy.worker);
-                return;
+                return None;
             };
             let session = stream.get_ref().1;
             sni = session.server_name().map(str::to_owned);
@@ -57,10 +86,11 @@ pub async fn serve(
             identity = match tls.peer(session, rustls_pki_types::UnixTime::now()) {
                 Ok(identity) => identity,
                 Err(_) => {
-                    return proxy
+                    proxy
                         .metrics
                         .listener(&door.name)
                         .handshake_failed(proxy.worker);
+                    return None;
                 }
             };
             alpn_http2 = Some(session.alpn_protocol() == Some(b"h2"));
@@ -83,20 +113,26 @@ pub async fn serve(
         (ListenerProtocol::Http1, _) => (stream, BytesMut::new(), false),
         (ListenerProtocol::Http2, _) | (_, Some(true)) => (stream, BytesMut::new(), true),
         (ListenerProtocol::Auto, Some(false)) => (stream, BytesMut::new(), false),
-        (ListenerProtocol::Auto, None) => match Box::pin(detect(stream, &guest, limits)).await {
-            Some(detected) => detected,
-            None => return,
-        },
+        (ListenerProtocol::Auto, None) => detect(stream, &guest, limits).await?,
     };
-    if is_http2 {
-        Box::pin(http2::serve(proxy, connection, guest, stream, read, limits)).await;
-    } else {
-        let (for_limits, index) = (proxy.clone(), door.clone());
-        http1::serve(proxy, connection, guest, stream, read, move || {
-            self::plan(&for_limits, &index).map(|plan| self::limits(&plan))
-        })
-        .await;
-    }
+    Some(Known {
+        connection,
+        guest,
+        stream,
+        read,
+        limits,
+        is_http2,
+    })
+}
+
+/// A connection whose protocol is known.
+struct Known {
+    connection: Rc<Connection>,
+    guest: Guest,
+    stream: Stream,
+    read: BytesMut,
+    limits: Limits,
+    is_http2: bool,
 }
 
 fn plan(proxy: &Proxy, door: &Door) -> Option<Arc<ListenerPlan>> {
@@ -115,7 +151,7 @@ fn limits(plan: &ListenerPlan) -> Limits {
 /// header time-out.
 async fn detect(
     mut stream: Stream,
-    guest: &super::door::Guest,
+    guest: &Guest,
     limits: Limits,
 ) -> Option<(Stream, BytesMut, bool)> {
     let alarm = Alarm::default();

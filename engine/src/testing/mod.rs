@@ -3,11 +3,13 @@
 //!
 //! Everything here is behind the feature `testing`; nothing of the engine imports it. Nothing here sleeps in place of
 //! a condition: whoever waits, waits for an event under one hard limit (`PATIENCE`), after which the test fails with
-//! what it has seen so far. Nothing here uses the engine's own codec, so a mistake there cannot hide itself.
+//! what it has seen so far. Nothing here uses the engine's own codec, so a mistake there cannot hide itself; `fuzz`
+//! alone leads to it, for those who judge it.
 
 pub mod apart;
 pub mod certificates;
 pub mod client;
+pub mod fuzz;
 pub mod gateway;
 pub mod h2_client;
 pub mod h2_raw;

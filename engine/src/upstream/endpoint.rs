@@ -25,6 +25,7 @@ pub struct Endpoint {
     weight: AtomicU32,
     /// In how many `Endpoints` sets this one is.
     sets: AtomicU32,
+    connections: AtomicU32,
     pub(super) evidence: Evidence,
     pub(super) verdict: Verdict,
     pub(super) load: Load,
@@ -55,6 +56,7 @@ impl Endpoint {
             zone: Mutex::new(zone),
             weight: AtomicU32::new(weight),
             sets: AtomicU32::new(0),
+            connections: AtomicU32::new(0),
             evidence: Evidence::default(),
             verdict: Verdict::default(),
             load: Load::default(),
@@ -63,6 +65,19 @@ impl Endpoint {
 
     /// Unique among living endpoints, and small: workers index by it. Free again when the last `Arc` is dropped, so
     /// whoever keeps something under a number keeps the `Arc` as well.
+    /// Connections open to it, by all workers together.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    pub(super) fn connection_opens(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn connection_closes(&self) {
+        self.connections.fetch_sub(1, Relaxed);
+    }
+
     pub fn id(&self) -> u32 {
         self.number.0
     }

@@ -87,19 +87,27 @@ struct Idle {
     until: Instant,
 }
 
-/// Counts a connection as open while it lives.
-pub struct Open(Rc<Cell<usize>>);
+/// Counts a connection as open while it lives: here for the worker, at the endpoint for all workers together.
+pub struct Open {
+    here: Rc<Cell<usize>>,
+    endpoint: Arc<Endpoint>,
+}
 
 impl Open {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Open(count.clone())
+    fn new(pool: &Pool) -> Self {
+        pool.open.set(pool.open.get() + 1);
+        pool.endpoint.connection_opens();
+        Open {
+            here: pool.open.clone(),
+            endpoint: pool.endpoint.clone(),
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.here.set(self.here.get().saturating_sub(1));
+        self.endpoint.connection_closes();
     }
 }
 
@@ -139,38 +147,57 @@ impl Pool {
         }
     }
 
-    /// A way to the endpoint: an idle connection, room on an HTTP/2 one, or a new one. `client` is the number of the
-    /// client's connection: streams that belong together are laid onto one upstream connection, so that their answers
-    /// come, and are written, together. `fresh` wants a new connection (a stale one was just met).
-    pub async fn way(
+    /// A way that is there already: an idle connection, or room on an HTTP/2 one. `client` is the number of the client's
+    /// connection: streams that belong together are laid onto one upstream connection, so that their answers come, and
+    /// are written, together.
+    pub fn ready(&self, dial: &Dial, client: u64, http1_only: bool, now: Instant) -> Option<Way> {
+        self.keep.set(dial.keep);
+        if dial.http2 != Some(true) || http1_only {
+            let idle = self.take_idle(now);
+            if let Some(wire) = idle {
+                return Some(Way::Http1 { wire, reused: true });
+            }
+        }
+        if dial.http2 == Some(false) || http1_only {
+            return None;
+        }
+        self.lanes.borrow_mut().retain(|lane| !lane.is_closed());
+        Lane::choose(&self.lanes.borrow(), client).map(Way::Http2)
+    }
+
+    /// Makes a way when none is ready. Of several who want an HTTP/2 connection one makes it and the others wait for it;
+    /// `fresh` wants one of its own (a stale one was just met).
+    pub async fn make(
         self: &Rc<Self>,
         dial: &Dial,
         client: u64,
-        fresh: bool,
+        mut fresh: bool,
         http1_only: bool,
-        now: Instant,
     ) -> Result<Way, NoWay> {
-        self.keep.set(dial.keep);
-        if (dial.http2 != Some(true) || http1_only)
-            && !fresh
-            && let Some(wire) = self.take_idle(now)
-        {
-            return Ok(Way::Http1 { wire, reused: true });
+        if dial.http2 == Some(false) || http1_only {
+            return self.connect(dial).await;
         }
-        if dial.http2 == Some(true) || (dial.http2.is_none() && !self.lanes.borrow().is_empty()) {
-            return self.lane(dial, client, fresh).await;
+        loop {
+            if !fresh && let Some(way) = self.ready(dial, client, http1_only, clock::recent()) {
+                return Ok(way);
+            }
+            fresh = false;
+            if self.connecting.get() == 0 {
+                let _making = Making::new(self);
+                return self.connect(dial).await;
+            }
+            self.arrived.notified().await;
         }
-        self.connect(dial).await
     }
 
     async fn connect(self: &Rc<Self>, dial_plan: &Dial) -> Result<Way, NoWay> {
         if dial_plan
             .max_connections
-            .is_some_and(|most| self.open.get() as u64 >= most)
+            .is_some_and(|most| u64::from(self.endpoint.connections()) >= most)
         {
             return Err(NoWay::Full);
         }
-        let open = Open::new(&self.open);
+        let open = Open::new(self);
         let tls = dial_plan
             .tls
             .as_ref()
@@ -193,27 +220,6 @@ impl Pool {
             wire: Rc::new(RefCell::new(wire)),
             reused: false,
         })
-    }
-
-    /// Room on an HTTP/2 connection. While one is being made, others wait for it rather than make their own.
-    async fn lane(
-        self: &Rc<Self>,
-        dial: &Dial,
-        client: u64,
-        mut fresh: bool,
-    ) -> Result<Way, NoWay> {
-        loop {
-            self.lanes.borrow_mut().retain(|lane| !lane.is_closed());
-            if !fresh && let Some(place) = Lane::choose(&self.lanes.borrow(), client) {
-                return Ok(Way::Http2(place));
-            }
-            fresh = false;
-            if self.connecting.get() == 0 {
-                let _making = Making::new(self);
-                return self.connect(dial).await;
-            }
-            self.arrived.notified().await;
-        }
     }
 
     fn take_idle(&self, now: Instant) -> Option<SharedWire> {
