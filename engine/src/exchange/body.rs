@@ -124,6 +124,15 @@ impl Http2Body {
     }
 }
 
+impl Drop for Http2Body {
+    fn drop(&mut self) {
+        // An upstream's stream has a place on its connection, and is cancelled at once.
+        if !self.ended && self.place.is_none() {
+            super::linger::linger(&mut self.stream);
+        }
+    }
+}
+
 impl From<h2::Error> for BodyError {
     fn from(error: h2::Error) -> Self {
         match error.reason() {

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod error;
 pub mod headers;
+mod linger;
 pub mod request_id;
 pub mod trace;
 
