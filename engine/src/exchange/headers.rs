@@ -185,7 +185,7 @@ impl Sender<'_> {
             let doomed: SmallVec<[HeaderName; 8]> = request
                 .headers
                 .keys()
-                .filter(|name| self.skips(request, name))
+                .filter(|name| **name != header::CONTENT_LENGTH && self.skips(request, name))
                 .cloned()
                 .collect();
             for name in doomed {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::desk::{Desks, Work};
 use super::door::Guest;
 use super::http1::Limits;
+use super::liveness::{Liveness, Step};
 use super::request;
 use crate::alarm::Alarm;
 use crate::clock;
@@ -33,10 +34,6 @@ const STREAMS: u32 = 256;
 const CANCELS: u32 = 200;
 /// A connection without streams for so long gives back the memory that they need.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A silent connection with open streams is asked whether it lives (HI-39).
-const PING_AFTER: Duration = Duration::from_secs(30);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
-
 #[derive(Default)]
 struct Tally {
     open: Cell<usize>,
@@ -183,38 +180,37 @@ fn is_storm(tally: &Tally) -> bool {
 
 struct Pings {
     pings: PingPong,
-    next: Instant,
-    asked: bool,
+    liveness: Liveness,
 }
 
 impl Pings {
     fn new(pings: PingPong) -> Self {
-        Pings {
-            pings,
-            next: Instant::now() + PING_AFTER,
-            asked: false,
-        }
+        let liveness = Liveness::new(clock::now());
+        Pings { pings, liveness }
     }
 
     /// Ready when the peer did not answer.
-    fn poll_dead(&mut self, alarm: &Alarm, cx: &mut std::task::Context<'_>) -> Poll<()> {
-        if self.asked && self.pings.poll_pong(cx).is_ready() {
-            self.asked = false;
-            self.next = Instant::now() + PING_AFTER;
+    fn poll_dead(&mut self, alarm: &Alarm, cx: &mut Context<'_>) -> Poll<()> {
+        if self.liveness.is_asked() && self.pings.poll_pong(cx).is_ready() {
+            self.liveness.answered(clock::now());
         }
-        if alarm.poll_at(self.next, cx).is_pending() {
-            return Poll::Pending;
+        loop {
+            match self.liveness.step(clock::recent()) {
+                Step::Dead => return Poll::Ready(()),
+                Step::Ask => {
+                    // One that cannot be sent is one that is not answered.
+                    let _dead_in_time = self.pings.send_ping(Ping::opaque());
+                    let _registered = self.pings.poll_pong(cx);
+                    cx.waker().wake_by_ref();
+                }
+                Step::Wait(until) => {
+                    if alarm.poll_at(until, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    clock::now();
+                }
+            }
         }
-        if self.asked {
-            return Poll::Ready(());
-        }
-        if self.pings.send_ping(Ping::opaque()).is_ok() {
-            self.asked = true;
-        }
-        self.next = Instant::now() + PONG_WITHIN;
-        let _now_registered = self.pings.poll_pong(cx);
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 
@@ -252,6 +248,12 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
         Ok(request) => request,
         Err(error) => {
             let response = proxy.refuse(connection, &error);
+            // The client may be sending still; it is let finish reading before its stream ends (HI-47).
+            let _lingers = Body::Http2(Http2Body {
+                stream: receive,
+                place: None,
+                ended: false,
+            });
             return Box::pin(write(Answer::of(response), respond, is_head)).await;
         }
     };
