@@ -46,7 +46,11 @@ fn refused(raw: &mut H2Raw, path: &str) -> Vec<u8> {
 fn hi_47_an_early_answer_leaves_the_client_a_moment_to_read_it() {
     let upstream = refusing();
     let gateway = gateway(&upstream);
-    for (path, part) in [("/upload", "too much"), ("/elsewhere", "no_route"), ("/%00", "bad_path")] {
+    for (path, part) in [
+        ("/upload", "too much"),
+        ("/elsewhere", "no_route"),
+        ("/%00", "bad_path"),
+    ] {
         let mut raw = H2Raw::connect(gateway.address());
         let body = refused(&mut raw, path);
         assert!(String::from_utf8_lossy(&body).contains(part), "{path}");

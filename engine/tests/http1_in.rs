@@ -942,3 +942,18 @@ fn hi_24_a_body_cut_by_the_client_is_never_whole_for_the_upstream() {
         assert!(journal.complete().is_empty(), "{journal:?}");
     }
 }
+
+/// HI-16: one empty line before a request is ignored, a second one is refused, also when they come one by one.
+#[test]
+fn hi_16_empty_lines_that_come_one_by_one_are_refused_too() {
+    let upstream = Upstream::echo();
+    let gateway = Gateway::in_front_of(upstream.address());
+    let mut client = gateway.client();
+    client.send(b"\r\n");
+    // An answer on another connection of the same worker shows that the first line was read.
+    assert_eq!(gateway.get("/").status, 200);
+    client.send(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = client.read_response();
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.code(), "bad_request_line");
+}

@@ -66,6 +66,8 @@ pub struct Wire {
     pub read: BytesMut,
     /// How far `read` was searched for the end of a head.
     searched: usize,
+    /// The one empty line that may stand before a head went by (HI-16).
+    blank: bool,
     /// To be written; empty most of the time.
     write: Vec<u8>,
     written: usize,
@@ -104,6 +106,7 @@ impl Wire {
             stream,
             read,
             searched: 0,
+            blank: false,
             write: Vec::new(),
             written: 0,
             tail: Bytes::new(),
@@ -162,7 +165,7 @@ impl Wire {
         loop {
             if is_request && self.read.starts_with(b"\r\n") {
                 self.read.advance(2);
-                if self.read.starts_with(b"\r\n") {
+                if mem::replace(&mut self.blank, true) || self.read.starts_with(b"\r\n") {
                     return Poll::Ready(Err(HeadFault::Refused(Code::BadRequestLine)));
                 }
             }
@@ -170,6 +173,7 @@ impl Wire {
                 Some(end) if end > limit => return Poll::Ready(Err(self.too_large(is_request))),
                 Some(end) => {
                     self.searched = 0;
+                    self.blank = false;
                     return Poll::Ready(Ok(self.read.split_to(end).freeze()));
                 }
                 None => {

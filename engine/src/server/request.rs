@@ -6,8 +6,8 @@ use tollgate_config::path;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
 use crate::exchange::{Marks, Request, Target};
-use crate::http1::RequestHead;
 use crate::http1::head::is_token;
+use crate::http1::{Framing, RequestHead};
 
 /// From HTTP/1. The body is attached by the caller.
 pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
@@ -16,7 +16,7 @@ pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         target,
         fields,
         is_1_0,
-        ..
+        framing,
     } = head;
     let text = std::str::from_utf8(&target).map_err(|_| Error::from(Code::BadRequestLine))?;
     let host = match fields.headers.get(header::HOST) {
@@ -37,7 +37,11 @@ pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
     }
     let target = normal(rest)?;
     let upgrade = match fields.headers.get(header::UPGRADE) {
-        Some(value) if fields.upgrade && !is_1_0 => value.to_str().ok().map(str::to_owned),
+        // With a body it would be unclear which bytes are the body's and which the tunnel's: the wish is ignored, as RFC
+        // 9110 section 7.8 allows.
+        Some(value) if fields.upgrade && !is_1_0 && framing == Framing::None => {
+            value.to_str().ok().map(str::to_owned)
+        }
         _ => None,
     };
     // Clear-text HTTP/2 is spoken with prior knowledge; the deprecated upgrade to it is ignored (RFC 9113 section 3.1).

@@ -185,12 +185,10 @@ fn over_http2(request: &Request, how: &How, headers: &HeaderMap) -> Result<(), T
     for name in ALWAYS {
         prop_assert_eq!(headers.get_all(*name).iter().count(), 1, "{}", name);
     }
-    for name in HOP.iter().chain(&[
-        "host",
-        "connection",
-        "upgrade",
-        "transfer-encoding",
-    ]) {
+    for name in HOP
+        .iter()
+        .chain(&["host", "connection", "upgrade", "transfer-encoding"])
+    {
         let trailers = *name == "te" && headers.get("te").is_none_or(|te| te == "trailers");
         // The length of an HTTP/2 body has been checked by the library and may go on as it came, once.
         let length = *name == "content-length"
