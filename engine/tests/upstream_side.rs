@@ -650,3 +650,15 @@ fn hi_49_when_every_endpoint_refuses_the_answer_is_503_at_once() {
         "an answer of ours names no address: {text}"
     );
 }
+
+/// GW-111: a connection whose answer ended exactly where a read ended goes back to the pool like any other.
+#[test]
+fn a_connection_is_used_again_after_a_body_that_filled_its_last_read() {
+    const BODY: usize = 1 << 20;
+    let upstream = Upstream::fixed("x".repeat(BODY).leak());
+    let gateway = Gateway::in_front_of(upstream.address());
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/").body.len(), BODY);
+    }
+    assert_eq!(upstream.connections(), 1);
+}

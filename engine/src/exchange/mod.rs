@@ -5,6 +5,7 @@ pub mod body;
 pub mod error;
 pub mod headers;
 mod linger;
+pub mod noise;
 pub mod request_id;
 pub mod trace;
 

@@ -41,11 +41,16 @@ impl Stream {
         Poll::Ready(Ok(read.filled().len()))
     }
 
-    /// Whether a connection that owes us nothing has indeed sent nothing, not even its end. Costs no system call: it
-    /// asks what the poller has already seen, so a close that is still on its way is found by the next use.
+    /// Whether a connection that owes us nothing has indeed sent nothing, not even its end. It asks what the poller has
+    /// already seen, so a close that is still on its way is found by the next use; only after a read that filled its
+    /// buffer to the brim, when the poller cannot know, does it cost a system call.
     pub fn is_quiet(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.socket().poll_read_ready(&mut cx).is_pending()
+        let socket = self.socket();
+        socket.poll_read_ready(&mut cx).is_pending()
+            || socket
+                .try_read(&mut [0])
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -7,6 +7,7 @@ mod answer;
 mod books;
 pub mod connection;
 mod forward;
+mod limit;
 mod replay;
 mod retry;
 mod send;
@@ -29,6 +30,7 @@ pub use connection::Connection;
 use crate::alarm::Alarm;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
+use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
 use crate::exchange::{Marks, Request, Response};
@@ -47,6 +49,7 @@ pub struct Proxy {
     pub metrics: Arc<Metrics>,
     log: RefCell<WorkerLog>,
     random: RefCell<fastrand::Rng>,
+    noise: RefCell<Noise>,
     /// The body of every request that has none.
     empty: SharedSource,
     /// Set when the process stops: answers close their connections.
@@ -62,6 +65,7 @@ impl Proxy {
             metrics,
             log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),
+            noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
             stopping: Cell::new(false),
         }
@@ -269,16 +273,16 @@ impl Proxy {
 
     /// Who this request is: its place in a trace and its id.
     fn identify(&self, headers: &HeaderMap, marks: Marks) -> (TraceContext, RequestId) {
-        let mut random = self.random.borrow_mut();
+        let mut noise = self.noise.borrow_mut();
         let trace = if marks.has(Marks::TRACE) {
-            TraceContext::from_headers(headers, || random.u64(..))
+            TraceContext::from_headers(headers, || noise.draw())
         } else {
-            TraceContext::begin(|| random.u64(..))
+            TraceContext::begin(|| noise.draw())
         };
         let id = if marks.has(Marks::REQUEST_ID) {
-            RequestId::from_headers(headers, || random.u64(..))
+            RequestId::from_headers(headers, || noise.draw())
         } else {
-            RequestId::make(|| random.u64(..))
+            RequestId::make(|| noise.draw())
         };
         (trace, id)
     }

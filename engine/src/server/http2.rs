@@ -32,6 +32,8 @@ use crate::upstream::pool::{CONNECTION_WINDOW, STREAM_WINDOW};
 const STREAMS: u32 = 256;
 /// Streams that a client may cancel before their answer began, beyond half of those it opened (HI-26, HI-27).
 const CANCELS: u32 = 200;
+/// How long a connection without streams lasts after it was told to go.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection without streams for so long gives back the memory that they need.
 const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Default)]
@@ -102,7 +104,7 @@ pub async fn serve(
     let mut pings = http2.ping_pong().map(Pings::new);
     let mut idle_since = Instant::now();
     let desks = Rc::new(Desks::default());
-    let mut leaving = false;
+    let (mut leaving, mut farewell) = (false, None::<Instant>);
     let mut resting = true;
     loop {
         let accepted = poll_fn(|cx| {
@@ -137,10 +139,16 @@ pub async fn serve(
                 desks.dismiss();
                 io.rest();
             }
-            if !leaving
-                && alarm
-                    .poll_at(idle_since + limits.idle_timeout, cx)
-                    .is_ready()
+            if leaving {
+                // Streams that were on their way are here by now; who does not close then is not waited for.
+                let since = *farewell.get_or_insert_with(clock::now);
+                return alarm
+                    .poll_at(since.max(idle_since) + FAREWELL, cx)
+                    .map(|()| None);
+            }
+            if alarm
+                .poll_at(idle_since + limits.idle_timeout, cx)
+                .is_ready()
             {
                 leaving = true;
                 http2.graceful_shutdown();

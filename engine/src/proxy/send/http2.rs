@@ -1,0 +1,173 @@
+//! A request over a stream of an HTTP/2 lane, and its answer's head.
+
+use std::future::{Future, poll_fn};
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, Uri, Version, header};
+
+use super::super::limit::Limit;
+use super::super::replay::SharedSource;
+use super::{Failure, Pump, PumpError, Sent, framing};
+use crate::exchange::body::{Body, Http2Body};
+use crate::exchange::error::{Code, Error};
+use crate::exchange::headers::Sender;
+use crate::exchange::{Request, Response};
+use crate::http1::Framing;
+use crate::upstream::pool::Place;
+
+pub(in crate::proxy) async fn over_http2(
+    place: Place,
+    secure: bool,
+    sender: &Sender<'_>,
+    request: &Request,
+    source: &SharedSource,
+    limit: &Limit,
+) -> Result<Sent, Failure> {
+    if request.upgrade.is_some() {
+        return Err(Failure::refused(Error::because(
+            Code::UpgradeRefused,
+            "the upstream speaks HTTP/2, which has no Upgrade",
+        )));
+    }
+    let authority = sender
+        .host
+        .map_or(request.authority.as_bytes(), |host| host.as_bytes());
+    let head = http2_head(request, authority, secure, sender.for_http2(request))
+        .ok_or_else(|| Failure::bad(Code::BadHost))?;
+    let mut send = place
+        .ready()
+        .await
+        .map_err(|error| Failure::reset(error.to_string(), false, true))?;
+    let ends = framing(request, source) == Framing::None;
+    let (answer, stream) = send.send_request(head, ends).map_err(|error| {
+        place.retire();
+        Failure::reset(error.to_string(), false, true)
+    })?;
+    let mut pump: Option<Pump> =
+        (!ends).then(|| Box::pin(pump_http2(stream, source.clone())) as Pump);
+    let mut answer = std::pin::pin!(answer);
+    let answer = poll_fn(|cx| {
+        if let Some(pumping) = &mut pump {
+            let before = source.borrow().seen;
+            let polled = pumping.as_mut().poll(cx);
+            let seen = source.borrow().seen;
+            if seen != before {
+                limit.moved(seen);
+            }
+            if let Poll::Ready(result) = polled {
+                pump = None;
+                limit.sent();
+                if let Err(PumpError::Client(error)) = result {
+                    return Poll::Ready(Err(Failure::client(error)));
+                }
+            }
+        }
+        answer.as_mut().poll(cx).map_err(|error| {
+            let untaken = error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || (error.is_go_away() && error.is_remote());
+            if error.is_go_away() || error.is_io() {
+                place.retire();
+            }
+            let mut failure =
+                Failure::reset(error.to_string(), !untaken, error.is_go_away() && untaken);
+            if error.is_library()
+                || (error.reason() == Some(h2::Reason::PROTOCOL_ERROR) && !error.is_remote())
+            {
+                failure = Failure::bad(Code::UpstreamBadResponse);
+            }
+            failure
+        })
+    })
+    .await?;
+    let (parts, stream) = answer.into_parts();
+    let mut response = Response::new(parts.status, parts.headers, Body::Empty);
+    response.announced = response
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| crate::http1::head::parse_length(value.as_bytes()));
+    if !stream.is_end_stream() {
+        response.body = Body::Http2(Http2Body {
+            stream,
+            place: Some(Box::new(place)),
+            ended: false,
+        });
+    }
+    Ok(Sent {
+        response,
+        pump,
+        tunnel: None,
+    })
+}
+
+fn http2_head(
+    request: &Request,
+    authority: &[u8],
+    secure: bool,
+    headers: HeaderMap,
+) -> Option<http::Request<()>> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::try_from(authority).ok()?);
+    parts.path_and_query = Some(PathAndQuery::try_from(request.target.as_str()).ok()?);
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method.clone();
+    *head.uri_mut() = Uri::from_parts(parts).ok()?;
+    *head.version_mut() = Version::HTTP_2;
+    *head.headers_mut() = headers;
+    Some(head)
+}
+
+async fn pump_http2(mut stream: SendStream<Bytes>, source: SharedSource) -> Result<(), PumpError> {
+    loop {
+        let frame = poll_fn(|cx| source.borrow_mut().poll_frame(cx)).await;
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                stream.send_reset(h2::Reason::CANCEL);
+                return Err(PumpError::Client(error));
+            }
+            None => {
+                return stream
+                    .send_data(Bytes::new(), true)
+                    .map_err(|_| PumpError::Upstream);
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => send_http2(&mut stream, data)
+                .await
+                .map_err(|_| PumpError::Upstream)?,
+            Err(frame) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                return stream
+                    .send_trailers(trailers)
+                    .map_err(|_| PumpError::Upstream);
+            }
+        }
+    }
+}
+
+/// Sends one piece as the window allows, waiting for room before taking more.
+async fn send_http2(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), h2::Error> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        if stream.capacity() == 0 {
+            poll_fn(|cx| {
+                loop {
+                    return match ready!(stream.poll_capacity(cx)) {
+                        Some(Ok(0)) => continue,
+                        Some(Ok(_)) => Poll::Ready(Ok(())),
+                        Some(Err(error)) => Poll::Ready(Err(error)),
+                        None => Poll::Ready(Err(h2::Error::from(h2::Reason::CANCEL))),
+                    };
+                }
+            })
+            .await?;
+        }
+        let count = stream.capacity().min(data.len());
+        stream.send_data(data.split_to(count), false)?;
+    }
+    Ok(())
+}
