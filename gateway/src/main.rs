@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Many small allocations on one thread each: measured against the system's and jemalloc in `docs/benchmarks.md`.
+/// Many small allocations, most of them freed by the thread that made them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
