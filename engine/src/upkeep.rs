@@ -1,7 +1,7 @@
 //! Looks after the upstreams that serve: asks names again, probes health. One set of tasks per upstream, on the control
 //! thread; a task ends with the upstream's place in the document.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,12 +37,9 @@ impl Drop for Tended {
 impl Upkeep {
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
     pub fn follow(&mut self, snapshot: &Snapshot, memory: &Arc<EndpointMemory>) {
-        self.tended.retain(|_, tended| {
-            snapshot
-                .upstreams
-                .iter()
-                .any(|plan| Arc::ptr_eq(plan, &tended.plan))
-        });
+        let serving: HashSet<_> = snapshot.upstreams.iter().map(Arc::as_ptr).collect();
+        self.tended
+            .retain(|_, tended| serving.contains(&Arc::as_ptr(&tended.plan)));
         for plan in &snapshot.upstreams {
             if !self.tended.contains_key(&plan.item.name) {
                 let tasks = tend(plan, memory);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use foldhash::fast::RandomState;
 use tollgate_config::{
     self as config, Action, Document, Item, Problem, Problems, UpstreamProtocol,
 };
@@ -19,6 +20,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Source;
 use crate::upstream::pool::Dial;
+
+/// Upstreams by name: documents are ours to trust, so the quick hash will do.
+type ByName<'d> = HashMap<&'d str, Arc<UpstreamPlan>, RandomState>;
 
 /// Compiles. `workers`: how many count exchanges.
 pub fn compile(
@@ -53,15 +57,15 @@ pub fn compile(
         }
     }
     let mut upstreams = Vec::with_capacity(document.upstreams.len());
-    let mut by_name: HashMap<&str, Arc<UpstreamPlan>> =
-        HashMap::with_capacity(document.upstreams.len());
+    let mut by_name: ByName<'_> =
+        HashMap::with_capacity_and_hasher(document.upstreams.len(), Default::default());
+    let formerly: HashMap<&str, &Arc<UpstreamPlan>, RandomState> = former
+        .into_iter()
+        .flat_map(|former| &former.upstreams)
+        .map(|plan| (plan.item.name.as_str(), plan))
+        .collect();
     for item in &document.upstreams {
-        let before = former.and_then(|former| {
-            former
-                .upstreams
-                .iter()
-                .find(|plan| plan.item.name == item.name)
-        });
+        let before = formerly.get(item.name.as_str()).copied();
         match upstream(item, before, memory, metrics) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
@@ -77,7 +81,7 @@ pub fn compile(
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
-    let known: HashMap<*const config::Route, &RoutePlan, foldhash::fast::RandomState> = former
+    let known: HashMap<*const config::Route, &RoutePlan, RandomState> = former
         .into_iter()
         .flat_map(|former| &former.routes)
         .map(|plan| (Arc::as_ptr(&plan.item.value), plan))
@@ -115,7 +119,7 @@ pub fn compile(
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(compiled: &CompiledRoute, by_name: &HashMap<&str, Arc<UpstreamPlan>>) -> bool {
+fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>) -> bool {
     compiled.branches.iter().all(|branch| {
         by_name
             .get(branch.upstream.item.name.as_str())
@@ -123,11 +127,7 @@ fn is_current(compiled: &CompiledRoute, by_name: &HashMap<&str, Arc<UpstreamPlan
     })
 }
 
-fn route(
-    item: &Item<config::Route>,
-    by_name: &HashMap<&str, Arc<UpstreamPlan>>,
-    metrics: &Metrics,
-) -> CompiledRoute {
+fn route(item: &Item<config::Route>, by_name: &ByName<'_>, metrics: &Metrics) -> CompiledRoute {
     let branch = |name: &str, weight| {
         by_name.get(name).map(|upstream| Branch {
             upstream: upstream.clone(),
