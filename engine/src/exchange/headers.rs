@@ -386,9 +386,6 @@ pub fn http_date(seconds: u64) -> String {
     text
 }
 
-/// The fields a sender named in `Connection`, for answers that came over HTTP/1.
-pub type Named = SmallVec<[HeaderName; 1]>;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ pub mod place;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,13 +39,6 @@ impl Origin {
         match self {
             Origin::File(path) => loader.load(path),
             Origin::Fixed(document) => Ok((**document).clone()),
-        }
-    }
-
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            Origin::File(path) => Some(path),
-            Origin::Fixed(_) => None,
         }
     }
 }

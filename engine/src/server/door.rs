@@ -50,10 +50,6 @@ impl Door {
     pub fn is_closing(&self) -> bool {
         self.leaving.get()
     }
-
-    pub fn inside(&self) -> usize {
-        self.guests.borrow().len()
-    }
 }
 
 /// One connection's presence.

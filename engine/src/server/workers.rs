@@ -130,13 +130,6 @@ impl Workers {
         }
     }
 
-    pub fn connections(&self) -> usize {
-        self.loads
-            .iter()
-            .map(|load| load.load(Ordering::Relaxed))
-            .sum()
-    }
-
     /// Connections served by each worker.
     pub fn loads(&self) -> Arc<[AtomicUsize]> {
         self.loads.clone()

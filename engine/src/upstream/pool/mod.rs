@@ -57,16 +57,6 @@ impl Pools {
             }
         }
     }
-
-    /// Connections open to an endpoint from this worker.
-    pub fn open(&self) -> usize {
-        self.by_endpoint
-            .borrow()
-            .iter()
-            .flatten()
-            .map(|pool| pool.open.get())
-            .sum()
-    }
 }
 
 /// One worker's connections to one endpoint.
