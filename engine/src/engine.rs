@@ -314,6 +314,8 @@ fn control(
                 return common.ledger.report(Duration::ZERO);
             }
         };
+        // After the workers were started: a thread begins with its parent's priority.
+        process::give_way();
         Conductor {
             reloader,
             common,

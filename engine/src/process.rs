@@ -30,6 +30,15 @@ pub fn exit_code_of_bind(error: &io::Error) -> ExitCode {
     }
 }
 
+/// How much less urgent the control thread is than a worker. Where both want one core, it still gets a tenth of it.
+const CONTROL_NICENESS: i32 = 10;
+
+/// Lets this thread, and those that it starts from now on, give way to the others: a reload that shares a core with a
+/// worker then takes that core only when no request wants it.
+pub fn give_way() {
+    let _refused_means_equal = rustix::process::nice(CONTROL_NICENESS);
+}
+
 /// What someone outside asks of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
