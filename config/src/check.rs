@@ -2,6 +2,8 @@
 //! never match, addresses that clash, files that are not there. Every refusal names a place and a next step. Costs one
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
+mod limits;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +60,9 @@ pub(crate) struct Checks<'a> {
     pub(crate) listeners: &'a [Item<Listener>],
     pub(crate) routes: &'a [CheckedRoute],
     pub(crate) upstreams: &'a [Item<Upstream>],
+    pub(crate) limits: &'a [Item<Limit>],
+    pub(crate) tiers: &'a [Item<Tier>],
+    pub(crate) api_keys: &'a [Item<ApiKey>],
     pub(crate) tests: &'a [Item<Test>],
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
     pub(crate) broken: &'a Broken,
@@ -104,6 +109,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         names_of_route(&route.item, &listeners, &upstreams, checks);
     }
     same_matches(&routes, checks);
+    limits::check(checks);
     for test in checks.tests {
         names_of_test(test, &listeners, &upstreams, &routes, checks);
     }

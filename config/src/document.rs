@@ -16,6 +16,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::path::PathPattern;
 
+mod limits;
+
+pub use limits::*;
+
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -23,6 +27,10 @@ pub struct Document {
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
+    pub limits: Vec<Item<Limit>>,
+    /// Only those that were written; `tier::shipped` has the others.
+    pub tiers: Vec<Item<Tier>>,
+    pub api_keys: Vec<Item<ApiKey>>,
     pub tests: Vec<Item<Test>>,
     pub telemetry: Telemetry,
     /// The file named on the command line, then every included one; also every `${file:…}` and certificate read.
@@ -316,6 +324,8 @@ pub enum Priority {
 #[derive(Debug, Clone)]
 pub enum Filter {
     SetHeaders(SetHeaders),
+    RateLimit(RateLimit),
+    ApiKey(ApiKeyUse),
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.

@@ -21,6 +21,7 @@ mod rule;
 mod schema;
 pub mod unit;
 mod validate;
+mod warning;
 
 pub use document::*;
 pub use loader::Loader;
@@ -28,3 +29,4 @@ pub use problem::{Fault, Problem, Problems};
 pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
+pub use warning::warnings;

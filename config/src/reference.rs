@@ -34,6 +34,7 @@ endpoints = ["127.0.0.1:9000"]
 | what | how |
 |---|---|
 | durations | a whole number and a unit: `"250ms"`, `"2s"`, `"1m"`, `"1h"` |
+| rates | a whole number, a slash and a span of time: `"100/s"`, `"1000/m"`, `"5/15m"` |
 | sizes | `"512B"`, `"64KiB"`, `"1MiB"`, `"1GiB"` |
 | files | a relative path is relative to the file that it stands in |
 | `${env:NAME}` | in any string: the environment variable; it must be set |
@@ -83,10 +84,12 @@ fn write_section(page: &mut String, section: &'static Section, seen: &mut Vec<&'
         false => format!("`{}`", section.title),
     };
     line(page, format_args!("### {title}\n\n{}\n", section.doc));
-    line(
-        page,
-        format_args!("| key | value | default | |\n|---|---|---|---|"),
-    );
+    if section.named.is_none() {
+        line(
+            page,
+            format_args!("| key | value | default | |\n|---|---|---|---|"),
+        );
+    }
     for key in section.keys {
         let default = match key.presence {
             Presence::Required => "**required**".to_owned(),
@@ -114,7 +117,12 @@ fn write_section(page: &mut String, section: &'static Section, seen: &mut Vec<&'
     for group in section.rivals {
         line(page, format_args!("\nAt most one of {}.", quoted(group)));
     }
-    page.push('\n');
+    if section.named.is_none() {
+        page.push('\n');
+    }
+    if let Some((_, kind)) = section.named {
+        nested(page, kind, seen);
+    }
     for key in section.keys {
         nested(page, &key.kind, seen);
     }

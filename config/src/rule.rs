@@ -35,6 +35,24 @@ pub(crate) fn header_size(text: &str) -> Result<u64, Fault> {
     Ok(bytes)
 }
 
+/// A rate that a limit can keep exactly: neither nothing at all nor more than its clock can tell apart.
+pub(crate) fn limit_rate(text: &str) -> Result<unit::Rate, Fault> {
+    let rate = unit::rate(text)?;
+    if rate.count == 0 {
+        return Err(Fault::new(
+            format!("`{text}` lets nothing through, ever"),
+            "write at least \"1/h\"; a route that shall refuse everything is `respond = { status = 403 }`",
+        ));
+    }
+    if u128::from(rate.count) * 1000 > rate.per.as_nanos() {
+        return Err(Fault::new(
+            format!("`{}` is more than a million in a second", short(text)),
+            "write at most \"1000000/s\", or take the limit out",
+        ));
+    }
+    Ok(rate)
+}
+
 pub(crate) fn bind(text: &str) -> Result<SocketAddr, Fault> {
     text.parse().map_err(|_| {
         let port = text.rsplit_once(':').map_or("8000", |(_, port)| port);

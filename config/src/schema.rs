@@ -51,6 +51,9 @@ fn of_section(section: &Section) -> Value {
         "properties": properties,
         "additionalProperties": false,
     });
+    if let Some((_, kind)) = section.named {
+        schema["additionalProperties"] = of_kind(kind);
+    }
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
@@ -127,6 +130,8 @@ mod tests {
         let listener = &schema["properties"]["listener"]["items"];
         assert_eq!(listener["required"], json!(["bind"]));
         assert_eq!(listener["additionalProperties"], json!(false));
-        assert!(schema["properties"]["limit"].is_null());
+        assert!(schema["properties"]["control_plane"].is_null());
+        let tier = &schema["properties"]["tiers"]["additionalProperties"];
+        assert_eq!(tier["required"], json!(["rate"]));
     }
 }

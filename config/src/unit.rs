@@ -1,6 +1,7 @@
 //! Quantities as people write them: `"250ms"`, `"64KiB"`, `"100/s"`. Never a bare number, so nobody has to remember
 //! which unit a key has. Nothing here knows which key a quantity is for.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::problem::Fault;
@@ -13,6 +14,21 @@ pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 pub struct Rate {
     pub count: u64,
     pub per: Duration,
+}
+
+/// As a person would write it, in the largest unit that is exact.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.per.as_millis();
+        let (count, unit) = [(3_600_000, "h"), (60_000, "m"), (1000, "s")]
+            .into_iter()
+            .find(|(size, _)| ms.is_multiple_of(*size))
+            .map_or((ms, "ms"), |(size, unit)| (ms / size, unit));
+        match count {
+            1 => write!(f, "{}/{unit}", self.count),
+            _ => write!(f, "{}/{count}{unit}", self.count),
+        }
+    }
 }
 
 /// Reads `"250ms"`, `"2s"`, `"1m"` or `"1h"`.
@@ -149,6 +165,13 @@ mod tests {
         assert_eq!(rate("5/15m"), Ok(Rate { count: 5, per }));
         let per = Duration::from_secs(1);
         assert_eq!(rate("100/s"), Ok(Rate { count: 100, per }));
+    }
+
+    #[test]
+    fn a_rate_is_told_as_it_was_written() {
+        for text in ["100/s", "1000/m", "5/15m", "7/250ms", "1/24h", "3/h"] {
+            assert_eq!(rate(text).expect("valid").to_string(), text);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use crate::grammar::{Key, Kind, Presence, Section};
 use crate::nearest::nearest;
-use crate::parse::{Node, Value};
+use crate::parse::{Entry, Node, Value};
 use crate::report::{ItemReport, Report, Spot};
 use crate::unit::short;
 
@@ -13,6 +13,7 @@ pub(crate) fn validate(section: &'static Section, node: &Node, report: &mut Item
     for entry in entries {
         match section.key(&entry.key) {
             Some(key) => check(key, &key.kind, entry.spot, &entry.node, report),
+            None if section.named.is_some() => named(section, entry, report),
             None => unknown(section, &entry.key, entry.spot, report),
         }
     }
@@ -85,6 +86,23 @@ pub(crate) fn validate(section: &'static Section, node: &Node, report: &mut Item
             );
         }
     }
+}
+
+/// A key whose name is the writer's.
+fn named(section: &'static Section, entry: &Entry, report: &mut ItemReport<'_>) {
+    let Some((rule, kind)) = section.named else {
+        return;
+    };
+    if let Err(fault) = (rule.check)(&entry.key) {
+        report.fault(rule.code, entry.spot, fault);
+    }
+    let key = Key {
+        name: section.title,
+        kind: Kind::Text,
+        presence: Presence::Optional,
+        doc: section.doc,
+    };
+    check(&key, kind, entry.spot, &entry.node, report);
 }
 
 fn unknown(section: &Section, word: &str, spot: Spot, report: &mut ItemReport<'_>) {

@@ -366,19 +366,18 @@ fn what_is_missing_or_too_much_is_named() {
 
 #[test]
 fn what_this_build_cannot_do_is_refused_and_not_ignored() {
-    for section in [
-        "[[limit]]",
-        "[tiers.free]",
-        "[[api_key]]",
-        "[control_plane]",
-    ] {
-        one(
-            &format!("{section}\nx = 1"),
-            "not-available",
-            1,
-            "take the section out",
-        );
-    }
+    one(
+        "[control_plane]\nx = 1",
+        "not-available",
+        1,
+        "take the section out",
+    );
+    one(
+        "[[limit]]\nname = \"a\"\nby = { claim = \"sub\" }\nrate = \"1/s\"",
+        "not-available",
+        3,
+        "take it out",
+    );
     one(
         "[telemetry]\ntraces = { otlp = \"http://a\" }",
         "not-available",
@@ -422,10 +421,8 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "take it out",
     );
     for filter in [
-        "rate_limit = \"a\"",
         "cors = {}",
         "jwt = {}",
-        "api_key = \"required\"",
         "fault = {}",
     ] {
         one(
@@ -667,4 +664,116 @@ fn a_file_that_cannot_be_read_is_a_problem_without_a_line() {
         .load(Path::new("/no/such/file.toml"))
         .expect_err("missing");
     assert_eq!((refused.0.len(), refused.0[0].code), (1, "missing-file"));
+}
+
+fn limit(key: &str) -> String {
+    format!("[[limit]]\nname = \"login\"\nby = \"client_ip\"\n{key}\n")
+}
+
+#[test]
+fn limits_that_mean_nothing_are_refused_with_what_to_write() {
+    one(&limit("rate = \"0/s\""), "bad-rate", 4, "1/h");
+    one(&limit("rate = \"-5/s\""), "bad-rate", 4, "100/s");
+    one(&limit("rate = \"5/0s\""), "bad-rate", 4, "100/s");
+    one(&limit("rate = \"1000001/s\""), "bad-rate", 4, "1000000/s");
+    one(&limit("rate = \"2000/1ms\""), "bad-rate", 4, "1000000/s");
+    one(
+        &limit("rate = \"5/s\"\nburst = 0"),
+        "bad-value",
+        5,
+        "burst",
+    );
+    one(
+        &limit("rate = \"5/s\"\nburst = 10000001"),
+        "bad-value",
+        5,
+        "burst",
+    );
+    one(
+        &limit("rate = \"1/24h\"\nburst = 1000"),
+        "absurd-limit",
+        5,
+        "a higher `rate`",
+    );
+    one(&limit("burst = 5"), "missing-key", 1, "rate");
+    one(
+        "[[limit]]\nname = \"tiers\"\nby = \"route\"\nrate = \"5/s\"",
+        "reserved-name",
+        2,
+        "another name",
+    );
+    one(
+        "[[limit]]\nname = \"a\"\nby = \"client\"\nrate = \"5/s\"",
+        "bad-value",
+        3,
+        "client_ip",
+    );
+    one(
+        "[tiers.free]\nrate = \"100/m\"\nmonthly_quota = 0",
+        "bad-value",
+        3,
+        "monthly_quota",
+    );
+    one("[tiers.free]\nburst = 7", "missing-key", 1, "rate");
+    one("[tiers.free]\nrate = \"1/s\"\nx = 1", "unknown-key", 3, "`burst`");
+}
+
+#[test]
+fn names_of_limits_and_tiers_must_be_known_and_be_there_once() {
+    let twice = limit("rate = \"5/s\"").repeat(2);
+    one(&twice, "duplicate-name", 5, "another `name`");
+    let unknown = format!(
+        "{}{}",
+        route("upstream = \"app\"\nfilters = [{ rate_limit = \"logn\" }]"),
+        limit("rate = \"5/15m\"")
+    );
+    one(&unknown, "unknown-limit", 4, "did you mean `login`?");
+    one(
+        "[[api_key]]\nkey = \"0123456789\"\nclient = \"a\"\ntier = \"fre\"",
+        "unknown-tier",
+        4,
+        "did you mean `free`?",
+    );
+    one(
+        &route("upstream = \"app\"\nfilters = [{ api_key = \"required\" }]"),
+        "no-key",
+        4,
+        "[[api_key]]",
+    );
+    one(
+        "[[limit]]\nname = \"a\"\nby = \"api_key\"\nrate = \"5/s\"",
+        "no-key",
+        1,
+        "client_ip",
+    );
+}
+
+#[test]
+fn a_key_stands_once_has_one_tier_and_is_never_told() {
+    let key = |key: &str, client: &str, tier: &str| {
+        format!("[[api_key]]\nkey = \"{key}\"\nclient = \"{client}\"\ntier = \"{tier}\"\n")
+    };
+    one(
+        &(key("0123456789", "a", "free") + &key("0123456789", "b", "free")),
+        "duplicate-key",
+        5,
+        "of its own",
+    );
+    one(
+        &(key("0123456789", "a", "free") + &key("9876543210", "a", "professional")),
+        "contradiction",
+        5,
+        "one tier",
+    );
+    one(&key("short", "a", "free"), "bad-key", 1, "openssl rand");
+    let text = around(&(key("0123456789", "a", "free") + &key("0123456789", "b", "fre")));
+    let told = format!("{:?}", problems(&text));
+    assert!(!told.contains("0123456789"), "{told}");
+    let loaded = Loader::new().load_text(
+        "t.toml",
+        &around(&key("0123456789", "a", "free")),
+        Path::new(""),
+    );
+    let told = format!("{:?}", loaded.expect("valid").api_keys);
+    assert!(!told.contains("0123456789"), "{told}");
 }

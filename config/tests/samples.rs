@@ -275,3 +275,44 @@ fn what_one_changed_route_of_five_thousand_costs() {
         );
     }
 }
+
+#[test]
+fn tiers_that_are_not_written_are_the_shipped_ones_gw_303() {
+    let document = load(
+        "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[tiers.free]\nrate = \"7/s\"\n\n[tiers.gold]\nrate = \"9/s\"\nburst = 4\nmonthly_quota = 5\n",
+    );
+    let all: Vec<_> = document
+        .all_tiers()
+        .map(|tier| {
+            let rate = tier.rate.value.to_string();
+            (tier.name, rate, tier.burst.value, tier.monthly_quota.value)
+        })
+        .collect();
+    let expected = [
+        ("free", "7/s", 7, None),
+        ("gold", "9/s", 4, Some(5)),
+        ("anonymous", "10/m", 20, Some(1000)),
+        ("professional", "1000/m", 2000, Some(1_000_000)),
+        ("enterprise", "10000/m", 20_000, None),
+    ];
+    let expected = expected.map(|(name, rate, burst, quota)| {
+        (name.to_owned(), rate.to_owned(), burst, quota)
+    });
+    assert_eq!(all, expected);
+    let gold = &document.tiers[1];
+    let place = gold.place(gold.burst.at).expect("written");
+    assert_eq!(place.line, 9);
+}
+
+#[test]
+fn quotas_without_a_folder_for_state_are_worth_a_warning() {
+    let used = "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[[route]]\nrespond = { status = 200 }\nfilters = [{ rate_limit = \"tiers\" }]\n";
+    let warned = |text: &str| {
+        let warnings = tollgate_config::warnings(&load(text));
+        warnings.iter().map(|w| w.code).collect::<Vec<_>>()
+    };
+    assert_eq!(warned(used), ["quota-not-kept"]);
+    assert_eq!(warned(&format!("{used}[server]\nstate_dir = \"x\"\n")), [""; 0]);
+    let unused = used.replace("filters", "# filters");
+    assert_eq!(warned(&unused), [""; 0]);
+}

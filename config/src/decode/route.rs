@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, headers, or_off, parsed, setting, setting_text, size, text, texts,
+    at, count, duration, headers, limits, or_off, parsed, setting, setting_text, size, text, texts,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -47,7 +47,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
             .map_or(&[][..], Node::list)
             .iter()
             .filter_map(|node| {
-                filter(node).map(|value| Setting {
+                filter(node, report).map(|value| Setting {
                     value,
                     at: at(node),
                 })
@@ -367,7 +367,13 @@ fn check_prefix(prefix: &str, matches: &Match, place: &Node, report: &mut ItemRe
     }
 }
 
-fn filter(node: &Node) -> Option<Filter> {
+fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
+    if let Some(limit) = node.get("rate_limit") {
+        return limits::rate_limit(limit, report).map(Filter::RateLimit);
+    }
+    if let Some(key) = node.get("api_key") {
+        return limits::api_key_use(key).map(Filter::ApiKey);
+    }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {
         request: headers(set.get("request")),

@@ -2,6 +2,7 @@
 //! and one sentence about it. Refusals, the JSON Schema and the reference page are all made from these tables, so they
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
+mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
 
@@ -19,6 +20,8 @@ pub(crate) struct Section {
     pub(crate) rivals: &'static [&'static [&'static str]],
     /// The first key makes no sense without the second.
     pub(crate) needs: &'static [(&'static str, &'static str)],
+    /// Every other key is a name that the writer chose, and holds this.
+    pub(crate) named: Option<(&'static Rule, &'static Kind)>,
 }
 
 pub(crate) struct Key {

@@ -18,6 +18,7 @@ rules! {
     DURATION: "bad-duration", "a duration", "5s", rule::positive_duration;
     LAG: "bad-duration", "a duration", "0s", unit::duration;
     SIZE: "bad-size", "a size", "64KiB", unit::size;
+    RATE: "bad-rate", "a rate", "100/s", rule::limit_rate;
     HEADER_SIZE: "bad-size", "a size from 1KiB to 16MiB", "64KiB", rule::header_size;
     NAME: "bad-name", "a name", "orders", rule::name;
     FILE: "bad-path", "the path of a file", "edge.pem", rule::file_path;

@@ -2,22 +2,23 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top};
+use super::{Key, Kind, Presence, Section, Top, limits};
 
-const NOTHING: Section = Section {
+pub(super) const NOTHING: Section = Section {
     title: "",
     doc: "",
     keys: &[],
     one_of: &[],
     rivals: &[],
     needs: &[],
+    named: None,
 };
 
-const OFF: Kind = Kind::Word(&["off"]);
+pub(super) const OFF: Kind = Kind::Word(&["off"]);
 const DURATION_OR_OFF: Kind = Kind::Either(&[Kind::Rule(&DURATION), OFF]);
 const MOST_WEIGHT: u64 = 1_000_000;
 
-const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+pub(super) const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key {
         name,
         kind,
@@ -26,7 +27,7 @@ const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     }
 }
 
-const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+pub(super) const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     Key {
         name,
         kind,
@@ -35,7 +36,7 @@ const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Key {
     }
 }
 
-const fn default(name: &'static str, kind: Kind, value: &'static str, doc: &'static str) -> Key {
+pub(super) const fn default(name: &'static str, kind: Kind, value: &'static str, doc: &'static str) -> Key {
     Key {
         name,
         kind,
@@ -44,7 +45,7 @@ const fn default(name: &'static str, kind: Kind, value: &'static str, doc: &'sta
     }
 }
 
-const fn later(name: &'static str, doc: &'static str) -> Key {
+pub(super) const fn later(name: &'static str, doc: &'static str) -> Key {
     optional(name, Kind::Later, doc)
 }
 
@@ -88,20 +89,20 @@ pub(crate) static TOP: &[Top] = &[
     Top {
         name: "limit",
         list: true,
-        section: None,
-        doc: "A named rate limit that several routes can share.",
+        section: Some(&limits::LIMIT),
+        doc: "",
     },
     Top {
         name: "tiers",
         list: false,
-        section: None,
-        doc: "Tiers of API keys.",
+        section: Some(&limits::TIERS),
+        doc: "",
     },
     Top {
         name: "api_key",
         list: true,
-        section: None,
-        doc: "An API key and its tier.",
+        section: Some(&limits::API_KEY),
+        doc: "",
     },
     Top {
         name: "control_plane",
@@ -477,10 +478,18 @@ pub(crate) static FILTER: Section = Section {
             Kind::Table(&SET_HEADERS),
             "Sets and removes headers.",
         ),
-        later("rate_limit", "Rate limits."),
+        optional(
+            "rate_limit",
+            limits::RATE_LIMIT,
+            "Refuses what is too much: the name of a `[[limit]]`, \"tiers\", or a limit of its own.",
+        ),
         later("cors", "Cross-origin requests."),
         later("jwt", "JSON Web Tokens."),
-        later("api_key", "API keys."),
+        optional(
+            "api_key",
+            Kind::Word(&["required", "optional"]),
+            "Whether a request must carry a known key in `X-API-Key`.",
+        ),
         later("allow", "Who may call."),
         later("fault", "Delays and aborts on purpose."),
         later("transcode", "JSON to gRPC."),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::document::{Listener, Route, Test, Upstream};
+use crate::document::{ApiKey, Limit, Listener, Route, Test, Upstream};
 use crate::interpolate::{Environment, Interpolator, Use};
 
 /// A decoded item of any section.
@@ -16,6 +16,8 @@ pub(super) enum Decoded {
     Listener(Arc<Listener>),
     Route(RouteRead),
     Upstream(Arc<Upstream>),
+    Limit(Arc<Limit>),
+    ApiKey(Arc<ApiKey>),
     Test(Arc<Test>),
 }
 

@@ -37,6 +37,9 @@ pub(super) struct Reading<'l> {
     listeners: Vec<Item<Listener>>,
     routes: Vec<(RouteRead, Arc<str>, u32)>,
     upstreams: Vec<Item<Upstream>>,
+    limits: Vec<Item<Limit>>,
+    tiers: Option<(Vec<Item<Tier>>, Place)>,
+    api_keys: Vec<Item<ApiKey>>,
     tests: Vec<Item<Test>>,
     broken: Broken,
 }
@@ -67,6 +70,9 @@ impl<'l> Reading<'l> {
             listeners: Vec::new(),
             routes: Vec::new(),
             upstreams: Vec::new(),
+            limits: Vec::new(),
+            tiers: None,
+            api_keys: Vec::new(),
             tests: Vec::new(),
             broken: Broken::default(),
         }
@@ -449,7 +455,9 @@ impl<'l> Reading<'l> {
             let decoded = decode_item(top.name, &node, here.folder, &mut report);
             match decoded {
                 Some(decoded) => {
+                    // The text of a key is forgotten at once: it may hold the key itself.
                     if let Some(text) = text
+                        && !matches!(decoded, Decoded::ApiKey(_))
                         && self.report.problems.len() == before
                     {
                         self.memory.keep(here.folder, text, decoded.clone(), uses);
@@ -474,6 +482,8 @@ impl<'l> Reading<'l> {
             self.server
                 .replace((server, place.clone()))
                 .map(|(_, place)| place)
+        } else if name == "tiers" {
+            self.tiers(here, node, place.clone())
         } else {
             let telemetry = decode::telemetry(node, here.folder);
             self.telemetry
@@ -490,11 +500,31 @@ impl<'l> Reading<'l> {
         }
     }
 
+    /// Where `[tiers]` stood before, if it did.
+    fn tiers(&mut self, here: &Here<'_>, node: &Node, place: Place) -> Option<Place> {
+        let mut report = ItemReport {
+            report: &mut self.report,
+            file: here.name,
+            line: here.first_line,
+        };
+        let item = |tier: Tier| Item {
+            value: Arc::new(tier),
+            file: here.name.clone(),
+            line: here.first_line,
+        };
+        let tiers = decode::tiers(node, &mut report).into_iter().map(item);
+        self.tiers
+            .replace((tiers.collect(), place))
+            .map(|(_, place)| place)
+    }
+
     fn take(&mut self, decoded: Decoded, file: Arc<str>, line: u32) {
         match decoded {
             Decoded::Route(read) => self.routes.push((read, file, line)),
             Decoded::Listener(value) => self.listeners.push(Item { value, file, line }),
             Decoded::Upstream(value) => self.upstreams.push(Item { value, file, line }),
+            Decoded::Limit(value) => self.limits.push(Item { value, file, line }),
+            Decoded::ApiKey(value) => self.api_keys.push(Item { value, file, line }),
             Decoded::Test(value) => self.tests.push(Item { value, file, line }),
         }
     }
@@ -508,6 +538,9 @@ impl<'l> Reading<'l> {
                 listeners: &self.listeners,
                 routes: &routes,
                 upstreams: &self.upstreams,
+                limits: &self.limits,
+                tiers: self.tiers.as_ref().map_or(&[], |(tiers, _)| tiers),
+                api_keys: &self.api_keys,
                 tests: &self.tests,
                 admin: self
                     .server
@@ -547,6 +580,9 @@ impl<'l> Reading<'l> {
             listeners: self.listeners,
             routes: routes.into_iter().map(|r| r.item).collect(),
             upstreams: self.upstreams,
+            limits: self.limits,
+            tiers: self.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
+            api_keys: self.api_keys,
             tests: self.tests,
             telemetry: self
                 .telemetry
@@ -628,6 +664,8 @@ fn decode_item(
     Some(match section {
         "listener" => Decoded::Listener(Arc::new(decode::listener(node, folder, report)?)),
         "upstream" => Decoded::Upstream(Arc::new(decode::upstream(node, folder, report)?)),
+        "limit" => Decoded::Limit(Arc::new(decode::limit(node, report)?)),
+        "api_key" => Decoded::ApiKey(Arc::new(decode::api_key(node, report)?)),
         "test" => Decoded::Test(Arc::new(decode::test(node)?)),
         _ => {
             let route = decode::route(node, report)?;

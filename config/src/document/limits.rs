@@ -1,0 +1,134 @@
+//! Rate limits, tiers and API keys as values.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::{At, Setting};
+use crate::unit::Rate;
+
+/// The largest bucket.
+pub const MOST_BURST: u64 = 10_000_000;
+
+/// A limit: a bucket that holds `burst` and fills at `rate`, for each that `by` tells apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    pub name: String,
+    pub what: Bucket,
+}
+
+/// The part that named limits, limits of one route and tiers share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    pub by: LimitBy,
+    pub rate: Setting<Rate>,
+    /// Default: the count of `rate`.
+    pub burst: Setting<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimitBy {
+    /// IPv6 by /64.
+    ClientIp,
+    /// The key's client; without a known key, the address.
+    ApiKey,
+    Header(HeaderName),
+    Route,
+}
+
+impl fmt::Display for LimitBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LimitBy::ClientIp => f.write_str("client_ip"),
+            LimitBy::ApiKey => f.write_str("api_key"),
+            LimitBy::Route => f.write_str("route"),
+            LimitBy::Header(name) => write!(f, "header {name}"),
+        }
+    }
+}
+
+/// What clients of one tier may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tier {
+    pub name: String,
+    pub rate: Setting<Rate>,
+    pub burst: Setting<u64>,
+    /// Requests admitted in a calendar month (UTC); `None` = "off".
+    pub monthly_quota: Setting<Option<u64>>,
+    pub at: At,
+}
+
+/// The tier of callers without a known key.
+pub const ANONYMOUS: &str = "anonymous";
+
+impl Tier {
+    /// The tiers that are there without being written (GW-303).
+    pub fn shipped() -> [Tier; 4] {
+        let tier = |name: &str, per_minute, burst, quota| Tier {
+            name: name.to_owned(),
+            rate: Setting::default_of(Rate {
+                count: per_minute,
+                per: Duration::from_secs(60),
+            }),
+            burst: Setting::default_of(burst),
+            monthly_quota: Setting::default_of(quota),
+            at: At(None),
+        };
+        [
+            tier(ANONYMOUS, 10, 20, Some(1000)),
+            tier("free", 100, 200, Some(10_000)),
+            tier("professional", 1000, 2000, Some(1_000_000)),
+            tier("enterprise", 10_000, 20_000, None),
+        ]
+    }
+}
+
+/// A client's key. Only its hash is kept: neither a dump of the process nor a log can give the key away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    pub key: KeyHash,
+    pub client: String,
+    pub tier: Setting<String>,
+}
+
+/// SHA-256 of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub [u8; 32]);
+
+impl KeyHash {
+    pub fn of(key: &[u8]) -> KeyHash {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
+        let mut hash = [0; 32];
+        for (to, from) in hash.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        KeyHash(hash)
+    }
+}
+
+/// Not even the hash: it would let a weak key be guessed from a log.
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyHash(…)")
+    }
+}
+
+/// `{ rate_limit = … }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateLimit {
+    /// A `[[limit]]`.
+    Named(String),
+    /// A limit of this route alone.
+    Own(Bucket),
+    /// The caller's tier.
+    Tiers,
+}
+
+/// `{ api_key = … }`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiKeyUse {
+    Required,
+    /// A key may be absent, but not unknown.
+    Optional,
+}
