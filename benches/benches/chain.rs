@@ -2,15 +2,17 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Instant;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tollgate_config::Loader;
 use tollgate_engine::exchange::body::Body;
 use tollgate_engine::exchange::{Marks, Request, Response, Target};
-use tollgate_engine::filter::Chain;
+use tollgate_engine::filter::{Caller, Notes};
+use tollgate_engine::snapshot::{self, RoutePlan, Snapshot};
 
-fn chain(filters: usize) -> Chain {
+fn world(filters: usize) -> Snapshot {
     let filters: Vec<_> = (0..filters)
         .map(|at| {
             format!(
@@ -26,7 +28,7 @@ fn chain(filters: usize) -> Chain {
     let document = Loader::new()
         .load_text("bench.toml", &text, Path::new("/"))
         .expect("a valid document");
-    Chain::compile(&document.routes[0].filters)
+    snapshot::of(&document).expect("it compiles")
 }
 
 fn fields() -> HeaderMap {
@@ -63,7 +65,15 @@ fn request() -> Request {
 fn run(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("chain");
     for filters in [0, 1, 5] {
-        let chain = chain(filters);
+        let world = world(filters);
+        let RoutePlan { item, compiled } = &world.routes[0];
+        let caller = Caller {
+            peer: [127, 0, 0, 1].into(),
+            trusted: &[],
+            worker: 0,
+            now: Instant::now(),
+            unix: 0,
+        };
         group.bench_function(filters.to_string(), |bencher| {
             bencher.iter_batched_ref(
                 || {
@@ -73,8 +83,10 @@ fn run(criterion: &mut Criterion) {
                     )
                 },
                 |(request, response)| {
-                    let verdict = chain.on_request(black_box(request));
-                    chain.on_response(black_box(response));
+                    let mut notes = Notes::default();
+                    let chain = &compiled.chain;
+                    let verdict = chain.on_request(black_box(request), &caller, &mut notes, item);
+                    chain.on_response(black_box(response), &notes);
                     verdict.is_ok()
                 },
                 BatchSize::SmallInput,

@@ -143,6 +143,11 @@ impl Admin {
             .iter()
             .map(|plan| plan.upstream.status(now))
             .collect();
+        let limits: Vec<_> = snapshot
+            .limits()
+            .into_iter()
+            .map(|limit| limit.status())
+            .collect();
         let addresses = self
             .addresses
             .lock()
@@ -173,6 +178,7 @@ impl Admin {
             "routes": snapshot.routes.len(),
             "listeners": listeners,
             "upstreams": upstreams,
+            "limits": limits,
         })
     }
 

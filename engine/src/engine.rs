@@ -28,6 +28,7 @@ use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
 use crate::snapshot::store::Store;
+use crate::state::{State, keeper};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -127,6 +128,12 @@ impl Engine {
         });
         let metrics = Arc::new(Metrics::new(count));
         let mut memory = Memory::default();
+        let mut state = None;
+        if let Some(folder) = &document.server.state_dir {
+            let limits;
+            (state, limits) = State::open(folder);
+            memory.limits = Arc::new(limits);
+        }
         let first =
             compile(&document, None, &mut memory, &metrics, count).map_err(StartError::Problems)?;
         prove(&document, &first).map_err(StartError::Problems)?;
@@ -190,7 +197,17 @@ impl Engine {
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || control(build, common, admin_socket, inbox, &told, options, started))
+            .spawn(move || {
+                control(
+                    build,
+                    common,
+                    admin_socket,
+                    inbox,
+                    &told,
+                    options,
+                    (state, started),
+                )
+            })
             .map_err(StartError::Io)?;
         match ready.recv() {
             Ok(Ok(addresses)) => Ok(Running {
@@ -294,7 +311,7 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    started: Instant,
+    (state, started): (Option<State>, Instant),
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -320,6 +337,7 @@ fn control(
             reloader,
             common,
             options,
+            state: state.map(Rc::new),
             started,
         }
         .run(admin_socket, inbox, told)
@@ -331,6 +349,8 @@ struct Conductor {
     reloader: Reloader,
     common: Common,
     options: Options,
+    /// The folder for what outlives the process.
+    state: Option<Rc<State>>,
     started: Instant,
 }
 
@@ -369,6 +389,9 @@ impl Conductor {
             .as_ref()
             .and_then(|socket| socket.try_clone().ok());
         let serving = admin_socket.and_then(|socket| self.admin(socket, &ready, commands.clone()));
+        let limits = self.reloader.memory.limits.clone();
+        let keeper = keeper(self.common.store.clone(), limits, self.state.clone());
+        let keeper = tokio::task::spawn_local(keeper).abort_handle();
         let mut watch = Watch::new();
         if self.options.watch {
             watch.follow(&self.reloader.document.sources);
@@ -438,6 +461,7 @@ impl Conductor {
             _ => ready.store(false, Ordering::Release),
         }
         drop(upkeep);
+        keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
         handed.borrow_mut().clear();
         drop(admin_copy);
@@ -523,7 +547,9 @@ impl Conductor {
             End::Stop | End::Signal => Queue::Served,
         });
         self.reloader.leave();
-        let Reloader { workers, .. } = self.reloader;
+        let Reloader {
+            workers, memory, ..
+        } = self.reloader;
         let orders = workers.clone_orders();
         let joined = tokio::task::spawn_blocking(move || workers.join());
         let mut joined = std::pin::pin!(joined);
@@ -538,6 +564,10 @@ impl Conductor {
                 let _ended_workers_need_no_orders = order.send(Order::Cut);
             }
             let _workers_end_at_once = joined.await;
+        }
+        // A successor has the counts in its own hands, and writes them.
+        if let Some(state) = self.state.filter(|_| end != End::Succeeded) {
+            state.keep(&memory.limits);
         }
         let report = self.common.ledger.report(began.elapsed());
         log::info("stopped", &[("report", &report.to_string())]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use serde::Serialize;
-use tollgate_config::{Action, At, Filter, Item, Place, path};
+use tollgate_config::{Action, ApiKeyUse, At, Filter, Item, Place, path};
 
 use crate::exchange::Target;
 use crate::exchange::error::written;
@@ -147,10 +147,19 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         Action::Respond { status, .. } => format!("respond {}", status.as_u16()),
         Action::Redirect { to, status } => format!("redirect {} to {to}", status.as_u16()),
     });
+    let mut limits = plan.compiled.chain.limits();
     explained.filters = item
         .filters
         .iter()
-        .map(|filter| format!("{} ({})", filter_word(&filter.value), at(item, filter.at)))
+        .map(|filter| {
+            let mut word = filter_word(&filter.value).to_owned();
+            if let Filter::RateLimit(_) = &filter.value
+                && let Some(limit) = limits.next()
+            {
+                word = format!("{word} {}", limit.told());
+            }
+            format!("{word} ({})", at(item, filter.at))
+        })
         .collect();
     let now = Instant::now();
     explained.upstreams = plan
@@ -222,6 +231,9 @@ fn at<T>(item: &Item<T>, at: At) -> String {
 fn filter_word(filter: &Filter) -> &'static str {
     match filter {
         Filter::SetHeaders(_) => "set_headers",
+        Filter::RateLimit(_) => "rate_limit",
+        Filter::ApiKey(ApiKeyUse::Required) => "api_key required",
+        Filter::ApiKey(ApiKeyUse::Optional) => "api_key optional",
     }
 }
 

@@ -1,7 +1,7 @@
 //! The data plane of Tollgate: one way of a request, used by the gateway and by the sidecar.
 //!
-//! Rooms stand on floors; a room uses only what stands below it. From the ground: `clock`, `alarm`, `drain`, `process`; `net`,
-//! `http1`; `exchange`; `telemetry`, `filter`; `route`, `upstream`; `snapshot`; `proxy`; `reload`, `explain`, `upkeep`;
+//! Rooms stand on floors; a room uses only what stands below it. From the ground: `clock`, `moment`, `alarm`, `drain`, `process`; `net`,
+//! `http1`; `exchange`; `telemetry`, `filter`; `route`, `upstream`; `snapshot`; `proxy`; `reload`, `explain`, `upkeep`, `state`;
 //! `server`, `admin`; `engine`. `docs/architecture.md` is the map, `proxy::Proxy::handle` the page to read first.
 
 pub mod admin;
@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod explain;
 pub mod filter;
 pub mod http1;
+mod moment;
 pub mod net;
 pub mod process;
 pub mod proxy;
@@ -20,6 +21,7 @@ pub mod reload;
 pub mod route;
 pub mod server;
 pub mod snapshot;
+pub mod state;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

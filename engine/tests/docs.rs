@@ -35,6 +35,7 @@ fn grpc_word(number: u8) -> &'static str {
         12 => "unimplemented",
         13 => "internal",
         14 => "unavailable",
+        16 => "unauthenticated",
         other => panic!("gRPC status {other} has no word here"),
     }
 }

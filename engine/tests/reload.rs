@@ -71,7 +71,7 @@ fn hi_62_a_bad_document_is_refused_whole_and_the_old_one_serves_on() {
         ),
         (
             "what this build has not",
-            format!("{new}\n[[limit]]\nname = \"l\"\nby = \"client_ip\"\nrate = \"5/m\"\n"),
+            format!("{new}\n[control_plane]\nnode = \"edge-1\"\n"),
             "not available in this build",
         ),
         (

@@ -21,6 +21,9 @@ pub(crate) struct Question {
 pub(crate) fn check(path: &Path) -> ExitCode {
     match compiled(path) {
         Ok((document, _)) => {
+            for warning in tollgate_config::warnings(&document) {
+                eprintln!("warning: {warning}");
+            }
             println!(
                 "{}: {} listeners, {} routes, {} upstreams, {} tests passed",
                 path.display(),

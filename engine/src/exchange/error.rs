@@ -20,6 +20,8 @@ pub enum Phase {
     /// Reading the request's body.
     Body,
     Route,
+    /// Running the route's filters.
+    Filter,
     /// Choosing an endpoint.
     Balance,
     Connect,
@@ -35,6 +37,7 @@ impl Phase {
             Phase::Request => "request",
             Phase::Body => "body",
             Phase::Route => "route",
+            Phase::Filter => "filter",
             Phase::Balance => "balance",
             Phase::Connect => "connect",
             Phase::Upstream => "upstream",
@@ -86,6 +89,9 @@ codes! {
     MethodNotAllowed "method_not_allowed" 405 12 Route "the path is known, but not with this method";
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
+    ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
+    RateLimited "rate_limited" 429 8 Filter "too many requests; wait as long as retry-after says";
+    QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
     NoEndpoint "no_endpoint" 503 14 Balance "the upstream has no endpoint to send this request to";
     Overloaded "overloaded" 503 14 Balance "the upstream's connections are all in use";
     ConnectFailed "connect_failed" 503 14 Connect "no connection to the upstream could be made";
@@ -122,6 +128,10 @@ pub struct Error {
     pub cause: Option<Box<str>>,
     /// `Allow` of a 405.
     pub allow: Option<Box<str>>,
+    /// When it is worth trying again.
+    pub retry_after: Option<Duration>,
+    /// The name of the rate limit that refused.
+    pub limit: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -131,6 +141,8 @@ impl From<Code> for Error {
             governed: None,
             cause: None,
             allow: None,
+            retry_after: None,
+            limit: None,
         }
     }
 }
@@ -172,6 +184,9 @@ impl Error {
             self.code.word(),
             self.code.phase().word()
         );
+        if let Some(limit) = &self.limit {
+            let _infallible = write!(body, r#","limit":{}"#, json(limit));
+        }
         if let Some(governed) = &self.governed {
             let _infallible = write!(
                 body,
@@ -204,6 +219,14 @@ impl Error {
         {
             headers.insert(header::ALLOW, allow);
         }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 section 15.5.2 wants a scheme; there is no registered one for keys.
+            let scheme = HeaderValue::from_static("ApiKey header=\"x-api-key\"");
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        }
         (status, headers, Bytes::from(body))
     }
 
@@ -219,6 +242,12 @@ impl Error {
             HeaderValue::from(u16::from(self.code.grpc())),
         );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
+        if let Some(limit) = &self.limit {
+            let _infallible = write!(message, " [limit {limit}]");
+        }
+        if let Some(after) = self.retry_after {
+            super::retry_info::tell(&mut headers, self.code.grpc(), self.code.sentence(), after);
+        }
         if let Some(governed) = &self.governed {
             let _infallible = write!(message, " [{} = {}]", governed.setting, governed.value);
         }
@@ -227,6 +256,11 @@ impl Error {
         }
         headers
     }
+}
+
+/// As `Retry-After` counts: up, and at least one.
+pub(crate) fn whole_seconds(span: Duration) -> u64 {
+    (span.as_secs() + u64::from(span.subsec_nanos() > 0)).max(1)
 }
 
 /// A duration as the document would write it.

@@ -1,12 +1,14 @@
 //! What a message is inside the proxy, whatever protocol it came by: the request, its body, our reasons to answer,
 //! the fields that are ours to set. Knows no routes, no sockets of its own and no settings.
 
+pub(crate) mod base64;
 pub mod body;
 pub mod error;
 pub mod headers;
 mod linger;
 pub mod noise;
 pub mod request_id;
+mod retry_info;
 pub mod trace;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};

@@ -18,6 +18,7 @@ use crate::exchange::headers::deadline;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
 use crate::exchange::{Marks, Request, is_grpc};
+use crate::filter::Notes;
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line};
@@ -53,6 +54,8 @@ pub struct Exchange {
     /// The endpoint that answers; it is busy until the last byte.
     pub slot: Option<Slot>,
     pub outcome: Outcome,
+    /// What the route's filters remember until the answer.
+    pub notes: Notes,
     closed: bool,
 }
 
@@ -97,6 +100,7 @@ impl Exchange {
             bytes_out: 0,
             slot: None,
             outcome: Outcome::Cancelled,
+            notes: Notes::default(),
             closed: false,
         }
     }

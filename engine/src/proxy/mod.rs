@@ -28,14 +28,17 @@ pub use books::Exchange;
 pub use connection::Connection;
 
 use crate::alarm::Alarm;
+use crate::exchange::base64;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
 use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
 use crate::exchange::{Marks, Request, Response};
+use crate::filter::Caller;
 use crate::route::{Found, Lookup, normal_host};
 use crate::snapshot::store::{Store, View};
+use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
@@ -89,7 +92,7 @@ impl Proxy {
             Err(error) => Answer::of(self.explain(&mut exchange, &error)),
         };
         if let Some(plan) = exchange.route() {
-            plan.compiled.chain.on_response(&mut answer.response);
+            plan.compiled.chain.on_response(&mut answer.response, &exchange.notes);
         }
         exchange.remember(&mut request);
         answer.open(exchange)
@@ -153,7 +156,7 @@ impl Proxy {
         };
         let plan = world.route(id);
         if !plan.compiled.chain.is_empty() {
-            plan.compiled.chain.on_request(request)?;
+            self.filter(&world, exchange, plan, request)?;
             request.marks = Marks::of(&request.headers);
         }
         match &plan.item.action {
@@ -195,6 +198,26 @@ impl Proxy {
             }
         }
         .inspect(|_| exchange.error = None)
+    }
+
+    /// Runs the chain with what it may know of who asks.
+    fn filter(
+        &self,
+        world: &Snapshot,
+        exchange: &mut Exchange,
+        plan: &RoutePlan,
+        request: &mut Request,
+    ) -> Result<(), Error> {
+        let chain = &plan.compiled.chain;
+        let trusted = world.listener(exchange.connection.listener);
+        let caller = Caller {
+            peer: exchange.connection.peer.ip(),
+            trusted: trusted.map_or(&[], |listener| &listener.item.trusted_proxies),
+            worker: self.worker,
+            now: exchange.started,
+            unix: if chain.has_limits() { unix() } else { 0 },
+        };
+        chain.on_request(request, &caller, &mut exchange.notes, &plan.item)
     }
 
     /// Our own answer, in the caller's language.
@@ -262,7 +285,7 @@ impl Proxy {
         }
         let bytes: [u8; 16] =
             (u128::from(self.random()) << 64 | u128::from(self.random())).to_be_bytes();
-        if let Ok(key) = HeaderValue::from_str(&base64(&bytes)) {
+        if let Ok(key) = HeaderValue::from_str(&base64::padded(&bytes)) {
             request.headers.insert(header::SEC_WEBSOCKET_KEY, key);
         }
         request
@@ -304,22 +327,9 @@ impl Proxy {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let word = group
-            .iter()
-            .fold(0u32, |word, byte| word << 8 | u32::from(*byte))
-            << (8 * (3 - group.len()));
-        for place in 0..4 {
-            let letter = LETTERS[(word >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= group.len() {
-                char::from(letter)
-            } else {
-                '='
-            });
-        }
-    }
-    text
+/// Seconds since 1970.
+fn unix() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -114,6 +114,7 @@ impl Reloader {
         };
         let snapshot = reloader.store.current();
         reloader.open_doors(&snapshot)?;
+        warn(&reloader.document);
         reloader.tell_addresses();
         reloader.tell(&snapshot, 0);
         Ok(reloader)
@@ -158,6 +159,7 @@ impl Reloader {
         self.bind_new(&next)?;
         let next = Arc::new(next);
         self.pending(&document);
+        warn(&document);
         if self.document.telemetry != document.telemetry {
             self.access_log
                 .change(&document.telemetry)
@@ -359,6 +361,13 @@ impl Reloader {
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn warn(document: &Document) {
+    for warning in tollgate_config::warnings(document) {
+        let hint = warning.hint.as_deref().unwrap_or_default();
+        log::warn(&warning.message, &[("hint", &hint)]);
+    }
 }
 
 fn unlogged(error: &io::Error) -> Problem {

@@ -13,7 +13,8 @@ use tollgate_config::{
 
 use super::memory::Memory;
 use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
-use crate::filter::Chain;
+use crate::filter::rate_limit::Policies;
+use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table};
 use crate::telemetry::metrics::Metrics;
@@ -81,6 +82,12 @@ pub fn compile(
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
+    let policies = Policies::compile(
+        document,
+        former.map(|former| &former.policies),
+        &memory.limits,
+        metrics,
+    );
     let known: HashMap<*const config::Route, &RoutePlan, RandomState> = former
         .into_iter()
         .flat_map(|former| &former.routes)
@@ -89,9 +96,16 @@ pub fn compile(
     let mut routes = Vec::with_capacity(document.routes.len());
     for item in &document.routes {
         let before = known.get(&Arc::as_ptr(&item.value));
-        let compiled = match before.filter(|plan| is_current(&plan.compiled, &by_name)) {
+        let compiled = match before.filter(|plan| is_current(&plan.compiled, &by_name, &policies)) {
             Some(plan) => plan.compiled.clone(),
-            None => Arc::new(route(item, &by_name, metrics)),
+            None => {
+                let surroundings = Surroundings {
+                    policies: &policies,
+                    memory: &memory.limits,
+                    metrics,
+                };
+                Arc::new(route(item, &by_name, &surroundings))
+            }
         };
         routes.push(RoutePlan {
             item: item.clone(),
@@ -113,21 +127,31 @@ pub fn compile(
         table,
         routes,
         upstreams,
+        policies,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>) -> bool {
-    compiled.branches.iter().all(|branch| {
+fn is_current(
+    compiled: &CompiledRoute,
+    by_name: &ByName<'_>,
+    policies: &Arc<Policies>,
+) -> bool {
+    let branches = compiled.branches.iter().all(|branch| {
         by_name
             .get(branch.upstream.item.name.as_str())
             .is_some_and(|plan| Arc::ptr_eq(plan, &branch.upstream))
-    })
+    });
+    branches && compiled.chain.is_current(policies)
 }
 
-fn route(item: &Item<config::Route>, by_name: &ByName<'_>, metrics: &Metrics) -> CompiledRoute {
+fn route(
+    item: &Item<config::Route>,
+    by_name: &ByName<'_>,
+    surroundings: &Surroundings<'_>,
+) -> CompiledRoute {
     let branch = |name: &str, weight| {
         by_name.get(name).map(|upstream| Branch {
             upstream: upstream.clone(),
@@ -147,13 +171,13 @@ fn route(item: &Item<config::Route>, by_name: &ByName<'_>, metrics: &Metrics) ->
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
-        chain: Chain::compile(&item.filters),
+        chain: Chain::compile(item, surroundings),
         total_weight: branches
             .iter()
             .map(|branch| branch.weight)
             .sum::<u32>()
             .max(1),
-        series: metrics.route(&item.name, &names),
+        series: surroundings.metrics.route(&item.name, &names),
         branches,
     }
 }

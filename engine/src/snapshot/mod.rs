@@ -9,6 +9,7 @@ pub mod memory;
 pub mod proof;
 pub mod store;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -16,6 +17,7 @@ use std::time::SystemTime;
 use tollgate_config::{self as config, Item, Place};
 
 use crate::filter::Chain;
+use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
@@ -34,6 +36,7 @@ pub struct Snapshot {
     /// By `RouteId`.
     pub routes: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    pub policies: Arc<Policies>,
     /// For requests that no route matched.
     pub unmatched: Arc<RouteSeries>,
     /// Exchanges that run on this generation, counted per worker.
@@ -87,6 +90,20 @@ impl Snapshot {
 
     pub fn listener(&self, index: ListenerIndex) -> Option<&Arc<ListenerPlan>> {
         self.listeners.get(index.0 as usize)?.as_ref()
+    }
+
+    /// Every rate limit: those with names, the tiers where a route uses them, and the routes' own.
+    pub fn limits(&self) -> Vec<&Arc<Limit>> {
+        let mut limits: Vec<&Arc<Limit>> = self.policies.limits().collect();
+        limits.sort_unstable_by_key(|limit| limit.name());
+        let mut known: HashSet<*const Limit> = limits.iter().copied().map(Arc::as_ptr).collect();
+        let chains = self.routes.iter().map(|plan| &plan.compiled.chain);
+        for limit in chains.flat_map(Chain::limits) {
+            if known.insert(Arc::as_ptr(limit)) {
+                limits.push(limit);
+            }
+        }
+        limits
     }
 
     /// Exchanges in flight on this generation.

@@ -7,6 +7,7 @@
 
 mod cell;
 mod closed;
+mod limit;
 mod listener;
 mod page;
 mod process;
@@ -25,6 +26,7 @@ use closed::ByCode;
 use route::{Grid, RouteSizes};
 
 pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use route::{NONE, Observation, RouteSeries};
 pub use text::CONTENT_TYPE;
@@ -56,6 +58,8 @@ struct Names {
     grids: BTreeMap<(String, String), Weak<Grid>>,
     upstreams: BTreeMap<String, Weak<UpstreamSeries>>,
     listeners: BTreeMap<String, Weak<ListenerSeries>>,
+    /// By limit, then by tier; empty where there is none.
+    limits: BTreeMap<(String, String), Weak<LimitSeries>>,
 }
 
 impl Metrics {
@@ -122,6 +126,14 @@ impl Metrics {
     pub fn listener(&self, name: &str) -> Arc<ListenerSeries> {
         find_or_make(&mut self.names().listeners, name.to_owned(), || {
             ListenerSeries::new(self.workers)
+        })
+    }
+
+    /// `tier` is empty for a limit that has none, and for what all tiers share.
+    pub fn limit(&self, name: &str, tier: &str) -> Arc<LimitSeries> {
+        let key = (name.to_owned(), tier.to_owned());
+        find_or_make(&mut self.names().limits, key, || {
+            LimitSeries::new(self.workers)
         })
     }
 

@@ -12,7 +12,6 @@ mod endpoint;
 mod health;
 mod latency;
 mod memory;
-mod moment;
 mod outlier;
 pub mod pool;
 mod probe;
@@ -44,6 +43,8 @@ pub use slow_start::RAMP;
 pub use status::{EndpointStatus, HealthStatus, UpstreamStatus};
 pub use tables::hash_key;
 
+// The rooms in here speak of it as a neighbour.
+use crate::moment;
 use balance::Lot;
 use moment::Moment;
 use set::Ask;

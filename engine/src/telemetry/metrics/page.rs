@@ -14,6 +14,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     requests(metrics, &mut text);
     listeners(metrics, &mut text);
     upstreams(metrics, &mut text);
+    limits(metrics, &mut text);
     gateway(metrics, &mut text);
     process::write(&mut text);
     text.finish()
@@ -195,6 +196,45 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
                 &[("upstream", name), ("state", state)],
                 upstream.health(index),
             );
+        }
+    }
+}
+
+fn limits(metrics: &Metrics, text: &mut Text) {
+    let limits = living(&mut metrics.names().limits);
+    text.family(
+        "rate_limit_requests_total",
+        Kind::Counter,
+        "Requests that met a rate limit, by what became of them.",
+    );
+    for ((limit, tier), series) in &limits {
+        for (result, count) in series.requests() {
+            // What all tiers share counts no requests.
+            if limit != "tiers" || !tier.is_empty() {
+                text.sample(
+                    &[("limit", limit), ("tier", tier), ("result", result)],
+                    count,
+                );
+            }
+        }
+    }
+    let shelves = || limits.iter().filter(|((_, tier), _)| tier.is_empty());
+    text.family(
+        "rate_limit_keys",
+        Kind::Gauge,
+        "Buckets that a rate limit holds.",
+    );
+    for ((limit, _), series) in shelves() {
+        text.sample(&[("limit", limit)], series.keys());
+    }
+    text.family(
+        "rate_limit_crowded_total",
+        Kind::Counter,
+        "Buckets that found no room of their own, by what was done.",
+    );
+    for ((limit, _), series) in shelves() {
+        for (what, count) in series.crowded() {
+            text.sample(&[("limit", limit), ("done", what)], count);
         }
     }
 }
