@@ -127,7 +127,49 @@ fn told(status: &Value, now: u64) -> String {
     }
     text.push('\n');
     text.push_str(&table("", &rows));
+    text.push_str(&limits(list(&status["limits"])));
     text
+}
+
+/// A row for each rate limit, and for each tier.
+fn limits(limits: &[Value]) -> String {
+    let mut rows = vec![row(&[
+        "LIMIT",
+        "TIER",
+        "BY",
+        "RATE",
+        "BURST",
+        "MONTH",
+        "ADMITTED",
+        "REFUSED",
+        "OVER QUOTA",
+        "KEYS",
+    ])];
+    for limit in limits {
+        for tier in list(&limit["tiers"]) {
+            let own = tier["name"] == limit["name"];
+            rows.push(row(&[
+                &word(&limit["name"]),
+                &if own {
+                    "-".to_owned()
+                } else {
+                    word(&tier["name"])
+                },
+                &word(&limit["by"]),
+                &word(&tier["rate"]),
+                &word(&tier["burst"]),
+                &word(&tier["monthly_quota"]),
+                &word(&tier["admitted"]),
+                &word(&tier["refused"]),
+                &word(&tier["over_quota"]),
+                &word(&limit["keys"]),
+            ]));
+        }
+    }
+    if limits.is_empty() {
+        return String::new();
+    }
+    format!("\n{}", table("", &rows))
 }
 
 /// An endpoint's health in a few words.
@@ -179,6 +221,8 @@ mod tests {
                 "listeners": [{ "name": "public", "bind": "127.0.0.1:8000", "tls": false }],
                 "upstreams": [{ "name": "app", "endpoints": [{ "address": "127.0.0.1:9000", "weight": 1, "in_flight": 2,
                     "health": { "state": "ejected", "returns_in_seconds": 9.5 }, "picks": 10, "failures": 5 }] }],
+                "limits": [{ "name": "login", "by": "client_ip", "keys": 3, "tiers": [{ "name": "login", "rate": "5/15m", "burst": 5,
+                    "admitted": 7, "refused": 2, "over_quota": 0 }] }],
             }),
             1000,
         );
@@ -189,6 +233,7 @@ mod tests {
             "  gateway.toml:3:1: no",
             "older generations still alive: 1 (4 in flight)",
             "ejected, back in 9.5 s",
+            "5/15m",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

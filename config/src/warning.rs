@@ -32,7 +32,9 @@ fn counts_by_month(document: &Document) -> bool {
         let mut filters = route.filters.iter();
         filters.any(|filter| matches!(filter.value, Filter::RateLimit(RateLimit::Tiers)))
     });
-    used && document.all_tiers().any(|tier| tier.monthly_quota.is_some())
+    used && document
+        .all_tiers()
+        .any(|tier| tier.monthly_quota.is_some())
 }
 
 impl Document {

@@ -420,11 +420,7 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         3,
         "take it out",
     );
-    for filter in [
-        "cors = {}",
-        "jwt = {}",
-        "fault = {}",
-    ] {
+    for filter in ["cors = {}", "jwt = {}", "fault = {}"] {
         one(
             &route(&format!("upstream = \"app\"\nfilters = [{{ {filter} }}]")),
             "not-available",
@@ -677,12 +673,7 @@ fn limits_that_mean_nothing_are_refused_with_what_to_write() {
     one(&limit("rate = \"5/0s\""), "bad-rate", 4, "100/s");
     one(&limit("rate = \"1000001/s\""), "bad-rate", 4, "1000000/s");
     one(&limit("rate = \"2000/1ms\""), "bad-rate", 4, "1000000/s");
-    one(
-        &limit("rate = \"5/s\"\nburst = 0"),
-        "bad-value",
-        5,
-        "burst",
-    );
+    one(&limit("rate = \"5/s\"\nburst = 0"), "bad-value", 5, "burst");
     one(
         &limit("rate = \"5/s\"\nburst = 10000001"),
         "bad-value",
@@ -715,7 +706,12 @@ fn limits_that_mean_nothing_are_refused_with_what_to_write() {
         "monthly_quota",
     );
     one("[tiers.free]\nburst = 7", "missing-key", 1, "rate");
-    one("[tiers.free]\nrate = \"1/s\"\nx = 1", "unknown-key", 3, "`burst`");
+    one(
+        "[tiers.free]\nrate = \"1/s\"\nx = 1",
+        "unknown-key",
+        3,
+        "`burst`",
+    );
 }
 
 #[test]

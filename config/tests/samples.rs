@@ -295,9 +295,8 @@ fn tiers_that_are_not_written_are_the_shipped_ones_gw_303() {
         ("professional", "1000/m", 2000, Some(1_000_000)),
         ("enterprise", "10000/m", 20_000, None),
     ];
-    let expected = expected.map(|(name, rate, burst, quota)| {
-        (name.to_owned(), rate.to_owned(), burst, quota)
-    });
+    let expected =
+        expected.map(|(name, rate, burst, quota)| (name.to_owned(), rate.to_owned(), burst, quota));
     assert_eq!(all, expected);
     let gold = &document.tiers[1];
     let place = gold.place(gold.burst.at).expect("written");
@@ -312,7 +311,10 @@ fn quotas_without_a_folder_for_state_are_worth_a_warning() {
         warnings.iter().map(|w| w.code).collect::<Vec<_>>()
     };
     assert_eq!(warned(used), ["quota-not-kept"]);
-    assert_eq!(warned(&format!("{used}[server]\nstate_dir = \"x\"\n")), [""; 0]);
+    assert_eq!(
+        warned(&format!("{used}[server]\nstate_dir = \"x\"\n")),
+        [""; 0]
+    );
     let unused = used.replace("filters", "# filters");
     assert_eq!(warned(&unused), [""; 0]);
 }

@@ -105,7 +105,11 @@ impl State {
 }
 
 /// Looks after limits for as long as the process serves: full buckets leave, counts are written. On the control thread.
-pub async fn keeper(store: Arc<Store>, memory: Arc<LimitMemory>, state: Option<std::rc::Rc<State>>) {
+pub async fn keeper(
+    store: Arc<Store>,
+    memory: Arc<LimitMemory>,
+    state: Option<std::rc::Rc<State>>,
+) {
     loop {
         tokio::time::sleep(EVERY).await;
         for limit in store.current().limits() {

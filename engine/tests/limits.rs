@@ -73,7 +73,10 @@ fn gw_308_309_317_a_refusal_names_its_limit_and_says_when_to_come_again() {
             Some("\"login\";q=5;w=900")
         );
         let state = response.header("ratelimit").expect("RateLimit");
-        assert!(state.starts_with(&format!("\"login\";r={left};t=")), "{state}");
+        assert!(
+            state.starts_with(&format!("\"login\";r={left};t=")),
+            "{state}"
+        );
         assert_eq!(response.header("retry-after"), None);
     }
     let refused = client.get("/");
@@ -251,10 +254,21 @@ fn gw_301_addresses_behind_a_trusted_proxy_count_and_ipv6_by_its_64() {
         let line = format!("X-Forwarded-For: {address}");
         client.request("GET /", &[&line]).status
     };
-    assert_eq!([from("1.1.1.1"), from("1.1.1.1"), from("1.1.1.1")], [200, 200, 429]);
-    assert_eq!(from("6.6.6.6, 1.1.1.1"), 429, "what a client says is hearsay");
+    assert_eq!(
+        [from("1.1.1.1"), from("1.1.1.1"), from("1.1.1.1")],
+        [200, 200, 429]
+    );
+    assert_eq!(
+        from("6.6.6.6, 1.1.1.1"),
+        429,
+        "what a client says is hearsay"
+    );
     assert_eq!(from("1.1.1.2"), 200);
-    let slash_64 = [from("2001:db8::1"), from("2001:db8::2"), from("2001:db8::3:4")];
+    let slash_64 = [
+        from("2001:db8::1"),
+        from("2001:db8::2"),
+        from("2001:db8::3:4"),
+    ];
     assert_eq!(slash_64, [200, 200, 429]);
     assert_eq!(from("2001:db8:0:1::1"), 200);
 }
@@ -487,5 +501,8 @@ fn operators_see_each_limit_and_explain_names_it_with_its_line() {
         filters.contains("rate_limit login: 1/h, burst 5, by client_ip ("),
         "{filters}"
     );
-    assert!(filters.contains("free 100/m, burst 200, 10000 a month"), "{filters}");
+    assert!(
+        filters.contains("free 100/m, burst 200, 10000 a month"),
+        "{filters}"
+    );
 }

@@ -36,7 +36,12 @@ pub(super) const fn optional(name: &'static str, kind: Kind, doc: &'static str) 
     }
 }
 
-pub(super) const fn default(name: &'static str, kind: Kind, value: &'static str, doc: &'static str) -> Key {
+pub(super) const fn default(
+    name: &'static str,
+    kind: Kind,
+    value: &'static str,
+    doc: &'static str,
+) -> Key {
     Key {
         name,
         kind,

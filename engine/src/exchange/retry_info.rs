@@ -71,9 +71,6 @@ mod tests {
         let mut expected = vec![8, 8, 18, 1, b'm', 26, 55, 10, 40];
         expected.extend_from_slice(TYPE);
         expected.extend_from_slice(&[18, 11, 10, 9, 8, 0xac, 2, 16, 0x80, 0xca, 0xb5, 0xee, 1]);
-        assert_eq!(
-            status(8, "m", Duration::from_millis(300_500)),
-            expected
-        );
+        assert_eq!(status(8, "m", Duration::from_millis(300_500)), expected);
     }
 }

@@ -8,9 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tollgate_config::{
-    ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SetHeaders,
-};
+use tollgate_config::{ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SetHeaders};
 
 use crate::exchange::error::{Code, Error};
 use crate::exchange::{Request, Response};

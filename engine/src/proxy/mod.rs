@@ -92,7 +92,9 @@ impl Proxy {
             Err(error) => Answer::of(self.explain(&mut exchange, &error)),
         };
         if let Some(plan) = exchange.route() {
-            plan.compiled.chain.on_response(&mut answer.response, &exchange.notes);
+            plan.compiled
+                .chain
+                .on_response(&mut answer.response, &exchange.notes);
         }
         exchange.remember(&mut request);
         answer.open(exchange)

@@ -134,11 +134,7 @@ pub fn compile(
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(
-    compiled: &CompiledRoute,
-    by_name: &ByName<'_>,
-    policies: &Arc<Policies>,
-) -> bool {
+fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>, policies: &Arc<Policies>) -> bool {
     let branches = compiled.branches.iter().all(|branch| {
         by_name
             .get(branch.upstream.item.name.as_str())

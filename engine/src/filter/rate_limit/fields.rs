@@ -39,7 +39,9 @@ pub(super) struct Policy {
 impl Policy {
     /// A window is told in whole seconds: 7 in 250 ms are 28 in a second.
     pub(super) fn of_rate(name: &str, rate: Rate) -> Self {
-        let milliseconds = u64::try_from(rate.per.as_millis()).unwrap_or(u64::MAX).max(1);
+        let milliseconds = u64::try_from(rate.per.as_millis())
+            .unwrap_or(u64::MAX)
+            .max(1);
         let times = 1000 / common(milliseconds, 1000);
         let (quota, window) = (
             rate.count.saturating_mul(times),
@@ -113,7 +115,11 @@ pub(super) fn write(headers: &mut HeaderMap, standings: &[Standing<'_>], unix: u
 }
 
 fn seconds(span: Duration) -> u64 {
-    if span.is_zero() { 0 } else { whole_seconds(span) }
+    if span.is_zero() {
+        0
+    } else {
+        whole_seconds(span)
+    }
 }
 
 fn common(a: u64, b: u64) -> u64 {
@@ -144,7 +150,10 @@ mod tests {
             count,
             per: Duration::from_secs(60),
         };
-        let (a, b) = (Policy::of_rate("a", rate(10)), Policy::of_rate("b", rate(5)));
+        let (a, b) = (
+            Policy::of_rate("a", rate(10)),
+            Policy::of_rate("b", rate(5)),
+        );
         let mut headers = HeaderMap::new();
         let standing = |policy, remaining| Standing {
             policy,
@@ -155,10 +164,7 @@ mod tests {
         write(&mut headers, &[standing(&a, 9), standing(&b, 4)], 100);
         let text = |name: &str| headers[name].to_str().expect("ASCII").to_owned();
         assert_eq!(text("ratelimit"), r#""a";r=9;t=2, "b";r=4;t=2"#);
-        assert_eq!(
-            text("ratelimit-policy"),
-            r#""a";q=10;w=60, "b";q=5;w=60"#
-        );
+        assert_eq!(text("ratelimit-policy"), r#""a";q=10;w=60, "b";q=5;w=60"#);
         assert_eq!(text("x-ratelimit-limit"), "5");
         assert_eq!(text("x-ratelimit-remaining"), "4");
         assert_eq!(text("x-ratelimit-reset"), "102");

@@ -164,12 +164,8 @@ impl Shelf {
                 }) {
                     let known = group.keys[place].load(Relaxed);
                     if known != key.word() && is(known, key) {
-                        let _another_was_quicker = group.keys[place].compare_exchange(
-                            known,
-                            key.word(),
-                            Relaxed,
-                            Relaxed,
-                        );
+                        let _another_was_quicker =
+                            group.keys[place].compare_exchange(known, key.word(), Relaxed, Relaxed);
                     }
                     return (result, placed);
                 }
@@ -218,8 +214,8 @@ impl Shelf {
                     match keep(word, (key & CLASSES) as u8) {
                         Some(next) if next == word => {}
                         Some(next) => {
-                            let _used = group.words[place]
-                                .compare_exchange(word, next, AcqRel, Relaxed);
+                            let _used =
+                                group.words[place].compare_exchange(word, next, AcqRel, Relaxed);
                         }
                         None => {
                             let Some(_latch) = self.latch(number as u64) else {

@@ -98,7 +98,9 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
     if text.contains('=') {
         text = text.split(';').find_map(|pair| {
             let (name, value) = pair.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("for").then(|| value.trim())
+            name.trim()
+                .eq_ignore_ascii_case("for")
+                .then(|| value.trim())
         })?;
         text = text
             .strip_prefix('"')
@@ -193,21 +195,71 @@ mod tests {
             ("9.9.9.9", &[("x-forwarded-for", "1.1.1.1")], "9.9.9.9"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1")], "1.1.1.1"),
-            ("::ffff:10.0.0.1", &[("x-forwarded-for", "1.1.1.1")], "1.1.1.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 1.1.1.1, 10.0.0.2")], "1.1.1.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1")], "1.1.1.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], "10.0.0.3"),
-            ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, nonsense, 10.0.0.2")], "10.0.0.2"),
+            (
+                "::ffff:10.0.0.1",
+                &[("x-forwarded-for", "1.1.1.1")],
+                "1.1.1.1",
+            ),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "6.6.6.6, 1.1.1.1, 10.0.0.2")],
+                "1.1.1.1",
+            ),
+            (
+                "10.0.0.1",
+                &[
+                    ("x-forwarded-for", "6.6.6.6"),
+                    ("x-forwarded-for", "1.1.1.1"),
+                ],
+                "1.1.1.1",
+            ),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")],
+                "10.0.0.3",
+            ),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "1.1.1.1, nonsense, 10.0.0.2")],
+                "10.0.0.2",
+            ),
             ("10.0.0.1", &[("x-forwarded-for", "")], "10.0.0.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1:4711")], "1.1.1.1"),
-            ("fd00::1", &[("x-forwarded-for", "[2001:db8::7]:80")], "2001:db8::7"),
-            ("fd00::1", &[("x-forwarded-for", "2001:db8::7")], "2001:db8::7"),
-            ("10.0.0.1", &[("forwarded", "for=6.6.6.6, for=\"[2001:db8::7]:80\";proto=https")], "2001:db8::7"),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "1.1.1.1:4711")],
+                "1.1.1.1",
+            ),
+            (
+                "fd00::1",
+                &[("x-forwarded-for", "[2001:db8::7]:80")],
+                "2001:db8::7",
+            ),
+            (
+                "fd00::1",
+                &[("x-forwarded-for", "2001:db8::7")],
+                "2001:db8::7",
+            ),
+            (
+                "10.0.0.1",
+                &[(
+                    "forwarded",
+                    "for=6.6.6.6, for=\"[2001:db8::7]:80\";proto=https",
+                )],
+                "2001:db8::7",
+            ),
             ("10.0.0.1", &[("forwarded", "for=unknown")], "10.0.0.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")], "1.1.1.1"),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")],
+                "1.1.1.1",
+            ),
         ];
         for (peer, lines, expected) in cases {
-            let found = client(peer.parse().expect("an address"), &headers_of(lines), &trusted);
+            let found = client(
+                peer.parse().expect("an address"),
+                &headers_of(lines),
+                &trusted,
+            );
             assert_eq!(found.to_string(), *expected, "{peer} {lines:?}");
         }
     }
@@ -245,7 +297,10 @@ mod tests {
         let one = ("x-api-key", "0123456789");
         assert_eq!(keys.ask(&headers(&[one])), Claim::Known(key));
         assert_eq!(keys.ask(&headers(&[one, one])), Claim::Unknown);
-        assert_eq!(keys.ask(&headers(&[("x-api-key", "012345678")])), Claim::Unknown);
+        assert_eq!(
+            keys.ask(&headers(&[("x-api-key", "012345678")])),
+            Claim::Unknown
+        );
         assert_eq!(keys.ask(&headers(&[])), Claim::Absent);
     }
 }
