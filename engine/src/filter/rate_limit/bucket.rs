@@ -61,7 +61,7 @@ impl Pace {
         let parts = u128::from(rate.count) << (FRACTION + TICK);
         let span = rate.per.as_nanos().max(1);
         // The whole part and the rest apart: the product would not fit.
-        let parts_per_tick = (parts / span << 64) + (parts % span << 64) / span;
+        let parts_per_tick = ((parts / span) << 64) + ((parts % span) << 64) / span;
         let capacity = burst << FRACTION;
         let tick = u64::try_from(parts_per_tick >> 64).unwrap_or(u64::MAX);
         Pace {
@@ -168,7 +168,7 @@ impl Taken {
 }
 
 fn word(level: u64, tick: u64) -> u64 {
-    level << STAMP | tick & STAMPS
+    (level << STAMP) | (tick & STAMPS)
 }
 
 #[cfg(test)]
