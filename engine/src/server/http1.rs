@@ -15,7 +15,7 @@ use http::{Method, StatusCode, header};
 use tokio::io::AsyncWrite;
 
 use super::door::Guest;
-use super::request;
+use super::{linger, request};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::{Body, BodyError};
@@ -28,10 +28,6 @@ use crate::net::stream::Stream;
 use crate::proxy::tunnel::{self, End};
 use crate::proxy::{Answer, Connection, Proxy};
 
-/// A client that gets an answer early may be still sending; so much and so long is read and thrown away, so that our
-/// close does not destroy the answer on its way (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 8 << 20;
 /// A client that says nothing for so long gives the memory of its requests back.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long after its last answer, or after it was accepted, a connection may still bring a request when the door
@@ -489,7 +485,7 @@ impl Visit {
             ..
         } = self;
         let mut answer = Answer::of(proxy.refuse(connection, error));
-        let until = Instant::now() + LINGER;
+        let until = Instant::now() + linger::TIME;
         let written = alarm
             .until(Some(until), write(wire, &mut answer, false, false, false))
             .await;
@@ -502,25 +498,9 @@ impl Visit {
 }
 
 async fn linger(wire: &SharedWire, alarm: &Alarm) {
-    let until = Instant::now() + LINGER;
-    let begin = wire.borrow().bytes_read;
-    let dropping = poll_fn(|cx| {
-        let mut wire = wire.borrow_mut();
-        if Pin::new(&mut wire.stream).poll_shutdown(cx).is_pending() {
-            return Poll::Pending;
-        }
-        loop {
-            wire.read.clear();
-            match wire.poll_fill(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) if wire.bytes_read - begin > LINGER_BYTES => {
-                    return Poll::Ready(());
-                }
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    });
+    let mut dropped = 0;
+    let dropping = poll_fn(|cx| linger::poll(&mut wire.borrow_mut().stream, &mut dropped, cx));
+    let until = Instant::now() + linger::TIME;
     let _late_or_done = alarm.until(Some(until), dropping).await;
 }
 
