@@ -24,6 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tollgate_config::{Action, Place};
 
 pub use answer::Answer;
+use books::Asked;
 pub use books::Exchange;
 pub use connection::Connection;
 
@@ -77,22 +78,22 @@ impl Proxy {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         alarm: &Rc<Alarm>,
-        mut request: Request,
+        request: Request,
     ) -> Answer {
-        let mut exchange = Box::new(Exchange::begin(self, connection, alarm, &request));
-        let answered = match self.route(&mut exchange, &request) {
-            Ok(()) => self.act(&mut exchange, &mut request).await,
+        let mut asked = Asked::begin(self, connection, alarm, request);
+        let Asked { exchange, request } = &mut *asked;
+        let answered = match self.route(exchange, request) {
+            Ok(()) => self.act(exchange, request).await,
             Err(error) => Err(error),
         };
         let mut answer = match answered {
             Ok(answer) => answer,
-            Err(error) => Answer::of(self.explain(&mut exchange, &error)),
+            Err(error) => Answer::of(self.explain(exchange, &error)),
         };
         if let Some(plan) = exchange.route() {
             plan.compiled.chain.on_response(&mut answer.response);
         }
-        exchange.remember(&mut request);
-        answer.open(exchange)
+        answer.open(asked)
     }
 
     /// Finds the route; refuses what no route may have.

@@ -142,9 +142,7 @@ impl Reloader {
 
     fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
         let former = self.store.current();
-        let secured = document.listeners.iter().any(|item| item.tls.is_some())
-            || document.upstreams.iter().any(|item| item.tls.is_some());
-        if document.hash == former.hash && !secured {
+        if document.hash == former.hash {
             return Ok(former.generation);
         }
         let next = compile(
