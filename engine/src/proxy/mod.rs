@@ -223,7 +223,7 @@ impl Proxy {
             duration: Duration::ZERO,
             bytes_in: 0,
             bytes_out: body.len() as u64,
-            client: Some(connection.peer.ip()),
+            client: Some(connection.peer),
             user_agent: None,
             host: "",
             protocol: "",

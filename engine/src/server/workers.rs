@@ -354,12 +354,12 @@ impl Worker {
     ) {
         let number = self.next.get();
         self.next.set(number + self.peers.len() as u64);
-        let worker = self.clone();
-        tokio::task::spawn_local(async move {
-            let _load = Load(worker.clone());
-            let _held = held;
-            socket::serve(worker.proxy.clone(), door, socket, peer, number).await;
-        });
+        let stay = Stay {
+            _held: held,
+            _load: Load(self.clone()),
+        };
+        let guest = door.enter(number, stay);
+        tokio::task::spawn_local(socket::serve(self.proxy.clone(), guest, socket, peer));
     }
 
     fn close(&self, index: ListenerIndex, bind: SocketAddr, queue: Queue) {
@@ -464,6 +464,12 @@ impl Drop for Held {
         self.series.closed(self.worker);
         self.ledger.finished();
     }
+}
+
+/// What a connection counts for while it is served here.
+pub struct Stay {
+    _held: Held,
+    _load: Load,
 }
 
 struct Load(Rc<Worker>);
