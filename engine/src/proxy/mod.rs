@@ -297,6 +297,8 @@ impl Proxy {
 
     /// Once in a while: log lines leave and, when `sweep` says so, old connections are closed.
     pub fn tick(&self, now: Instant, sweep: bool) {
+        // A worker without requests lets go of the former world, too.
+        self.view.current();
         if sweep {
             self.pools.sweep(now);
         }

@@ -238,9 +238,9 @@ fn gateway(metrics: &Metrics, text: &mut Text) {
     text.family(
         "config_generations",
         Kind::Gauge,
-        "Configurations that some request still uses.",
+        "Configurations that some request still uses, and the one that serves.",
     );
-    text.sample(&[], metrics.generations_alive.value().cast_signed());
+    text.sample(&[], metrics.generations_alive.value());
     let dropped = metrics
         .access_log_dropped
         .lock()
