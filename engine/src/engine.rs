@@ -23,7 +23,7 @@ use crate::process::{self, Request as Signal};
 use crate::reload::file::Watch;
 use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
-use crate::server::workers::{Common, Order, Queue, Workers};
+use crate::server::workers::{Common, Order, Workers};
 use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
@@ -321,6 +321,7 @@ fn control(
             common,
             options,
             started,
+            handed: Rc::default(),
         }
         .run(admin_socket, inbox, told)
         .await
@@ -332,6 +333,8 @@ struct Conductor {
     common: Common,
     options: Options,
     started: Instant,
+    /// Copies of all listening sockets, for a successor.
+    handed: Rc<RefCell<Vec<Handed>>>,
 }
 
 /// Why the loop ended.
@@ -388,8 +391,8 @@ impl Conductor {
                 &[("error", &error.to_string())],
             );
         }
-        let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
-        let offered = handed.clone();
+        self.copy_sockets(admin_copy.as_ref());
+        let offered = self.handed.clone();
         let handing = Rc::new(Handing::default());
         let busy = handing.clone();
         let key = key.filter(|_| self.options.handover);
@@ -430,7 +433,7 @@ impl Conductor {
                 },
                 () = &mut succeeded => break End::Succeeded,
             }
-            *handed.borrow_mut() = self.handed(admin_copy.as_ref());
+            self.copy_sockets(admin_copy.as_ref());
         };
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
@@ -439,7 +442,7 @@ impl Conductor {
         }
         drop(upkeep);
         // Whoever still holds a copy of a listening socket keeps it open.
-        handed.borrow_mut().clear();
+        self.handed.borrow_mut().clear();
         drop(admin_copy);
         let report = self.drain(end, &mut signals).await;
         if let Some(serving) = serving {
@@ -449,6 +452,8 @@ impl Conductor {
     }
 
     fn reload(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) -> Result<u64, Problems> {
+        // A door that closes must not be kept open by a copy. They are made again before anybody can ask for them.
+        self.handed.borrow_mut().clear();
         let result = self.reloader.reload();
         if result.is_ok() {
             upkeep.follow(
@@ -485,7 +490,7 @@ impl Conductor {
         Some(tokio::task::spawn_local(Rc::new(admin).serve(listener)).abort_handle())
     }
 
-    fn handed(&self, admin: Option<&TcpListener>) -> Vec<Handed> {
+    fn copy_sockets(&self, admin: Option<&TcpListener>) {
         let listeners = self
             .reloader
             .sockets()
@@ -505,7 +510,7 @@ impl Conductor {
                 sockets: vec![socket.try_clone().ok()?],
             })
         });
-        listeners.chain(admin).collect()
+        *self.handed.borrow_mut() = listeners.chain(admin).collect();
     }
 
     /// Stops taking, lets finish, then cuts.
@@ -518,10 +523,7 @@ impl Conductor {
         if end != End::Succeeded && !lag.is_zero() {
             hurried = tokio::time::timeout(lag, hurry.as_mut()).await.is_ok();
         }
-        self.reloader.close_all(match end {
-            End::Succeeded => Queue::Left,
-            End::Stop | End::Signal => Queue::Served,
-        });
+        self.reloader.close_all();
         self.reloader.leave();
         let Reloader { workers, .. } = self.reloader;
         let orders = workers.clone_orders();
