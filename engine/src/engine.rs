@@ -381,7 +381,6 @@ impl Conductor {
             .signals
             .then(process::Signals::new)
             .and_then(Result::ok);
-        let _starter_waits = told.send(Ok(self.reloader.addresses.clone()));
         ready.store(true, Ordering::Release);
         if let Some(taken) = self.options.taken.take()
             && let Err(error) = taken.confirm.serving()
@@ -395,10 +394,12 @@ impl Conductor {
         let offered = self.handed.clone();
         let handing = Rc::new(Handing::default());
         let busy = handing.clone();
-        let key = key.filter(|_| self.options.handover);
+        let offer = key.filter(|_| self.options.handover).and_then(offer);
+        // Last: whoever is told that we serve may start our successor.
+        let _starter_waits = told.send(Ok(self.reloader.addresses.clone()));
         let mut succeeded = std::pin::pin!(async {
-            match key {
-                Some(key) => offer(&key, &offered, &busy).await,
+            match offer {
+                Some(offer) => hand_over(offer, &offered, &busy).await,
                 None => std::future::pending().await,
             }
         });
@@ -577,18 +578,20 @@ impl Handing {
     }
 }
 
-/// Offers the sockets; returns when a successor serves on them.
-async fn offer(key: &str, handed: &RefCell<Vec<Handed>>, handing: &Handing) {
-    let offer = match Offer::new(key) {
-        Ok(offer) => offer,
-        Err(error) => {
+/// From now on a successor can ask.
+fn offer(key: String) -> Option<Offer> {
+    Offer::new(&key)
+        .inspect_err(|error| {
             log::warn(
                 "no upgrade in place: the handover address cannot be used",
                 &[("error", &error.to_string())],
             );
-            return std::future::pending().await;
-        }
-    };
+        })
+        .ok()
+}
+
+/// Hands the sockets to whoever asks; returns when a successor serves on them.
+async fn hand_over(offer: Offer, handed: &RefCell<Vec<Handed>>, handing: &Handing) {
     let copies = || {
         let copy = |one: &Handed| Handed {
             kind: one.kind,
