@@ -159,7 +159,7 @@ impl Exchange {
             duration,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            client: Some(self.connection.peer.ip()),
+            client: Some(self.connection.peer),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             host: &self.host,
             protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },

@@ -224,7 +224,7 @@ impl Proxy {
             duration: Duration::ZERO,
             bytes_in: 0,
             bytes_out: body.len() as u64,
-            client: Some(connection.peer.ip()),
+            client: Some(connection.peer),
             user_agent: None,
             host: "",
             protocol: "",
@@ -298,6 +298,8 @@ impl Proxy {
 
     /// Once in a while: log lines leave and, when `sweep` says so, old connections are closed.
     pub fn tick(&self, now: Instant, sweep: bool) {
+        // A worker without requests lets go of the former world, too.
+        self.view.current();
         if sweep {
             self.pools.sweep(now);
         }
