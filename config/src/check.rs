@@ -2,7 +2,9 @@
 //! never match, addresses that clash, files that are not there. Every refusal names a place and a next step. Costs one
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,6 +67,8 @@ pub(crate) struct Checks<'a> {
     pub(crate) report: &'a mut Report,
     /// Certificates that were found, and their contents; keys without.
     pub(crate) read: Vec<(PathBuf, Vec<u8>)>,
+    /// Takes in what private keys hold, which stays nowhere else.
+    pub(crate) keys: DefaultHasher,
 }
 
 type Names<'a> = HashMap<&'a str, usize, RandomState>;
@@ -318,15 +322,19 @@ fn files(checks: &mut Checks<'_>) {
     let mut known: HashMap<&Path, Option<String>> = HashMap::new();
     for (path, is_key, place) in wanted {
         let read = &mut checks.read;
-        let why = known
-            .entry(path)
-            .or_insert_with(|| match content(path, is_key) {
-                Ok(content) => {
-                    read.push((path.to_owned(), content));
-                    None
-                }
-                Err(why) => Some(why),
-            });
+        let why = known.entry(path).or_insert_with(|| match content(path) {
+            Ok(content) if is_key => {
+                checks.keys.write_usize(content.len());
+                checks.keys.write(&content);
+                read.push((path.to_owned(), Vec::new()));
+                None
+            }
+            Ok(content) => {
+                read.push((path.to_owned(), content));
+                None
+            }
+            Err(why) => Some(why),
+        });
         if let Some(why) = why {
             checks.report.add(
                 "missing-file",
@@ -338,16 +346,10 @@ fn files(checks: &mut Checks<'_>) {
     }
 }
 
-/// A key is opened but not read: nothing here needs to hold it.
-fn content(path: &Path, is_key: bool) -> Result<Vec<u8>, String> {
+fn content(path: &Path) -> Result<Vec<u8>, String> {
     let about = std::fs::metadata(path).map_err(|e| e.to_string())?;
     if !about.is_file() {
         return Err("it is not a regular file".to_owned());
-    }
-    if is_key {
-        return std::fs::File::open(path)
-            .map(|_| Vec::new())
-            .map_err(|e| e.to_string());
     }
     std::fs::read(path).map_err(|e| e.to_string())
 }

@@ -43,6 +43,8 @@ pub(super) struct Memory {
     renamed: HashMap<(Arc<str>, String), Arc<Route>>,
     load: u64,
     used: usize,
+    /// Seeded by chance: what it makes of a private key may be kept.
+    pub(super) keys: std::hash::RandomState,
 }
 
 impl Memory {

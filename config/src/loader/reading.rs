@@ -502,6 +502,7 @@ impl<'l> Reading<'l> {
     pub(super) fn finish(mut self) -> Result<Document, Problems> {
         let routes = self.named_routes();
         let unread = self.sources.is_empty();
+        let mut keys = 0;
         let main = self.sources.first().map(|source| source.name.clone());
         if !unread {
             let mut checks = Checks {
@@ -517,8 +518,10 @@ impl<'l> Reading<'l> {
                 main: main.unwrap_or_else(|| Arc::from("")),
                 report: &mut self.report,
                 read: Vec::new(),
+                keys: self.memory.keys.build_hasher(),
             };
             check::check(&mut checks);
+            keys = checks.keys.finish();
             for (path, content) in checks.read {
                 hash(&mut self.hashers, &content);
                 self.watched.push(path);
@@ -553,6 +556,7 @@ impl<'l> Reading<'l> {
                 .map_or_else(decode::default_telemetry, |(t, _)| t),
             sources,
             hash,
+            keys,
         })
     }
 

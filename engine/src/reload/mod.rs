@@ -142,7 +142,7 @@ impl Reloader {
 
     fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
         let former = self.store.current();
-        if document.hash == former.hash {
+        if document.hash == former.hash && document.keys == self.document.keys {
             return Ok(former.generation);
         }
         let next = compile(
