@@ -5,22 +5,18 @@
 mod limits;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::decode::match_key;
 use crate::document::*;
 use crate::nearest::nearest;
 use crate::report::Report;
 use crate::unit::short;
 use crate::validate::did_you_mean;
-
-pub(crate) struct CheckedRoute {
-    pub(crate) item: Item<Route>,
-    /// Equal for routes that match the same requests.
-    pub(crate) key: Arc<str>,
-}
 
 /// Items that were there but could not be read. A name that only they can define is not called unknown.
 #[derive(Default)]
@@ -58,7 +54,10 @@ impl Broken {
 
 pub(crate) struct Checks<'a> {
     pub(crate) listeners: &'a [Item<Listener>],
-    pub(crate) routes: &'a [CheckedRoute],
+    pub(crate) routes: &'a [Item<Route>],
+    /// When all names and matches of routes differ, and only these routes were not checked with the same listeners and
+    /// upstreams before.
+    pub(crate) changed: Option<&'a Vec<usize>>,
     pub(crate) upstreams: &'a [Item<Upstream>],
     pub(crate) limits: &'a [Item<Limit>],
     pub(crate) tiers: &'a [Item<Tier>],
@@ -70,6 +69,10 @@ pub(crate) struct Checks<'a> {
     pub(crate) report: &'a mut Report,
     /// Certificates that were found, and their contents; keys without.
     pub(crate) read: Vec<(PathBuf, Vec<u8>)>,
+    /// Seeded by chance: what it makes of a private key may be kept.
+    pub(crate) seed: &'a std::hash::RandomState,
+    /// Of all private keys; they themselves stay nowhere.
+    pub(crate) keys: u64,
 }
 
 type Names<'a> = HashMap<&'a str, usize, RandomState>;
@@ -85,11 +88,10 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         checks.upstreams.iter().map(|i| (i.name.as_str(), i)),
         checks.report,
     );
-    let items = checks
-        .routes
-        .iter()
-        .map(|r| (r.item.name.as_str(), &r.item));
-    let routes = unique("route", items, checks.report);
+    let routes = checks.changed.is_none().then(|| {
+        let items = checks.routes.iter().map(|i| (i.name.as_str(), i));
+        unique("route", items, checks.report)
+    });
 
     if checks.listeners.is_empty() && !checks.broken.touches("listener") {
         let place = Place {
@@ -105,13 +107,19 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         );
     }
     addresses(checks);
-    for route in checks.routes {
-        names_of_route(&route.item, &listeners, &upstreams, checks);
+    let all = checks.routes;
+    for &changed in checks.changed.into_iter().flatten() {
+        names_of_route(&all[changed], &listeners, &upstreams, checks);
     }
-    same_matches(&routes, checks);
+    if let Some(routes) = &routes {
+        for route in all {
+            names_of_route(route, &listeners, &upstreams, checks);
+        }
+        same_matches(routes, checks);
+    }
     limits::check(checks);
     for test in checks.tests {
-        names_of_test(test, &listeners, &upstreams, &routes, checks);
+        names_of_test(test, &listeners, &upstreams, routes.as_ref(), checks);
     }
     files(checks);
 }
@@ -209,26 +217,25 @@ fn names_of_route(
 
 /// Of two routes that accept the same requests, the later never gets one.
 fn same_matches(names: &Names<'_>, checks: &mut Checks<'_>) {
-    let mut keys: HashMap<&str, &Item<Route>, RandomState> = HashMap::default();
+    let mut keys: HashMap<String, &Item<Route>, RandomState> = HashMap::default();
     keys.reserve(checks.routes.len());
     for (index, route) in checks.routes.iter().enumerate() {
-        let first = *keys.entry(&route.key).or_insert(&route.item);
-        let itself = std::ptr::eq(first, &route.item);
+        let first = *keys.entry(match_key(&route.matches)).or_insert(route);
+        let itself = std::ptr::eq(first, route);
         // A copy with the same name was already refused for that.
-        let copy = names.get(route.item.name.as_str()) != Some(&index);
+        let copy = names.get(route.name.as_str()) != Some(&index);
         if itself || copy {
             continue;
         }
         let place = route
-            .item
-            .place(route.item.matches.at)
-            .unwrap_or_else(|| route.item.begins());
+            .place(route.matches.at)
+            .unwrap_or_else(|| route.begins());
         checks.report.add(
             "unreachable-route",
             Some(place),
             format!(
                 "route `{}` can never match: route `{}` at {} has the same match",
-                short(&route.item.name),
+                short(&route.name),
                 short(&first.name),
                 first.begins()
             ),
@@ -241,7 +248,7 @@ fn names_of_test(
     test: &Item<Test>,
     listeners: &Names<'_>,
     upstreams: &Names<'_>,
-    routes: &Names<'_>,
+    routes: Option<&Names<'_>>,
     checks: &mut Checks<'_>,
 ) {
     if let Some(name) = &test.listener {
@@ -254,7 +261,7 @@ fn names_of_test(
             checks,
         );
     }
-    if let Some(route) = &test.expect.route {
+    if let (Some(route), Some(routes)) = (&test.expect.route, routes) {
         unknown(
             "unknown-route",
             "route",
@@ -324,15 +331,19 @@ fn files(checks: &mut Checks<'_>) {
     let mut known: HashMap<&Path, Option<String>> = HashMap::new();
     for (path, is_key, place) in wanted {
         let read = &mut checks.read;
-        let why = known
-            .entry(path)
-            .or_insert_with(|| match content(path, is_key) {
-                Ok(content) => {
-                    read.push((path.to_owned(), content));
-                    None
-                }
-                Err(why) => Some(why),
-            });
+        let why = known.entry(path).or_insert_with(|| match content(path) {
+            Ok(content) if is_key => {
+                let hash = checks.seed.hash_one((path, content));
+                checks.keys = checks.keys.wrapping_add(hash);
+                read.push((path.to_owned(), Vec::new()));
+                None
+            }
+            Ok(content) => {
+                read.push((path.to_owned(), content));
+                None
+            }
+            Err(why) => Some(why),
+        });
         if let Some(why) = why {
             checks.report.add(
                 "missing-file",
@@ -344,16 +355,10 @@ fn files(checks: &mut Checks<'_>) {
     }
 }
 
-/// A key is opened but not read: nothing here needs to hold it.
-fn content(path: &Path, is_key: bool) -> Result<Vec<u8>, String> {
+fn content(path: &Path) -> Result<Vec<u8>, String> {
     let about = std::fs::metadata(path).map_err(|e| e.to_string())?;
     if !about.is_file() {
         return Err("it is not a regular file".to_owned());
-    }
-    if is_key {
-        return std::fs::File::open(path)
-            .map(|_| Vec::new())
-            .map_err(|e| e.to_string());
     }
     std::fs::read(path).map_err(|e| e.to_string())
 }

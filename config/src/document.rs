@@ -38,6 +38,8 @@ pub struct Document {
     pub sources: Vec<PathBuf>,
     /// Hex of a hash over all text that was read: two documents with the same hash are the same document.
     pub hash: String,
+    /// Differs when a private key's content does. It says nothing about the keys and means nothing to another loader.
+    pub keys: u64,
 }
 
 /// One named thing of a document, and where it stands.

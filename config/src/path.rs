@@ -5,7 +5,8 @@
 //! for a path that is already in normal form, nothing panics, and nothing here knows requests or routes.
 //!
 //! The rule: unreserved characters stand for themselves, every other escape is kept with upper-case digits, repeated
-//! slashes are one, `.` and `..` are resolved after decoding. A trailing slash, `;` and letter case are significant.
+//! slashes are one, `.` and `..` are resolved after decoding. A trailing slash, `;` and letter case are significant;
+//! dots with parameters (`..;`) are refused, because servers that know parameters climb on them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -35,6 +36,8 @@ pub enum PathError {
     Forbidden(char),
     /// `..` above the root.
     AboveRoot,
+    /// `.;…` or `..;…`: a name for some, a step for servers that take parameters away before they resolve dots.
+    DotsWithParameters,
     /// `#`: a fragment never leaves a browser.
     Fragment,
 }
@@ -60,6 +63,9 @@ impl fmt::Display for PathError {
                 write!(f, "a raw `{c}` is refused; write `%{:02X}`", u32::from(*c))
             }
             PathError::AboveRoot => f.write_str("`..` leads above the root"),
+            PathError::DotsWithParameters => {
+                f.write_str("`.` and `..` with parameters (`..;`) are refused")
+            }
             PathError::Fragment => f.write_str("a fragment (`#`) is refused; write `%23` for `#`"),
         }
     }
@@ -96,6 +102,9 @@ pub fn normalize(path: &str) -> Result<Cow<'_, str>, PathError> {
                 out.truncate(start - 1);
                 let parent = out.rfind('/').ok_or(PathError::AboveRoot)?;
                 out.truncate(parent + 1);
+            }
+            other if is_dots_with_parameters(other.as_bytes()) => {
+                return Err(PathError::DotsWithParameters);
             }
             _ => {}
         }
@@ -158,6 +167,7 @@ fn is_normal(bytes: &[u8]) -> bool {
                 [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..] => {
                     return false;
                 }
+                segment if is_dots_with_parameters(segment) => return false,
                 _ => {}
             },
             b'.' => {}
@@ -173,6 +183,16 @@ fn is_normal(bytes: &[u8]) -> bool {
         }
     }
     true
+}
+
+/// Whether a segment that begins here is `.` or `..` and then parameters, whose `;` may be escaped: a server that takes
+/// them away before it resolves dots would climb, and one may decode before that.
+fn is_dots_with_parameters(text: &[u8]) -> bool {
+    let Some(rest) = text.strip_prefix(b".") else {
+        return false;
+    };
+    let rest = rest.strip_prefix(b".").unwrap_or(rest);
+    rest.starts_with(b";") || rest.starts_with(b"%3B")
 }
 
 /// One escaped character: its escapes, and what they stand for.

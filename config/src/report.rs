@@ -44,6 +44,11 @@ impl Report {
         self.problems.len() < 100
     }
 
+    /// How many were noted, with those that are not shown.
+    pub(crate) fn count(&self) -> usize {
+        self.problems.len() + self.unshown
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }

@@ -22,7 +22,7 @@ use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
 use crate::reload::SharedReport;
 use crate::snapshot::store::Store;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
 /// What the admin server asks of the control thread.
 pub enum Command {
@@ -84,11 +84,10 @@ impl Admin {
                     json_answer(StatusCode::SERVICE_UNAVAILABLE, &self.health("unhealthy"))
                 }
             }
-            (&Method::GET | &Method::HEAD, "/metrics") => answer(
-                StatusCode::OK,
-                "text/plain; version=0.0.4; charset=utf-8",
-                self.metrics.page().into(),
-            ),
+            (&Method::GET | &Method::HEAD, "/metrics") => {
+                self.metrics.generations_alive(self.store.alive().len());
+                answer(StatusCode::OK, CONTENT_TYPE, self.metrics.page().into())
+            }
             (&Method::GET | &Method::HEAD, "/status") => {
                 json_answer(StatusCode::OK, &self.status())
             }

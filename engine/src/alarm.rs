@@ -5,7 +5,7 @@
 //! keep-alive connection touches the timer once per time-out, not once per request. Nothing here knows what a
 //! deadline is for.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
@@ -17,8 +17,6 @@ use tokio::time::Sleep;
 #[derive(Default)]
 pub struct Alarm {
     sleep: RefCell<Option<Pin<Box<Sleep>>>>,
-    /// When the timer fires; meaningful while `sleep` is some.
-    armed: Cell<Option<Instant>>,
     /// Who is woken; a task polled through another waker re-registers.
     waker: RefCell<Option<Waker>>,
 }
@@ -31,20 +29,15 @@ impl Alarm {
     /// Ready once `when` has passed; otherwise the task is woken at `when` or a little earlier.
     pub fn poll_at(&self, when: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let mut slot = self.sleep.borrow_mut();
-        let sleep = slot.get_or_insert_with(|| {
-            self.armed.set(Some(when));
-            Box::pin(tokio::time::sleep_until(when.into()))
-        });
-        if self.armed.get().is_none_or(|armed| when < armed) {
+        let sleep = slot.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(when.into())));
+        if when < sleep.deadline().into_std() {
             sleep.as_mut().reset(when.into());
-            self.armed.set(Some(when));
             self.waker.replace(None);
         } else if sleep.is_elapsed() {
             if Instant::now() >= when {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(when.into());
-            self.armed.set(Some(when));
             self.waker.replace(None);
         }
         let mut waker = self.waker.borrow_mut();

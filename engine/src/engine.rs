@@ -23,7 +23,7 @@ use crate::process::{self, Request as Signal};
 use crate::reload::file::Watch;
 use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
-use crate::server::workers::{Common, Order, Queue, Workers};
+use crate::server::workers::{Common, Order, Workers};
 use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
@@ -339,6 +339,7 @@ fn control(
             options,
             state: state.map(Rc::new),
             started,
+            handed: Rc::default(),
         }
         .run(admin_socket, inbox, told)
         .await
@@ -352,6 +353,8 @@ struct Conductor {
     /// The folder for what outlives the process.
     state: Option<Rc<State>>,
     started: Instant,
+    /// Copies of all listening sockets, for a successor.
+    handed: Rc<RefCell<Vec<Handed>>>,
 }
 
 /// Why the loop ended.
@@ -401,7 +404,6 @@ impl Conductor {
             .signals
             .then(process::Signals::new)
             .and_then(Result::ok);
-        let _starter_waits = told.send(Ok(self.reloader.addresses.clone()));
         ready.store(true, Ordering::Release);
         if let Some(taken) = self.options.taken.take()
             && let Err(error) = taken.confirm.serving()
@@ -411,14 +413,16 @@ impl Conductor {
                 &[("error", &error.to_string())],
             );
         }
-        let handed = Rc::new(RefCell::new(self.handed(admin_copy.as_ref())));
-        let offered = handed.clone();
+        self.copy_sockets(admin_copy.as_ref());
+        let offered = self.handed.clone();
         let handing = Rc::new(Handing::default());
         let busy = handing.clone();
-        let key = key.filter(|_| self.options.handover);
+        let offer = key.filter(|_| self.options.handover).and_then(offer);
+        // Last: whoever is told that we serve may start our successor.
+        let _starter_waits = told.send(Ok(self.reloader.addresses.clone()));
         let mut succeeded = std::pin::pin!(async {
-            match key {
-                Some(key) => offer(&key, &offered, &busy).await,
+            match offer {
+                Some(offer) => hand_over(offer, &offered, &busy).await,
                 None => std::future::pending().await,
             }
         });
@@ -453,7 +457,7 @@ impl Conductor {
                 },
                 () = &mut succeeded => break End::Succeeded,
             }
-            *handed.borrow_mut() = self.handed(admin_copy.as_ref());
+            self.copy_sockets(admin_copy.as_ref());
         };
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
@@ -463,7 +467,7 @@ impl Conductor {
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
-        handed.borrow_mut().clear();
+        self.handed.borrow_mut().clear();
         drop(admin_copy);
         let report = self.drain(end, &mut signals).await;
         if let Some(serving) = serving {
@@ -473,6 +477,8 @@ impl Conductor {
     }
 
     fn reload(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) -> Result<u64, Problems> {
+        // A door that closes must not be kept open by a copy. They are made again before anybody can ask for them.
+        self.handed.borrow_mut().clear();
         let result = self.reloader.reload();
         if result.is_ok() {
             upkeep.follow(
@@ -509,7 +515,7 @@ impl Conductor {
         Some(tokio::task::spawn_local(Rc::new(admin).serve(listener)).abort_handle())
     }
 
-    fn handed(&self, admin: Option<&TcpListener>) -> Vec<Handed> {
+    fn copy_sockets(&self, admin: Option<&TcpListener>) {
         let listeners = self
             .reloader
             .sockets()
@@ -529,7 +535,7 @@ impl Conductor {
                 sockets: vec![socket.try_clone().ok()?],
             })
         });
-        listeners.chain(admin).collect()
+        *self.handed.borrow_mut() = listeners.chain(admin).collect();
     }
 
     /// Stops taking, lets finish, then cuts.
@@ -542,10 +548,7 @@ impl Conductor {
         if end != End::Succeeded && !lag.is_zero() {
             hurried = tokio::time::timeout(lag, hurry.as_mut()).await.is_ok();
         }
-        self.reloader.close_all(match end {
-            End::Succeeded => Queue::Left,
-            End::Stop | End::Signal => Queue::Served,
-        });
+        self.reloader.close_all();
         self.reloader.leave();
         let Reloader {
             workers, memory, ..
@@ -605,18 +608,20 @@ impl Handing {
     }
 }
 
-/// Offers the sockets; returns when a successor serves on them.
-async fn offer(key: &str, handed: &RefCell<Vec<Handed>>, handing: &Handing) {
-    let offer = match Offer::new(key) {
-        Ok(offer) => offer,
-        Err(error) => {
+/// From now on a successor can ask.
+fn offer(key: String) -> Option<Offer> {
+    Offer::new(&key)
+        .inspect_err(|error| {
             log::warn(
                 "no upgrade in place: the handover address cannot be used",
                 &[("error", &error.to_string())],
             );
-            return std::future::pending().await;
-        }
-    };
+        })
+        .ok()
+}
+
+/// Hands the sockets to whoever asks; returns when a successor serves on them.
+async fn hand_over(offer: Offer, handed: &RefCell<Vec<Handed>>, handing: &Handing) {
     let copies = || {
         let copy = |one: &Handed| Handed {
             kind: one.kind,

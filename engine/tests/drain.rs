@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::{Client, Ended};
 use tollgate_engine::testing::gateway::{Gateway, document};
-use tollgate_engine::testing::h2_raw::{GOAWAY, H2Raw, Outcome};
+use tollgate_engine::testing::h2_raw::{ACK, Frame, GOAWAY, H2Raw, Outcome, PING};
 use tollgate_engine::testing::journal::Gate;
 use tollgate_engine::testing::upstream::Upstream;
 
@@ -40,6 +40,23 @@ fn in_flight(upstream: &Upstream, count: usize) {
             .count()
             == count
     });
+}
+
+/// The next frame of this kind that is no acknowledgement.
+fn next(raw: &mut H2Raw, kind: u8) -> Frame {
+    loop {
+        let frame = raw
+            .read_frame()
+            .unwrap_or_else(|ended| panic!("no frame of kind {kind}: {ended:?}"));
+        if frame.kind == kind && frame.flags & ACK == 0 {
+            return frame;
+        }
+    }
+}
+
+/// The last stream that a GOAWAY promises to answer.
+fn last_stream(goaway: &Frame) -> [u8; 4] {
+    goaway.payload[..4].try_into().expect("four bytes")
 }
 
 #[test]
@@ -92,14 +109,7 @@ fn an_http_2_client_is_told_to_go_away_and_its_streams_finish() {
     raw.get(1, "/slow");
     in_flight(&upstream, 1);
     let stopping = std::thread::spawn(move || gateway.stop());
-    let goaway = loop {
-        let frame = raw
-            .read_frame()
-            .unwrap_or_else(|ended| panic!("no GOAWAY: {ended:?}"));
-        if frame.kind == GOAWAY {
-            break frame;
-        }
-    };
+    let goaway = next(&mut raw, GOAWAY);
     assert_eq!(goaway.code(), 0, "{goaway:?}");
     gate.open();
     match raw.outcome(1) {
@@ -110,6 +120,39 @@ fn an_http_2_client_is_told_to_go_away_and_its_streams_finish() {
     }
     assert!(raw.wait_closed());
     assert!(stopping.join().expect("no panic").cut == 0);
+}
+
+/// RFC 9113 section 6.8: until the client says that it has seen the first GOAWAY, its requests may be on their way.
+#[test]
+fn a_stream_that_was_on_its_way_when_its_client_was_told_to_go_away_is_answered() {
+    let upstream = Upstream::echo();
+    for streams_before in [0, 1] {
+        let gateway = draining(&upstream, "10s");
+        let mut raw = H2Raw::connect(gateway.address());
+        for stream in (0..streams_before).map(|number| 2 * number + 1) {
+            raw.get(stream, "/");
+            assert!(matches!(
+                raw.outcome(stream),
+                Outcome::Answer { status: 200, .. }
+            ));
+        }
+        let stopping = std::thread::spawn(move || gateway.stop());
+        assert_eq!(
+            last_stream(&next(&mut raw, GOAWAY)),
+            [0x7f, 0xff, 0xff, 0xff]
+        );
+        let ping = next(&mut raw, PING);
+        let late = 2 * streams_before + 1;
+        raw.get(late, "/late");
+        match raw.outcome(late) {
+            Outcome::Answer { status: 200, .. } => {}
+            other => panic!("the stream that was on its way was lost: {other:?}"),
+        }
+        raw.frame(PING, ACK, 0, &ping.payload);
+        assert_eq!(last_stream(&next(&mut raw, GOAWAY)), late.to_be_bytes());
+        assert!(raw.wait_closed());
+        assert_eq!(stopping.join().expect("no panic").cut, 0);
+    }
 }
 
 #[test]

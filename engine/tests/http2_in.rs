@@ -695,6 +695,22 @@ fn hi_37_frames_that_break_the_rules_end_the_connection() {
 }
 
 #[test]
+fn hi_37_a_client_that_is_still_sending_after_its_mistake_is_not_reset() {
+    // RFC 9113, section 5.4.1: the error is told before the connection closes. Bytes that nobody reads make a close a
+    // reset, which fails the client's writing before it has read why.
+    let upstream = Upstream::echo();
+    let gateway = Gateway::in_front_of(upstream.address());
+    let mut raw = H2Raw::connect(gateway.address());
+    raw.data(0, 0, b"on no stream");
+    assert_eq!(raw.read_goaway(), Ok(PROTOCOL_ERROR));
+    assert_eq!(raw.read_goaway(), Err(Ended::Closed));
+    // More than sockets hold, less than the gateway is willing to drop.
+    for piece in 0..6 {
+        assert!(raw.send(&[0; 1 << 20]), "reset within MiB {piece}");
+    }
+}
+
+#[test]
 fn hi_37_a_frame_of_an_unknown_type_is_ignored() {
     let upstream = Upstream::echo();
     let gateway = Gateway::in_front_of(upstream.address());
@@ -734,6 +750,21 @@ fn hi_38_a_bad_preface_ends_the_connection_at_once() {
         }
     }
     assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn hi_38_the_end_after_a_bad_preface_is_no_reset() {
+    // RFC 9113, section 3.4: a connection error, without a GOAWAY. What h2spec sends, longer than a preface.
+    let upstream = Upstream::echo();
+    let gateway = Gateway::start(&document(
+        upstream.address(),
+        "protocol = \"http2\"",
+        "",
+        "",
+    ));
+    let mut raw = H2Raw::connect_silently(gateway.address());
+    raw.send(b"INVALID CONNECTION PREFACE\r\n\r\n");
+    assert_eq!(raw.read_goaway(), Err(Ended::Closed));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tollgate_engine::testing::upstream::Upstream;
 /// A gateway of two workers with one route that answers by itself.
 fn here(listener: &str, filters: &str, more: &str) -> String {
     format!(
-        "[server]\nworkers = 2\ndrain = \"2s\"\n\n[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n{listener}\n\n\
+        "[server]\nadmin = \"127.0.0.1:0\"\nworkers = 2\ndrain = \"2s\"\n\n[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n{listener}\n\n\
          [[route]]\nname = \"here\"\nmatch = {{ path = \"/*\" }}\nrespond = {{ status = 200, body = \"here\" }}\n\
          filters = [{filters}]\n\n{more}\n"
     )

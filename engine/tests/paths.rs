@@ -175,6 +175,11 @@ fn hi_52_spellings_that_could_be_read_in_two_ways_are_refused() {
         "/a`b",
         "/a#b",
         "/ä",
+        "/x/..;/admin",
+        "/x/..;a=b/admin",
+        "/.;/admin",
+        "/x/%2e%2e;/admin",
+        "/x/..%3b/admin",
     ];
     let cases: Vec<_> = spellings
         .iter()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::Client;
 use tollgate_engine::testing::gateway::{Gateway, document};
 use tollgate_engine::testing::h2_client;
@@ -132,6 +133,36 @@ fn hi_63_a_request_in_flight_finishes_on_the_document_it_began_with() {
         "new",
         "the next request on the same connection meets the new document"
     );
+}
+
+#[test]
+fn a_generation_counts_as_long_as_a_request_uses_it() {
+    let gate = Gate::new();
+    let upstream = named("ok", &gate);
+    let gateway = Gateway::start(&document(upstream.address(), "", "", ""));
+    let told = |count: usize| {
+        let line = format!("config_generations {count}");
+        let deadline = Instant::now() + PATIENCE;
+        while !gateway.metrics().lines().any(|present| present == line) {
+            assert!(Instant::now() < deadline, "no {line:?}");
+            std::thread::yield_now();
+        }
+    };
+    told(1);
+    let mut slow = gateway.client();
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    upstream.wait("the slow request", |journal| journal.requests.len() == 1);
+    for timeout in ["1s", "2s"] {
+        let route = format!("timeout = \"{timeout}\"");
+        gateway
+            .edit(&document(upstream.address(), "", &route, ""))
+            .expect("a good document");
+    }
+    // The one between had no requests; that of the slow request and the newest are left.
+    told(2);
+    gate.open();
+    assert_eq!(slow.read_response().text(), "ok");
+    told(1);
 }
 
 #[test]

@@ -301,6 +301,16 @@ fn hi_56_a_certificate_that_is_optional_may_be_absent_but_not_bad() {
     assert_eq!(site.upstream.requests().len(), 2);
 }
 
+#[test]
+fn a_reload_that_finds_the_same_certificates_is_no_new_generation() {
+    let site = Site::new();
+    let toml = site.document(&[("in", "", &site.asking("required"))]);
+    let gateway = Gateway::start(&toml);
+    let before = gateway.get_status()["generation"].clone();
+    let after = gateway.reload().expect("the same document");
+    assert_eq!(before, after);
+}
+
 /// HI-56: whoever was signed by an authority that is no longer there is a stranger, with or without a session.
 #[test]
 fn hi_56_an_authority_that_was_replaced_opens_nothing_any_more() {

@@ -5,9 +5,10 @@ mod support;
 use std::ffi::OsStr;
 
 use support::lasting::Lasting;
-use support::load::Load;
+use support::load::{HOST, Load};
 use support::service::Service;
 use support::{Process, Signal, Site, answering, document, until};
+use tollgate_engine::testing::certificates::{Authority, client_config};
 
 fn toml(service: &Service, mark: &str) -> String {
     document(
@@ -51,6 +52,35 @@ fn hi_64_an_upgrade_under_load_refuses_nobody_and_loses_nothing() {
     load.wait_for_more(50);
     load.end();
     new.stop().assert_nothing_cut();
+}
+
+/// Handshakes and tickets of one process meet the next one.
+#[test]
+fn hi_64_upgrades_under_tls_load_refuse_nobody_and_lose_nothing() {
+    let service = Service::start();
+    let site = Site::new();
+    let authority = Authority::new();
+    let edge = authority.issue(&[HOST]);
+    edge.write(site.folder(), "edge")
+        .expect("the test's own folder");
+    let document = |mark: &str| {
+        let tls = "tls = { cert = \"edge.pem\", key = \"edge.key\" }\nbind =";
+        toml(&service, mark).replacen("bind =", tls, 1)
+    };
+    site.edit(&document("0"));
+    let mut serving = site.run();
+    let load = Load::begin_tls(serving.address(), client_config(&authority));
+    for number in 1..=3 {
+        load.wait_for_more(30);
+        site.edit(&document(&number.to_string()));
+        let next = site.upgrade();
+        std::mem::replace(&mut serving, next)
+            .end()
+            .assert_nothing_cut();
+    }
+    load.wait_for_more(30);
+    load.end();
+    serving.stop().assert_nothing_cut();
 }
 
 #[test]

@@ -17,22 +17,22 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     keys(checks);
     let (items, routes) = (checks.limits, checks.routes);
     for route in routes {
-        for filter in &route.item.filters {
+        for filter in &route.filters {
             match &filter.value {
                 Filter::RateLimit(RateLimit::Named(name)) => {
-                    let place = route.item.place(filter.at);
+                    let place = route.place(filter.at);
                     unknown("unknown-limit", "limit", name, place, &limits, checks);
                 }
                 Filter::ApiKey(ApiKeyUse::Required) if without_keys(checks) => {
                     checks.report.add(
                         "no-key",
-                        route.item.place(filter.at),
+                        route.place(filter.at),
                         "the document has no key, so nobody could pass",
                         "add an `[[api_key]]`, or write `{ api_key = \"optional\" }`",
                     );
                 }
                 Filter::RateLimit(RateLimit::Own(bucket)) if bucket.by == LimitBy::ApiKey => {
-                    by_key(route.item.place(filter.at), checks);
+                    by_key(route.place(filter.at), checks);
                 }
                 _ => {}
             }

@@ -15,7 +15,8 @@ pub(super) fn read(path: &Path, any_kind: bool) -> Result<Vec<u8>, String> {
     if !any_kind && !about.is_file() {
         return Err("it is not a regular file".to_owned());
     }
-    let mut bytes = Vec::new();
+    let expected = about.len().min(LARGEST) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     file.take(LARGEST + 1)
         .read_to_end(&mut bytes)

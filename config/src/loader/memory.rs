@@ -1,128 +1,167 @@
-//! What a loader remembers from one load to the next: decoded items by their text. An item that used the environment
-//! or a file is good only while those say the same. Only items without problems are remembered.
+//! What a loader remembers from one load to the next: texts with what their blocks were decoded to, and what of the
+//! whole document need not be looked at again. An item that used the environment or a file is good only while those
+//! say the same. Only items without problems are remembered.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::hash::BuildHasher;
+use std::path::Path;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::document::{ApiKey, Limit, Listener, Route, Test, Upstream};
-use crate::interpolate::{Environment, Interpolator, Use};
-
-/// A decoded item of any section.
-#[derive(Clone)]
-pub(super) enum Decoded {
-    Listener(Arc<Listener>),
-    Route(RouteRead),
-    Upstream(Arc<Upstream>),
-    Limit(Arc<Limit>),
-    ApiKey(Arc<ApiKey>),
-    Test(Arc<Test>),
-}
-
-#[derive(Clone)]
-pub(super) struct RouteRead {
-    pub(super) route: Arc<Route>,
-    /// It has a name of its own; a default name may have to give way to another.
-    pub(super) named: bool,
-    /// Equal for routes that match the same requests.
-    pub(super) key: Arc<str>,
-}
-
-struct Known {
-    decoded: Decoded,
-    uses: Vec<Use>,
-    /// The load that last asked for it.
-    load: u64,
-}
+use super::source::{Decoded, Known, Source};
+use crate::decode::match_key;
+use crate::document::{Item, Listener, Route, Upstream};
 
 #[derive(Default)]
 pub(super) struct Memory {
-    /// By folder, because relative paths mean something else in another; then by text.
-    shelves: HashMap<PathBuf, HashMap<Box<str>, Known, RandomState>>,
-    /// Routes that got another name than their text says, by the route's key and that name.
-    renamed: HashMap<(Arc<str>, String), Arc<Route>>,
-    load: u64,
-    used: usize,
+    /// By name; while a load runs, those that it has not asked for yet.
+    sources: HashMap<Arc<str>, Source, RandomState>,
+    /// Routes that had to get another name than their text says, by what they match and that name.
+    renamed: HashMap<(String, String), Arc<Route>>,
+    /// Over all routes of remembered texts.
+    names: Tally,
+    matches: Tally,
+    /// What the names in the routes of the last load meant, if it had no problem.
+    good: Option<Named>,
+    /// Private keys are known by what this makes of them.
+    pub(super) seed: std::hash::RandomState,
+}
+
+/// Everything that a route can name.
+struct Named {
+    listeners: Vec<Arc<Listener>>,
+    upstreams: Vec<Arc<Upstream>>,
 }
 
 impl Memory {
-    pub(super) fn begin(&mut self) {
-        self.load += 1;
-        self.used = 0;
-    }
-
-    pub(super) fn find(
-        &mut self,
-        folder: &Path,
-        text: &str,
-        environment: &Environment,
-    ) -> Option<(Decoded, &[Use])> {
-        let known = self.shelves.get_mut(folder)?.get_mut(text)?;
-        if !known.uses.is_empty() {
-            let interpolator = Interpolator {
-                environment,
-                folder,
-                uses: Vec::new(),
-            };
-            let same = |used: &Use| {
-                interpolator
-                    .look_up(&used.reference)
-                    .is_ok_and(|v| v == used.value)
-            };
-            if !known.uses.iter().all(same) {
-                return None;
+    /// The source of that name with a new text, and with what still stands in it.
+    pub(super) fn source(&mut self, name: Arc<str>, folder: &Path, text: String) -> Source {
+        match self.sources.remove(&name) {
+            Some(mut source) if source.folder == folder => {
+                for known in source.change(text) {
+                    self.forget(&known);
+                }
+                source
+            }
+            // Relative paths mean something else in another folder.
+            former => {
+                former.iter().for_each(|former| self.forget_all(former));
+                Source::new(name, folder.to_owned(), text)
             }
         }
-        known.load = self.load;
-        self.used += 1;
-        Some((known.decoded.clone(), &known.uses))
     }
 
-    pub(super) fn keep(&mut self, folder: &Path, text: &str, decoded: Decoded, uses: Vec<Use>) {
-        self.used += 1;
-        let known = Known {
-            decoded,
-            uses,
-            load: self.load,
-        };
-        if !self.shelves.contains_key(folder) {
-            self.shelves.insert(folder.to_owned(), HashMap::default());
+    pub(super) fn learn(&mut self, known: &Known) {
+        if let Decoded::Route { route, .. } = &known.decoded {
+            self.names.add(&route.name);
+            self.matches.add(&match_key(&route.matches));
         }
-        if let Some(shelf) = self.shelves.get_mut(folder) {
-            shelf.insert(text.into(), known);
+    }
+
+    pub(super) fn forget(&mut self, known: &Known) {
+        if let Decoded::Route { route, .. } = &known.decoded {
+            self.names.remove(&route.name);
+            self.matches.remove(&match_key(&route.matches));
         }
+    }
+
+    fn forget_all(&mut self, source: &Source) {
+        for known in source.known.iter().flatten() {
+            self.forget(known);
+        }
+    }
+
+    /// Forgets the texts that this load did not ask for.
+    pub(super) fn forget_unread(&mut self) {
+        for source in std::mem::take(&mut self.sources).values() {
+            self.forget_all(source);
+        }
+    }
+
+    /// Whether no two routes of remembered texts have the same name.
+    pub(super) fn names_differ(&self) -> bool {
+        self.names.doubles == 0
+    }
+
+    /// Whether no two of them match the same requests, either.
+    pub(super) fn all_differ(&self) -> bool {
+        self.names_differ() && self.matches.doubles == 0
+    }
+
+    /// Whether a route of a remembered text has this name.
+    pub(super) fn has_route(&self, name: &str) -> bool {
+        self.names.has(name)
+    }
+
+    /// Whether the last load was good, and its routes' names mean the same now.
+    pub(super) fn still_means(
+        &self,
+        listeners: &[Item<Listener>],
+        upstreams: &[Item<Upstream>],
+    ) -> bool {
+        self.good.as_ref().is_some_and(|good| {
+            same(&good.listeners, listeners) && same(&good.upstreams, upstreams)
+        })
     }
 
     /// The same route under another name; the same `Arc` as long as the route stays the same.
-    pub(super) fn rename(&mut self, read: &RouteRead, name: String) -> Arc<Route> {
-        let key = (read.key.clone(), name);
+    pub(super) fn rename(&mut self, route: &Arc<Route>, name: String) -> Arc<Route> {
+        let key = (match_key(&route.matches), name);
         if let Some(renamed) = self.renamed.get(&key)
-            && is_copy(renamed, &read.route)
+            && is_copy(renamed, route)
         {
             return renamed.clone();
         }
-        let mut route = Route::clone(&read.route);
-        route.name.clone_from(&key.1);
-        let route = Arc::new(route);
-        self.renamed.insert(key, route.clone());
-        route
+        let mut copy = Route::clone(route);
+        copy.name.clone_from(&key.1);
+        let copy = Arc::new(copy);
+        self.renamed.insert(key, copy.clone());
+        copy
     }
 
-    /// Forgets what the last load did not ask for, once that is more than what it did.
-    pub(super) fn end(&mut self) {
-        let all: usize = self.shelves.values().map(HashMap::len).sum();
-        if all > 2 * self.used + 64 {
-            for shelf in self.shelves.values_mut() {
-                shelf.retain(|_, known| known.load == self.load);
-            }
-            self.shelves.retain(|_, shelf| !shelf.is_empty());
+    /// Ends a load that had problems.
+    pub(super) fn end_bad(&mut self, sources: Vec<Source>) {
+        self.good = None;
+        self.keep(sources);
+    }
+
+    /// Ends a load of these.
+    pub(super) fn end_good(
+        &mut self,
+        sources: Vec<Source>,
+        listeners: &[Item<Listener>],
+        upstreams: &[Item<Upstream>],
+    ) {
+        if !self.still_means(listeners, upstreams) {
+            self.good = Some(Named {
+                listeners: listeners.iter().map(|item| item.value.clone()).collect(),
+                upstreams: upstreams.iter().map(|item| item.value.clone()).collect(),
+            });
         }
-        if self.renamed.len() > 2 * self.used + 64 {
+        let blocks: usize = sources.iter().map(|source| source.known.len()).sum();
+        if self.renamed.len() > 2 * blocks + 64 {
             self.renamed.clear();
         }
+        self.keep(sources);
     }
+
+    fn keep(&mut self, sources: Vec<Source>) {
+        for mut source in sources {
+            source.forget_secrets();
+            if let Some(double) = self.sources.insert(source.name.clone(), source) {
+                self.forget_all(&double);
+            }
+        }
+    }
+}
+
+fn same<T>(former: &[Arc<T>], items: &[Item<T>]) -> bool {
+    former.len() == items.len()
+        && former
+            .iter()
+            .zip(items)
+            .all(|(former, item)| Arc::ptr_eq(former, &item.value))
 }
 
 /// Whether `renamed` was made from this very route.
@@ -130,4 +169,40 @@ fn is_copy(renamed: &Route, route: &Route) -> bool {
     let mut back = Route::clone(renamed);
     back.name.clone_from(&route.name);
     format!("{back:?}") == format!("{route:?}")
+}
+
+/// How often each text occurs. Texts are known by their hashes: what a false double costs is time.
+#[derive(Default)]
+struct Tally {
+    counts: HashMap<u64, usize, RandomState>,
+    doubles: usize,
+}
+
+impl Tally {
+    fn add(&mut self, text: &str) {
+        let count = self.counts.entry(self.hash(text)).or_default();
+        *count += 1;
+        self.doubles += usize::from(*count > 1);
+    }
+
+    fn remove(&mut self, text: &str) {
+        let hash = self.hash(text);
+        let Some(count) = self.counts.get_mut(&hash) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&hash);
+        } else {
+            self.doubles -= 1;
+        }
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.counts.contains_key(&self.hash(text))
+    }
+
+    fn hash(&self, text: &str) -> u64 {
+        self.counts.hasher().hash_one(text)
+    }
 }

@@ -1,12 +1,16 @@
 //! Files to a document: reads, cuts, remembers, decodes, checks. The only room of this crate that touches files.
 //!
-//! A loader lives as long as its process and remembers every item by its text, so that a reload decodes what changed
-//! and hands out the same `Arc`s for the rest. What it remembers never decides anything: a loader that has forgotten
+//! A loader lives as long as its process and remembers every text with what its blocks were decoded to, so that a
+//! reload reads what changed and hands out the same `Arc`s for the rest. What it remembers never decides anything: a loader that has forgotten
 //! everything reads the same document. Whoever calls it owns the times of reload.
 
 mod include;
 mod memory;
+mod name;
 mod reading;
+mod section;
+mod source;
+mod text;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use crate::report::Report;
 
 use memory::Memory;
 use reading::Reading;
+use source::Source;
 
 /// Reads documents. Keep one for all reloads of a process.
 pub struct Loader {
@@ -71,15 +76,9 @@ impl Loader {
         base_dir: &Path,
     ) -> Result<Document, Problems> {
         let mut reading = Reading::new(&*self.environment, &mut self.memory);
-        reading.text(Arc::from(name), text.to_owned(), base_dir.to_owned());
+        reading.text(Arc::from(name), text.to_owned(), base_dir);
         reading.finish()
     }
-}
-
-/// A text that was read, kept until its problems can show their lines.
-struct Source {
-    name: Arc<str>,
-    text: String,
 }
 
 /// The longest part of a line that a problem shows.

@@ -104,7 +104,6 @@ codes! {
     UpstreamResponseTooLarge "upstream_response_too_large" 502 14 Upstream "the upstream's header section is too large";
     IdleTimeout "idle_timeout" 504 4 Stream "no byte moved in either direction for too long";
     StreamAborted "stream_aborted" 502 14 Stream "the upstream's answer broke off";
-    Stopping "stopping" 503 14 Request "this process is stopping";
     Internal "internal" 500 13 Upstream "the proxy failed; this is a defect, please report it";
 }
 

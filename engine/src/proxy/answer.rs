@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::Frame;
 
-use super::books::Exchange;
+use super::books::{Asked, Exchange};
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
 use crate::clock;
@@ -28,7 +28,7 @@ pub struct Answer {
     idle: Option<Duration>,
     /// When a byte moved last; `None`: just now, and nobody has waited since.
     moved: Cell<Option<Instant>>,
-    exchange: Option<Box<Exchange>>,
+    exchange: Option<Box<Asked>>,
 }
 
 impl Answer {
@@ -56,7 +56,8 @@ impl Answer {
     }
 
     /// From here on the exchange's end is the answer's end.
-    pub(super) fn open(mut self, mut exchange: Box<Exchange>) -> Self {
+    pub(super) fn open(mut self, mut exchange: Box<Asked>) -> Self {
+        exchange.remember();
         exchange.status = self.response.status;
         if let Some(source) = &self.source {
             exchange.bytes_in = source.borrow().seen;
@@ -66,7 +67,7 @@ impl Answer {
     }
 
     pub fn exchange(&self) -> Option<&Exchange> {
-        self.exchange.as_deref()
+        self.exchange.as_deref().map(|asked| &asked.exchange)
     }
 
     /// The next piece for the client. `Err(BodyError::Idle)`: neither side moved a byte for the route's idle time-out.

@@ -3,16 +3,18 @@
 //! happens in `Drop`, so an exchange that is abandoned anywhere is still counted, once.
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
 use super::connection::Connection;
 use crate::alarm::Alarm;
 use crate::clock;
+use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error};
 use crate::exchange::headers::deadline;
 use crate::exchange::request_id::RequestId;
@@ -109,13 +111,6 @@ impl Exchange {
         self.route.map(|id| self.world.route(id))
     }
 
-    /// Keeps of the request what the access line tells; the request itself is not needed any more.
-    pub fn remember(&mut self, request: &mut Request) {
-        self.path = request.target.take_path();
-        self.host = std::mem::take(&mut request.authority);
-        self.user_agent = request.headers.remove(header::USER_AGENT);
-    }
-
     /// The answer is ours, for this reason.
     pub fn failed(&mut self, error: &Error) {
         self.error = Some(error.code);
@@ -168,7 +163,7 @@ impl Exchange {
             duration,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
-            client: Some(self.connection.peer.ip()),
+            client: Some(self.connection.peer),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             host: &self.host,
             protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },
@@ -186,6 +181,57 @@ impl Exchange {
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });
+    }
+}
+
+/// An exchange and its request, in one box from begin to end. Also of a request that its client gave up before there was
+/// an answer the books keep what the access line tells.
+pub(super) struct Asked {
+    pub(super) exchange: Exchange,
+    pub(super) request: Request,
+}
+
+impl Asked {
+    pub(super) fn begin(
+        proxy: &Rc<Proxy>,
+        connection: &Rc<Connection>,
+        alarm: &Rc<Alarm>,
+        request: Request,
+    ) -> Box<Self> {
+        let exchange = Exchange::begin(proxy, connection, alarm, &request);
+        Box::new(Asked { exchange, request })
+    }
+
+    /// The request is not needed any more but for what the access line tells.
+    pub(super) fn remember(&mut self) {
+        let request = &mut self.request;
+        self.exchange.path = request.target.take_path();
+        self.exchange.host = std::mem::take(&mut request.authority);
+        self.exchange.user_agent = request.headers.remove(header::USER_AGENT);
+        request.headers = HeaderMap::new();
+        request.body = Body::Empty;
+    }
+}
+
+impl Deref for Asked {
+    type Target = Exchange;
+    fn deref(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+impl DerefMut for Asked {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        &mut self.exchange
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Every request has a path.
+        if self.exchange.path.is_empty() {
+            self.remember();
+        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! What we know of a client's connection; all its requests share it.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::net::tls::PeerIdentity;
 use crate::route::ListenerIndex;
 
 pub struct Connection {
@@ -11,11 +10,15 @@ pub struct Connection {
     pub number: u64,
     pub listener: ListenerIndex,
     pub listener_name: Rc<str>,
-    pub peer: SocketAddr,
-    /// The peer's address without its port, written once.
-    pub peer_text: String,
-    /// `http` or `https`.
-    pub scheme: &'static str,
-    pub sni: Option<String>,
-    pub identity: Option<PeerIdentity>,
+    pub peer: IpAddr,
+    /// The peer's address, written once.
+    pub peer_text: Box<str>,
+    pub is_tls: bool,
+    pub sni: Option<Box<str>>,
+}
+
+impl Connection {
+    pub fn scheme(&self) -> &'static str {
+        if self.is_tls { "https" } else { "http" }
+    }
 }

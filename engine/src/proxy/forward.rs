@@ -346,7 +346,7 @@ impl Attempt<'_> {
     fn sender<'s>(&'s self, exchange: &'s Exchange) -> Sender<'s> {
         Sender {
             peer: &exchange.connection.peer_text,
-            scheme: exchange.connection.scheme,
+            scheme: exchange.connection.scheme(),
             trusted: is_trusted(&exchange.world, exchange),
             trace: &exchange.trace,
             request_id: exchange.request_id.as_str(),
@@ -410,7 +410,7 @@ fn is_trusted(world: &Snapshot, exchange: &Exchange) -> bool {
             .item
             .trusted_proxies
             .iter()
-            .any(|block| block.contains(connection.peer.ip()))
+            .any(|block| block.contains(connection.peer))
     })
 }
 

@@ -24,6 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tollgate_config::{Action, Place};
 
 pub use answer::Answer;
+use books::Asked;
 pub use books::Exchange;
 pub use connection::Connection;
 
@@ -80,24 +81,24 @@ impl Proxy {
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         alarm: &Rc<Alarm>,
-        mut request: Request,
+        request: Request,
     ) -> Answer {
-        let mut exchange = Box::new(Exchange::begin(self, connection, alarm, &request));
-        let answered = match self.route(&mut exchange, &request) {
-            Ok(()) => self.act(&mut exchange, &mut request).await,
+        let mut asked = Asked::begin(self, connection, alarm, request);
+        let Asked { exchange, request } = &mut *asked;
+        let answered = match self.route(exchange, request) {
+            Ok(()) => self.act(exchange, request).await,
             Err(error) => Err(error),
         };
         let mut answer = match answered {
             Ok(answer) => answer,
-            Err(error) => Answer::of(self.explain(&mut exchange, &error)),
+            Err(error) => Answer::of(self.explain(exchange, &error)),
         };
         if let Some(plan) = exchange.route() {
             plan.compiled
                 .chain
                 .on_response(&mut answer.response, &exchange.notes);
         }
-        exchange.remember(&mut request);
-        answer.open(exchange)
+        answer.open(asked)
     }
 
     /// Finds the route; refuses what no route may have.
@@ -213,7 +214,7 @@ impl Proxy {
         let chain = &plan.compiled.chain;
         let trusted = world.listener(exchange.connection.listener);
         let caller = Caller {
-            peer: exchange.connection.peer.ip(),
+            peer: exchange.connection.peer,
             trusted: trusted.map_or(&[], |listener| &listener.item.trusted_proxies),
             worker: self.worker,
             now: exchange.started,
@@ -248,7 +249,7 @@ impl Proxy {
             duration: Duration::ZERO,
             bytes_in: 0,
             bytes_out: body.len() as u64,
-            client: Some(connection.peer.ip()),
+            client: Some(connection.peer),
             user_agent: None,
             host: "",
             protocol: "",
@@ -322,6 +323,8 @@ impl Proxy {
 
     /// Once in a while: log lines leave and, when `sweep` says so, old connections are closed.
     pub fn tick(&self, now: Instant, sweep: bool) {
+        // A worker without requests lets go of the former world, too.
+        self.view.current();
         if sweep {
             self.pools.sweep(now);
         }

@@ -16,7 +16,7 @@ use tollgate_config::{Document, Loader, Problem, Problems};
 
 use crate::net::accept::{self, Permits};
 use crate::route::ListenerIndex;
-use crate::server::workers::{Common, Opening, Order, Queue, Workers};
+use crate::server::workers::{Common, Opening, Order, Workers};
 use crate::snapshot::compile::compile;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::proof::prove;
@@ -143,9 +143,7 @@ impl Reloader {
 
     fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
         let former = self.store.current();
-        let secured = document.listeners.iter().any(|item| item.tls.is_some())
-            || document.upstreams.iter().any(|item| item.tls.is_some());
-        if document.hash == former.hash && !secured {
+        if document.hash == former.hash && document.keys == self.document.keys {
             return Ok(former.generation);
         }
         let next = compile(
@@ -243,12 +241,8 @@ impl Reloader {
             .filter(|key| !wanted(key))
             .copied()
             .collect();
-        for key in gone {
-            self.open.remove(&key);
-            for worker in 0..self.workers.count() {
-                self.workers
-                    .order(worker, Order::Close(key.0, key.1, Queue::Served));
-            }
+        for key in &gone {
+            self.open.remove(key);
         }
         let open: HashSet<Place> = self
             .open
@@ -256,6 +250,17 @@ impl Reloader {
             .map(|((_, bind), (name, _))| Place::new(name, *bind))
             .collect();
         self.sockets.retain(|place, _| open.contains(place));
+        self.order_closed(gone);
+    }
+
+    /// To be called when the masters are closed: a worker serves who waits and closes the socket, and if that were not the
+    /// last copy, whoever came after would be reset with the last one.
+    fn order_closed(&self, gone: Vec<(ListenerIndex, SocketAddr)>) {
+        for (index, bind) in gone {
+            for worker in 0..self.workers.count() {
+                self.workers.order(worker, Order::Close(index, bind));
+            }
+        }
     }
 
     /// Stops accepting everywhere; whoever is inside finishes.
@@ -266,14 +271,10 @@ impl Reloader {
     }
 
     /// Closes every door. The sockets are closed too, unless a successor holds them.
-    pub fn close_all(&mut self, queue: Queue) {
-        for (key, _) in self.open.drain() {
-            for worker in 0..self.workers.count() {
-                self.workers
-                    .order(worker, Order::Close(key.0, key.1, queue));
-            }
-        }
+    pub fn close_all(&mut self) {
+        let gone = self.open.drain().map(|(key, _)| key).collect();
         self.sockets.clear();
+        self.order_closed(gone);
     }
 
     /// Every listening socket with its listener's name, for a successor.

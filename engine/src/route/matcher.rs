@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::header::HeaderName;
 use http::{HeaderMap, Method};
 use serde::Serialize;
-use tollgate_config::{Match, ValueMatch};
+use tollgate_config::{Match, PathMatch, ValueMatch};
 
 /// The number a route bears in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -59,6 +59,26 @@ pub(super) struct Candidate {
 struct Predicates {
     headers: Box<[(HeaderName, ValueMatch)]>,
     query: Box<[(String, ValueMatch)]>,
+}
+
+/// Whether two routes ask the same of a request, in the same words.
+pub fn same_match(a: &Match, b: &Match) -> bool {
+    let value = |a: &ValueMatch, b: &ValueMatch| match (a, b) {
+        (ValueMatch::Exact(a), ValueMatch::Exact(b)) => a == b,
+        (ValueMatch::Present, ValueMatch::Present) => true,
+        (ValueMatch::Regex(a), ValueMatch::Regex(b)) => a.as_str() == b.as_str(),
+        _ => false,
+    };
+    let path = match (&a.path, &b.path) {
+        (Some(PathMatch::Regex(a)), Some(PathMatch::Regex(b))) => a.as_str() == b.as_str(),
+        (Some(PathMatch::Pattern(a)), Some(PathMatch::Pattern(b))) => a == b,
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    path && (&a.host, &a.methods, &a.listeners) == (&b.host, &b.methods, &b.listeners)
+        && a.headers.len() == b.headers.len()
+        && a.query.len() == b.query.len()
+        && { a.headers.iter().zip(&b.headers) }.all(|(a, b)| a.0 == b.0 && value(&a.1, &b.1))
+        && { a.query.iter().zip(&b.query) }.all(|(a, b)| a.0 == b.0 && value(&a.1, &b.1))
 }
 
 impl Candidate {

@@ -14,7 +14,7 @@ mod trie;
 
 pub use explain::{Considered, Explanation, Outcome, Verdict};
 pub use host::normal_host;
-pub use matcher::{ListenerIndex, Lookup, RouteId};
+pub use matcher::{ListenerIndex, Lookup, RouteId, same_match};
 pub use rewrite::{Captures, RewriteError, redirect_target, rewritten};
 pub use table::{Allow, Found, Table};
 

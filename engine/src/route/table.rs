@@ -29,6 +29,8 @@ pub struct Table {
     pub(super) regexes: Vec<Regex>,
     pub(super) exact: Hosts,
     pub(super) wildcards: Hosts,
+    /// How many listeners had a number.
+    listeners: usize,
 }
 
 pub(super) type Hosts = HashMap<Box<str>, u32, RandomState>;
@@ -122,6 +124,7 @@ impl Table {
             regexes: Vec::new(),
             exact: Hosts::default(),
             wildcards: Hosts::default(),
+            listeners: listeners.len(),
         };
         let mut regexes = HashMap::with_hasher(RandomState::default());
         let mut order: Vec<(u64, u64, Place)> = Vec::with_capacity(routes.len());
@@ -164,6 +167,11 @@ impl Table {
             table.set_leaf(group[0].2, leaf);
         }
         table
+    }
+
+    /// Whether a table built with these listeners would take their names for the same; names are only ever added.
+    pub fn knows(&self, listeners: &[String]) -> bool {
+        self.listeners == listeners.len()
     }
 
     /// The route a request takes.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use super::workers::Stay;
 use crate::route::ListenerIndex;
 
 pub struct Door {
@@ -26,12 +27,13 @@ impl Door {
     }
 
     /// A connection comes in; it leaves when the guest is dropped.
-    pub fn enter(self: &Rc<Self>, number: u64) -> Guest {
+    pub fn enter(self: &Rc<Self>, number: u64, stay: Stay) -> Guest {
         self.guests.borrow_mut().insert(number, None);
         Guest {
             door: self.clone(),
             number,
             known: Cell::new(false),
+            _stay: stay,
         }
     }
 
@@ -55,8 +57,10 @@ impl Door {
 /// One connection's presence.
 pub struct Guest {
     pub door: Rc<Door>,
-    number: u64,
+    /// Unique in this worker.
+    pub number: u64,
     known: Cell<bool>,
+    _stay: Stay,
 }
 
 impl Guest {

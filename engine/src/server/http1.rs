@@ -15,7 +15,7 @@ use http::{Method, StatusCode, header};
 use tokio::io::AsyncWrite;
 
 use super::door::Guest;
-use super::request;
+use super::{linger, request};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::{Body, BodyError};
@@ -27,11 +27,8 @@ use crate::http1::{Framing, Incoming, Wire, encode, parse_request};
 use crate::net::stream::Stream;
 use crate::proxy::tunnel::{self, End};
 use crate::proxy::{Answer, Connection, Proxy};
+use crate::snapshot::ListenerPlan;
 
-/// A client that gets an answer early may be still sending; so much and so long is read and thrown away, so that our
-/// close does not destroy the answer on its way (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 8 << 20;
 /// A client that says nothing for so long gives the memory of its requests back.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long after its last answer, or after it was accepted, a connection may still bring a request when the door
@@ -56,37 +53,47 @@ enum After {
     Close,
 }
 
-pub async fn serve(
+impl Limits {
+    pub fn of(plan: &ListenerPlan) -> Self {
+        Limits {
+            header_timeout: plan.item.header_timeout.value,
+            idle_timeout: plan.item.idle_timeout.value,
+            max_header_size: usize::try_from(plan.item.max_header_size.value).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// No `async fn`, which would hold its arguments beside what it makes of them as long as the connection lasts.
+pub fn serve(
     proxy: Rc<Proxy>,
     connection: Rc<Connection>,
     guest: Guest,
     stream: Stream,
     read: BytesMut,
-    limits: impl Fn() -> Option<Limits>,
-) {
-    let wire: SharedWire = Rc::new(RefCell::new(Wire::new(stream, read)));
-    let alarm = Rc::new(Alarm::default());
+) -> impl Future<Output = ()> {
     let visit = Visit {
         proxy,
         connection,
+        wire: Rc::new(RefCell::new(Wire::new(stream, read))),
+        alarm: Rc::default(),
         guest,
-        wire,
-        alarm,
     };
-    let mut first = true;
-    while let Some(limits) = limits() {
-        let head = visit
-            .wait_for_head(limits, limits.idle_timeout, first)
-            .await;
-        let after = match head {
-            Ok(None) => After::Close,
-            head => Box::pin(visit.burst(head, limits)).await,
-        };
-        first = false;
-        match after {
-            After::Again => {}
-            After::Linger => return Box::pin(linger(&visit.wire, &visit.alarm)).await,
-            After::Close => return shut(&visit.wire).await,
+    async move {
+        let mut first = true;
+        while let Some(limits) = visit.limits() {
+            let head = visit
+                .wait_for_head(&limits, limits.idle_timeout, first)
+                .await;
+            let after = match head {
+                Ok(None) => After::Close,
+                head => Box::pin(visit.burst(head, &limits)).await,
+            };
+            first = false;
+            match after {
+                After::Again => {}
+                After::Linger => return Box::pin(linger(&visit.wire, &visit.alarm)).await,
+                After::Close => return shut(&visit.wire).await,
+            }
         }
     }
 }
@@ -95,15 +102,24 @@ pub async fn serve(
 struct Visit {
     proxy: Rc<Proxy>,
     connection: Rc<Connection>,
-    guest: Guest,
     wire: SharedWire,
     alarm: Rc<Alarm>,
+    /// The last to go: while it counts, the socket is open.
+    guest: Guest,
 }
 
 impl Visit {
+    /// As they are now; `None` when the listener is gone.
+    fn limits(&self) -> Option<Limits> {
+        let world = self.proxy.view.current();
+        world
+            .listener(self.connection.listener)
+            .map(|plan| Limits::of(plan))
+    }
+
     /// Requests that follow one another closely: the memory that a request needs is there once for all of them, and
     /// given back when the client pauses.
-    async fn burst(&self, mut head: Result<Option<Bytes>, Code>, limits: Limits) -> After {
+    async fn burst(&self, mut head: Result<Option<Bytes>, Code>, limits: &Limits) -> After {
         loop {
             let after = match head {
                 Ok(Some(head)) => self.one(head).await,
@@ -130,7 +146,7 @@ impl Visit {
         !wire.ended && wire.read.is_empty() && !self.guest.door.is_closing()
     }
 
-    async fn refuse_head(&self, code: Code, limits: Limits) -> After {
+    async fn refuse_head(&self, code: Code, limits: &Limits) -> After {
         let governed = match code {
             Code::HeaderTimeout => {
                 Some(("listener.header_timeout", written(limits.header_timeout)))
@@ -156,19 +172,19 @@ impl Visit {
 
 impl Visit {
     /// `None`: nothing came for `patience`, nothing more will, or it is time to leave.
-    async fn wait_for_head(
-        &self,
-        limits: Limits,
+    fn wait_for_head<'v>(
+        &'v self,
+        limits: &'v Limits,
         patience: Duration,
         first: bool,
-    ) -> Result<Option<Bytes>, Code> {
-        let Visit {
-            wire, alarm, guest, ..
-        } = self;
+    ) -> impl Future<Output = Result<Option<Bytes>, Code>> + 'v {
         let since = if first { clock::now() } else { clock::recent() };
         let mut begun: Option<Instant> = first.then_some(since);
-        wire.borrow_mut().rest();
-        poll_fn(|cx| {
+        self.wire.borrow_mut().rest();
+        poll_fn(move |cx| {
+            let Visit {
+                wire, alarm, guest, ..
+            } = self;
             let mut wire = wire.borrow_mut();
             match wire.poll_head(cx, limits.max_header_size, true) {
                 Poll::Ready(Ok(head)) => return Poll::Ready(Ok(Some(head))),
@@ -195,7 +211,6 @@ impl Visit {
                 }
             })
         })
-        .await
     }
 
     /// One request and its answer.
@@ -203,9 +218,9 @@ impl Visit {
         let Visit {
             proxy,
             connection,
-            guest,
             wire,
             alarm,
+            guest,
         } = self;
         let head = match parse_request(&head) {
             Ok(head) => head,
@@ -489,7 +504,7 @@ impl Visit {
             ..
         } = self;
         let mut answer = Answer::of(proxy.refuse(connection, error));
-        let until = Instant::now() + LINGER;
+        let until = Instant::now() + linger::TIME;
         let written = alarm
             .until(Some(until), write(wire, &mut answer, false, false, false))
             .await;
@@ -502,25 +517,9 @@ impl Visit {
 }
 
 async fn linger(wire: &SharedWire, alarm: &Alarm) {
-    let until = Instant::now() + LINGER;
-    let begin = wire.borrow().bytes_read;
-    let dropping = poll_fn(|cx| {
-        let mut wire = wire.borrow_mut();
-        if Pin::new(&mut wire.stream).poll_shutdown(cx).is_pending() {
-            return Poll::Pending;
-        }
-        loop {
-            wire.read.clear();
-            match wire.poll_fill(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) if wire.bytes_read - begin > LINGER_BYTES => {
-                    return Poll::Ready(());
-                }
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    });
+    let mut dropped = 0;
+    let dropping = poll_fn(|cx| linger::poll(&mut wire.borrow_mut().stream, &mut dropped, cx));
+    let until = Instant::now() + linger::TIME;
     let _late_or_done = alarm.until(Some(until), dropping).await;
 }
 

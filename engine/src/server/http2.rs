@@ -17,7 +17,7 @@ use super::desk::{Desks, Work};
 use super::door::Guest;
 use super::http1::Limits;
 use super::liveness::{Liveness, Step};
-use super::request;
+use super::{linger, request};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::{Body, BodyError, Http2Body};
@@ -68,7 +68,7 @@ pub async fn serve(
     read: BytesMut,
     limits: Limits,
 ) {
-    let io = Batched::new(stream, read);
+    let mut io = Batched::new(stream, read);
     let alarm = Alarm::default();
     let mut builder = h2::server::Builder::new();
     builder
@@ -92,13 +92,13 @@ pub async fn serve(
             }),
         )
         .await;
-    let Ok(Ok(mut http2)) = shaken else {
-        poll_fn(|cx| {
-            let _best_effort = io.flush_now(cx);
-            Poll::Ready(())
-        })
-        .await;
-        return;
+    let mut http2 = match shaken {
+        Ok(Ok(http2)) => http2,
+        // The bad preface was not read to its end (HI-38; RFC 9113 section 3.4).
+        Ok(Err(error)) if error.is_library() => {
+            return Box::pin(part(&mut io, &alarm)).await;
+        }
+        Ok(Err(_)) | Err(_) => return flush(&io).await,
     };
     let tally = Rc::new(Tally::default());
     let mut pings = http2.ping_pong().map(Pings::new);
@@ -106,7 +106,7 @@ pub async fn serve(
     let desks = Rc::new(Desks::default());
     let (mut leaving, mut farewell) = (false, None::<Instant>);
     let mut resting = true;
-    loop {
+    let refused = loop {
         let accepted = poll_fn(|cx| {
             if !leaving && guest.is_leaving(cx) {
                 leaving = true;
@@ -169,15 +169,35 @@ pub async fn serve(
                     tokio::task::spawn_local(Box::pin(visit.answer(desks.clone(), work)));
                 }
             }
-            Some(Err(_)) | None => break,
+            // We said why in a GOAWAY, and the client may be sending still (HI-37; RFC 9113 section 5.4.1).
+            Some(Err(error)) => break error.is_library(),
+            None => break is_storm(&tally),
         }
-    }
+    };
     desks.close();
+    if refused {
+        // Its streams end now, and not after the farewell.
+        drop(http2);
+        Box::pin(part(&mut io, &alarm)).await;
+    } else {
+        flush(&io).await;
+    }
+}
+
+async fn flush(io: &Batched) {
     poll_fn(|cx| {
         let _best_effort = io.flush_now(cx);
         Poll::Ready(())
     })
     .await;
+}
+
+/// Sends what was gathered, and lets the client read it.
+async fn part(io: &mut Batched, alarm: &Alarm) {
+    let mut dropped = 0;
+    let dropping = poll_fn(|cx| linger::poll(io, &mut dropped, cx));
+    let until = Instant::now() + linger::TIME;
+    let _late_or_done = alarm.until(Some(until), dropping).await;
 }
 
 /// Counts cancelled work, not open streams.

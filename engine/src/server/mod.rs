@@ -5,6 +5,7 @@ mod desk;
 pub mod door;
 pub mod http1;
 pub mod http2;
+mod linger;
 mod liveness;
 pub(crate) mod request;
 pub mod socket;

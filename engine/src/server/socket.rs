@@ -1,71 +1,61 @@
 //! A socket becomes a `Connection`: TLS if the listener has it, then one of the two protocols, by ALPN or, in clear
 //! text, by the first bytes.
 
-use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tollgate_config::ListenerProtocol;
 
-use super::door::{Door, Guest};
+use super::door::Guest;
 use super::http1::{self, Limits};
 use super::http2;
 use crate::alarm::Alarm;
 use crate::net::stream::Stream;
 use crate::proxy::{Connection, Proxy};
-use crate::snapshot::ListenerPlan;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves one accepted socket until it is done. `number` is unique in this worker.
-pub async fn serve(
-    proxy: Rc<Proxy>,
-    door: Rc<Door>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    number: u64,
-) {
-    // Each step in a box of its own: a connection that waits holds the memory of its waiting and no more.
-    let meeting = Box::pin(meet(&proxy, &door, socket, peer, number));
-    let Some(known) = meeting.await else { return };
-    let Known {
-        connection,
-        guest,
-        stream,
-        read,
-        limits,
-        is_http2,
-    } = known;
-    if is_http2 {
-        Box::pin(http2::serve(proxy, connection, guest, stream, read, limits)).await;
-    } else {
-        let (for_limits, door) = (proxy.clone(), door);
-        let current = move || plan(&for_limits, &door).map(|plan| self::limits(&plan));
-        Box::pin(http1::serve(
-            proxy, connection, guest, stream, read, current,
-        ))
-        .await;
+/// Serves one accepted socket until it is done.
+pub fn serve(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: SocketAddr) -> Phase {
+    Phase(Box::pin(meet(proxy, guest, socket, peer.ip())))
+}
+
+/// What a connection does now, in a box of its own; it ends with what comes next. A connection that waits holds the
+/// memory of its waiting and no more.
+pub struct Phase(Pin<Box<dyn Future<Output = Option<Phase>>>>);
+
+impl Phase {
+    /// After this one comes none.
+    fn last(future: impl Future<Output = ()> + 'static) -> Self {
+        // Not an async block, which would hold the future twice: once given, once awaited.
+        Phase(Box::pin(future.map(|()| None)))
+    }
+}
+
+impl Future for Phase {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(next) = ready!(self.0.as_mut().poll(cx)) {
+            *self = next;
+        }
+        Poll::Ready(())
     }
 }
 
 /// TLS if the listener has it, then the protocol; `None` when nothing came of it.
-async fn meet(
-    proxy: &Rc<Proxy>,
-    door: &Rc<Door>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    number: u64,
-) -> Option<Known> {
-    let plan = plan(proxy, door)?;
-    let guest = door.enter(number);
-    let limits = limits(&plan);
-    let (mut sni, mut identity, mut alpn_http2) = (None, None, None);
+async fn meet(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: IpAddr) -> Option<Phase> {
+    let door = &guest.door;
+    let plan = proxy.view.current().listener(door.index).cloned()?;
+    let limits = Limits::of(&plan);
+    let (mut sni, mut alpn_http2) = (None, None);
     let stream = match &plan.tls {
         None => Stream::Plain(socket),
         Some(tls) => {
@@ -81,31 +71,30 @@ async fn meet(
                 return None;
             };
             let session = stream.get_ref().1;
-            sni = session.server_name().map(str::to_owned);
+            sni = session.server_name().map(Into::into);
             // A ticket may outlive the certificate that earned it.
-            identity = match tls.peer(session, rustls_pki_types::UnixTime::now()) {
-                Ok(identity) => identity,
-                Err(_) => {
-                    proxy
-                        .metrics
-                        .listener(&door.name)
-                        .handshake_failed(proxy.worker);
-                    return None;
-                }
-            };
+            if tls
+                .peer(session, rustls_pki_types::UnixTime::now())
+                .is_err()
+            {
+                proxy
+                    .metrics
+                    .listener(&door.name)
+                    .handshake_failed(proxy.worker);
+                return None;
+            }
             alpn_http2 = Some(session.alpn_protocol() == Some(b"h2"));
             Stream::Server(Box::new(stream))
         }
     };
     let connection = Rc::new(Connection {
-        number,
+        number: guest.number,
         listener: door.index,
         listener_name: door.name.clone(),
         peer,
-        peer_text: peer.ip().to_canonical().to_string(),
-        scheme: if plan.tls.is_some() { "https" } else { "http" },
+        peer_text: peer.to_canonical().to_string().into(),
+        is_tls: plan.tls.is_some(),
         sni,
-        identity,
     });
     let protocol = plan.item.protocol;
     drop(plan);
@@ -115,36 +104,11 @@ async fn meet(
         (ListenerProtocol::Auto, Some(false)) => (stream, BytesMut::new(), false),
         (ListenerProtocol::Auto, None) => detect(stream, &guest, limits).await?,
     };
-    Some(Known {
-        connection,
-        guest,
-        stream,
-        read,
-        limits,
-        is_http2,
+    Some(if is_http2 {
+        Phase::last(http2::serve(proxy, connection, guest, stream, read, limits))
+    } else {
+        Phase::last(http1::serve(proxy, connection, guest, stream, read))
     })
-}
-
-/// A connection whose protocol is known.
-struct Known {
-    connection: Rc<Connection>,
-    guest: Guest,
-    stream: Stream,
-    read: BytesMut,
-    limits: Limits,
-    is_http2: bool,
-}
-
-fn plan(proxy: &Proxy, door: &Door) -> Option<Arc<ListenerPlan>> {
-    proxy.view.current().listener(door.index).cloned()
-}
-
-fn limits(plan: &ListenerPlan) -> Limits {
-    Limits {
-        header_timeout: plan.item.header_timeout.value,
-        idle_timeout: plan.item.idle_timeout.value,
-        max_header_size: usize::try_from(plan.item.max_header_size.value).unwrap_or(usize::MAX),
-    }
 }
 
 /// Reads until the first bytes are, or cannot be, the HTTP/2 preface. A client that says nothing is let go after the

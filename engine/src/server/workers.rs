@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::door::Door;
 use super::socket;
 use crate::drain::Ledger;
-use crate::net::accept::{Acceptor, Permits};
+use crate::net::accept::{Acceptor, BACKLOG, Permits};
 use crate::process;
 use crate::proxy::Proxy;
 use crate::route::ListenerIndex;
@@ -38,8 +38,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// What the control thread asks of a worker.
 pub enum Order {
     Open(Opening),
-    /// Accept no more here; whoever is inside finishes.
-    Close(ListenerIndex, SocketAddr, Queue),
+    /// Accept no more here; whoever is inside finishes, and whoever the kernel has accepted already is served.
+    Close(ListenerIndex, SocketAddr),
     /// Serve this socket; another worker accepted it.
     Adopt {
         index: ListenerIndex,
@@ -51,15 +51,6 @@ pub enum Order {
     Leave,
     /// End now, whoever is inside.
     Cut,
-}
-
-/// What becomes of connections that the kernel has accepted but we have not, when a door closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queue {
-    /// They are served; nobody else would.
-    Served,
-    /// A successor holds the same sockets and serves them.
-    Left,
 }
 
 pub struct Opening {
@@ -167,7 +158,7 @@ struct Worker {
 /// One listener here. It has several sockets when a predecessor had more workers than we have.
 struct Entrance {
     door: Rc<Door>,
-    sockets: Vec<oneshot::Sender<Queue>>,
+    sockets: Vec<oneshot::Sender<()>>,
 }
 
 fn run(
@@ -213,7 +204,7 @@ impl Worker {
             tokio::select! {
                 order = inbox.recv() => match order {
                     Some(Order::Open(opening)) => self.open(opening),
-                    Some(Order::Close(index, bind, queue)) => self.close(index, bind, queue),
+                    Some(Order::Close(index, bind)) => self.close(index, bind),
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
                     Some(Order::Leave) => self.leave(),
                     Some(Order::Cut) | None => return,
@@ -354,18 +345,18 @@ impl Worker {
     ) {
         let number = self.next.get();
         self.next.set(number + self.peers.len() as u64);
-        let worker = self.clone();
-        tokio::task::spawn_local(async move {
-            let _load = Load(worker.clone());
-            let _held = held;
-            socket::serve(worker.proxy.clone(), door, socket, peer, number).await;
-        });
+        let stay = Stay {
+            _held: held,
+            _load: Load(self.clone()),
+        };
+        let guest = door.enter(number, stay);
+        tokio::task::spawn_local(socket::serve(self.proxy.clone(), guest, socket, peer));
     }
 
-    fn close(&self, index: ListenerIndex, bind: SocketAddr, queue: Queue) {
+    fn close(&self, index: ListenerIndex, bind: SocketAddr) {
         if let Some(entrance) = self.doors.borrow_mut().remove(&(index, bind)) {
             for socket in entrance.sockets {
-                let _ends_only_when_told = socket.send(queue);
+                let _ends_only_when_told = socket.send(());
             }
             entrance.door.close();
         }
@@ -390,25 +381,27 @@ struct Reception {
 
 impl Reception {
     /// `socket` is the acceptor's, without its poller: what waits at the end must be seen whether or not it was
-    /// announced.
+    /// announced. It is served here even when a successor holds the same socket, for we cannot know whether its document
+    /// still wants it: what nobody accepts is reset with the last copy of the socket.
     async fn receive(
         self,
         acceptor: Acceptor,
         socket: TcpListener,
-        mut closed: oneshot::Receiver<Queue>,
+        mut closed: oneshot::Receiver<()>,
     ) {
-        let queue = loop {
+        loop {
             tokio::select! {
                 biased;
-                queue = &mut closed => break queue.unwrap_or(Queue::Left),
+                _told = &mut closed => break,
                 (stream, peer) = acceptor.accept() => self.welcome(stream, peer),
             }
-        };
-        drop(acceptor);
-        if queue == Queue::Left {
-            return;
         }
-        while let Ok((stream, peer)) = socket.accept() {
+        drop(acceptor);
+        // Who comes while these are taken came too late; a flood of them must not keep us.
+        for _ in 0..BACKLOG {
+            let Ok((stream, peer)) = socket.accept() else {
+                return;
+            };
             let stream = stream
                 .set_nonblocking(true)
                 .and_then(|()| tokio::net::TcpStream::from_std(stream));
@@ -466,6 +459,12 @@ impl Drop for Held {
     }
 }
 
+/// What a connection counts for while it is served here.
+pub struct Stay {
+    _held: Held,
+    _load: Load,
+}
+
 struct Load(Rc<Worker>);
 
 impl Drop for Load {
@@ -473,3 +472,6 @@ impl Drop for Load {
         self.0.loads[self.0.number].fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

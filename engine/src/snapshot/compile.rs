@@ -1,7 +1,8 @@
 //! A document and the snapshot before it become the next snapshot, or every reason why not. No I/O but reading the
 //! certificates a document names; starts nothing. What did not change is taken over by pointer: at thousands of routes
-//! the cost of changing one is that of one, plus building the table anew.
+//! the cost of changing one is that of one, plus counting owners; a table is built anew when a match changed.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -16,7 +17,7 @@ use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPl
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
-use crate::route::{RouteId, Table};
+use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Source;
@@ -88,37 +89,12 @@ pub fn compile(
         &memory.limits,
         metrics,
     );
-    let known: HashMap<*const config::Route, &RoutePlan, RandomState> = former
-        .into_iter()
-        .flat_map(|former| &former.routes)
-        .map(|plan| (Arc::as_ptr(&plan.item.value), plan))
-        .collect();
-    let mut routes = Vec::with_capacity(document.routes.len());
-    for item in &document.routes {
-        let before = known.get(&Arc::as_ptr(&item.value));
-        let compiled = match before.filter(|plan| is_current(&plan.compiled, &by_name, &policies)) {
-            Some(plan) => plan.compiled.clone(),
-            None => {
-                let surroundings = Surroundings {
-                    policies: &policies,
-                    memory: &memory.limits,
-                    metrics,
-                };
-                Arc::new(route(item, &by_name, &surroundings))
-            }
-        };
-        routes.push(RoutePlan {
-            item: item.clone(),
-            compiled,
-        });
-    }
-    let matches = routes.iter().enumerate().map(|(id, plan)| {
-        (
-            RouteId(u32::try_from(id).unwrap_or(u32::MAX)),
-            &plan.item.matches,
-        )
-    });
-    let table = Table::build(matches, memory.listeners());
+    let surroundings = Surroundings {
+        policies: &policies,
+        memory: &memory.limits,
+        metrics,
+    };
+    let (routes, table) = routes(document, former, memory, &by_name, &surroundings);
     Ok(Snapshot {
         generation: former.map_or(1, |former| former.generation + 1),
         hash: document.hash.clone(),
@@ -133,14 +109,100 @@ pub fn compile(
     })
 }
 
+/// The routes, and their table: the former's, as long as every route matches what the one in its place matched.
+fn routes(
+    document: &Document,
+    former: Option<&Snapshot>,
+    memory: &Memory,
+    by_name: &ByName<'_>,
+    surroundings: &Surroundings<'_>,
+) -> (Vec<RoutePlan>, Arc<Table>) {
+    let mut known = Former::new(former.map_or(&[], |former| &former.routes));
+    // Looking at the upstreams once spares a look at those of each route.
+    let policies = surroundings.policies;
+    let all_current = former.is_some_and(|former| {
+        let mut upstreams = former.upstreams.iter();
+        upstreams.all(|upstream| is_named(upstream, by_name))
+            && Arc::ptr_eq(&former.policies, policies)
+    });
+    let mut routes = Vec::with_capacity(document.routes.len());
+    let mut same_table = former
+        .filter(|former| former.routes.len() == document.routes.len())
+        .filter(|former| former.table.knows(memory.listeners()));
+    for item in &document.routes {
+        let before = known.find(&item.value);
+        let place = routes.len();
+        same_table = same_table.filter(|former| {
+            let there = &former.routes[place].item;
+            Arc::ptr_eq(&there.value, &item.value) || same_match(&there.matches, &item.matches)
+        });
+        let current =
+            before.filter(|plan| all_current || is_current(&plan.compiled, by_name, policies));
+        routes.push(RoutePlan {
+            item: item.clone(),
+            compiled: match current {
+                Some(plan) => plan.compiled.clone(),
+                None => Arc::new(route(item, by_name, surroundings)),
+            },
+        });
+    }
+    let table = match same_table {
+        Some(former) => former.table.clone(),
+        None => {
+            let matches = routes.iter().zip(0..);
+            let matches = matches.map(|(plan, id)| (RouteId(id), &plan.item.matches));
+            Arc::new(Table::build(matches, memory.listeners()))
+        }
+    };
+    (routes, table)
+}
+
+/// The former routes. One is looked for behind the last that was found, where it nearly always is, and then anywhere.
+struct Former<'f> {
+    routes: &'f [RoutePlan],
+    next: usize,
+    /// Made when a route is not where it was looked for.
+    places: OnceCell<HashMap<*const config::Route, usize, RandomState>>,
+}
+
+impl<'f> Former<'f> {
+    fn new(routes: &'f [RoutePlan]) -> Self {
+        Former {
+            routes,
+            next: 0,
+            places: OnceCell::new(),
+        }
+    }
+
+    fn find(&mut self, route: &Arc<config::Route>) -> Option<&'f RoutePlan> {
+        let here = self.routes.get(self.next);
+        let found = here.filter(|plan| Arc::ptr_eq(&plan.item.value, route));
+        if found.is_none() {
+            let places = self.places.get_or_init(|| {
+                let routes = self.routes.iter().zip(0..);
+                routes
+                    .map(|(plan, place)| (Arc::as_ptr(&plan.item.value), place))
+                    .collect()
+            });
+            self.next = *places.get(&Arc::as_ptr(route)).unwrap_or(&self.next);
+        }
+        let found = self.routes.get(self.next);
+        self.next += 1;
+        found.filter(|plan| Arc::ptr_eq(&plan.item.value, route))
+    }
+}
+
 /// Whether everything a compiled route points to is still what the names mean.
 fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>, policies: &Arc<Policies>) -> bool {
-    let branches = compiled.branches.iter().all(|branch| {
-        by_name
-            .get(branch.upstream.item.name.as_str())
-            .is_some_and(|plan| Arc::ptr_eq(plan, &branch.upstream))
-    });
-    branches && compiled.chain.is_current(policies)
+    let mut branches = compiled.branches.iter();
+    branches.all(|branch| is_named(&branch.upstream, by_name))
+        && compiled.chain.is_current(policies)
+}
+
+fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {
+    by_name
+        .get(upstream.item.name.as_str())
+        .is_some_and(|plan| Arc::ptr_eq(plan, upstream))
 }
 
 fn route(
@@ -260,5 +322,78 @@ fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {
         message: format!("{what}: {error}"),
         text: None,
         hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A snapshot of routes, each with a path and the value of a header it sets.
+    struct World {
+        loader: config::Loader,
+        memory: Memory,
+        metrics: Arc<Metrics>,
+        former: Option<Snapshot>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            World {
+                loader: config::Loader::with_environment(|_| None),
+                memory: Memory::default(),
+                metrics: Arc::new(Metrics::new(1)),
+                former: None,
+            }
+        }
+
+        /// What was shared with the former snapshot: the table, and which of the compiled routes.
+        fn next(&mut self, port: u16, routes: &[(&str, &str)]) -> (bool, Vec<bool>) {
+            let mut text = format!(
+                "[[listener]]\nbind = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\nendpoints = [\"127.0.0.1:{port}\"]\n"
+            );
+            for (path, mark) in routes {
+                text += &format!(
+                    "[[route]]\nmatch = {{ path = \"{path}\" }}\nupstream = \"a\"\nfilters = [{{ set_headers = {{ request = {{ x = \"{mark}\" }} }} }}]\n"
+                );
+            }
+            let document = self.loader.load_text("t.toml", &text, Path::new("/"));
+            let document = document.expect("valid");
+            let former = self.former.as_ref();
+            let next = compile(&document, former, &mut self.memory, &self.metrics, 1);
+            let next = next.expect("it compiles");
+            let shared = former.map_or((false, Vec::new()), |former| {
+                let known = |plan: &RoutePlan| {
+                    let mut former = former.routes.iter();
+                    former.any(|former| Arc::ptr_eq(&former.compiled, &plan.compiled))
+                };
+                (
+                    Arc::ptr_eq(&former.table, &next.table),
+                    next.routes.iter().map(known).collect(),
+                )
+            });
+            self.former = Some(next);
+            shared
+        }
+    }
+
+    #[test]
+    fn a_table_is_shared_as_long_as_routes_match_the_same() {
+        let mut world = World::new();
+        world.next(1, &[("/a", "1"), ("/b", "1"), ("/c", "1")]);
+        let filter = world.next(1, &[("/a", "1"), ("/b", "2"), ("/c", "1")]);
+        assert_eq!(filter, (true, vec![true, false, true]));
+        let path = world.next(1, &[("/a", "1"), ("/x", "2"), ("/c", "1")]);
+        assert_eq!(path, (false, vec![true, false, true]));
+        let order = world.next(1, &[("/c", "1"), ("/x", "2"), ("/a", "1")]);
+        assert_eq!(order, (false, vec![true, true, true]));
+        let gone = world.next(1, &[("/c", "1"), ("/a", "1")]);
+        assert_eq!(gone, (false, vec![true, true]));
+        let more = world.next(1, &[("/n", "1"), ("/c", "1"), ("/a", "1")]);
+        assert_eq!(more, (false, vec![false, true, true]));
+        let upstream = world.next(2, &[("/n", "1"), ("/c", "1"), ("/a", "1")]);
+        assert_eq!(upstream, (true, vec![false, false, false]));
     }
 }

@@ -32,7 +32,8 @@ pub struct Snapshot {
     pub since: SystemTime,
     /// By `ListenerIndex`; a listener that is gone leaves a gap.
     pub listeners: Vec<Option<Arc<ListenerPlan>>>,
-    pub table: Table,
+    /// Shared with every generation in which the same routes matched the same requests.
+    pub table: Arc<Table>,
     /// By `RouteId`.
     pub routes: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,

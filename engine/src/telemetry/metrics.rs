@@ -157,12 +157,9 @@ impl Metrics {
         self.config_reload_failures.add(1);
     }
 
-    pub fn generation_born(&self) {
-        self.generations_alive.add(1);
-    }
-
-    pub fn generation_gone(&self) {
-        self.generations_alive.subtract(1);
+    /// So many generations of the configuration are alive; to be said before a page is written.
+    pub fn generations_alive(&self, count: usize) {
+        self.generations_alive.set(count as u64);
     }
 
     /// From now on `access_log_dropped_total` is what this counter says: see `AccessLog::dropped_counter`.

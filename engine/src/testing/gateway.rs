@@ -170,7 +170,8 @@ pub fn line_of(toml: &str, text: &str) -> usize {
     line.unwrap_or_else(|| panic!("the document has no {text:?}")) + 1
 }
 
-/// Adds what tests want unless the document says otherwise; always at the end, so that lines keep their numbers.
+/// Adds what tests want unless the document says otherwise; at the end, so that lines keep their numbers, but for an
+/// address in a `[server]` that has none.
 fn completed(toml: &str) -> String {
     let mut whole = toml.to_owned();
     if !toml.contains("[server]") {

@@ -1,4 +1,5 @@
-//! Clients that ask all the time and forgive nothing: kept connections, a new connection per request, HTTP/2.
+//! Clients that ask all the time and forgive nothing: kept connections, a new connection per request, HTTP/2; in clear
+//! text or all of them under TLS.
 //!
 //! A client that is told to leave (`Connection: close`, GOAWAY) connects again, as every client does. Anything else is
 //! a failure: a connection refused, a request sent and not answered, an answer cut or wrong.
@@ -12,6 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::h2_client;
 
@@ -24,6 +29,20 @@ const HTTP2: usize = 2;
 const PAUSE: Duration = Duration::from_millis(1);
 /// Streams of one HTTP/2 connection at once.
 const STREAMS: usize = 4;
+/// Whom clients want to speak to; a certificate must say so.
+pub const HOST: &str = "test.example";
+
+/// Where clients connect, and with which TLS.
+#[derive(Clone)]
+struct Target {
+    address: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// A connection, plain or under TLS.
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 #[derive(Default)]
 struct Tally {
@@ -59,12 +78,22 @@ pub struct Load {
 impl Load {
     /// Asks for `/` until the end; every answer must be 200 and `ok`.
     pub fn begin(address: SocketAddr) -> Load {
+        Load::at(Target { address, tls: None })
+    }
+
+    /// The same under TLS.
+    pub fn begin_tls(address: SocketAddr, config: ClientConfig) -> Load {
+        let tls = Some(Arc::new(config));
+        Load::at(Target { address, tls })
+    }
+
+    fn at(target: Target) -> Load {
         let tally = Arc::new(Tally::default());
         let mut threads = Vec::new();
-        let mut spawn = |count: usize, client: fn(SocketAddr, &Tally)| {
+        let mut spawn = |count: usize, client: fn(&Target, &Tally)| {
             for _ in 0..count {
-                let tally = tally.clone();
-                threads.push(std::thread::spawn(move || client(address, &tally)));
+                let (target, tally) = (target.clone(), tally.clone());
+                threads.push(std::thread::spawn(move || client(&target, &tally)));
             }
         };
         spawn(KEPT, kept);
@@ -123,20 +152,29 @@ impl Drop for Load {
     }
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+fn connect(target: &Target) -> Result<Box<dyn Stream>, String> {
+    let stream = TcpStream::connect_timeout(&target.address, PATIENCE)
         .map_err(|error| format!("connect: {error}"))?;
     let options = stream
         .set_nodelay(true)
         .and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
     options.map_err(|error| format!("options: {error}"))?;
-    Ok(stream)
+    let Some(config) = &target.tls else {
+        return Ok(Box::new(stream));
+    };
+    let connection =
+        ClientConnection::new(config.clone(), host()).map_err(|error| format!("TLS: {error}"))?;
+    Ok(Box::new(StreamOwned::new(connection, stream)))
+}
+
+fn host() -> ServerName<'static> {
+    ServerName::try_from(HOST).expect("a name")
 }
 
 /// One request and its answer; true when the connection may be used again.
-fn exchange(stream: &mut TcpStream, line: &str) -> Result<bool, String> {
+fn exchange(stream: &mut dyn Stream, line: &str) -> Result<bool, String> {
     stream
-        .write_all(format!("GET / HTTP/1.1\r\nHost: test.example\r\n{line}\r\n").as_bytes())
+        .write_all(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{line}\r\n").as_bytes())
         .map_err(|error| format!("send: {error}"))?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     loop {
@@ -164,15 +202,15 @@ fn exchange(stream: &mut TcpStream, line: &str) -> Result<bool, String> {
     }
 }
 
-fn kept(address: SocketAddr, tally: &Tally) {
+fn kept(target: &Target, tally: &Tally) {
     while tally.goes_on() {
-        let mut stream = match connect(address) {
+        let mut stream = match connect(target) {
             Ok(stream) => stream,
             Err(words) => return tally.failed(format!("kept: {words}")),
         };
         let mut requests = 0;
         while tally.goes_on() {
-            match exchange(&mut stream, "") {
+            match exchange(&mut *stream, "") {
                 Ok(again) => {
                     requests += 1;
                     tally.kept.fetch_add(1, Ordering::Relaxed);
@@ -190,12 +228,12 @@ fn kept(address: SocketAddr, tally: &Tally) {
 }
 
 /// Half of them are closed by the gateway, half by the client.
-fn fresh(address: SocketAddr, tally: &Tally) {
+fn fresh(target: &Target, tally: &Tally) {
     for line in ["", "Connection: close\r\n"].into_iter().cycle() {
         if !tally.goes_on() {
             return;
         }
-        let served = connect(address).and_then(|mut stream| exchange(&mut stream, line));
+        let served = connect(target).and_then(|mut stream| exchange(&mut *stream, line));
         std::thread::sleep(PAUSE);
         match served {
             Ok(_) => _ = tally.fresh.fetch_add(1, Ordering::Relaxed),
@@ -204,14 +242,14 @@ fn fresh(address: SocketAddr, tally: &Tally) {
     }
 }
 
-fn http2(address: SocketAddr, tally: &Tally) {
+fn http2(target: &Target, tally: &Tally) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be built");
     runtime.block_on(async {
         while tally.goes_on() {
-            if let Err(words) = one_http2_connection(address, tally).await {
+            if let Err(words) = one_http2_connection(target, tally).await {
                 return tally.failed(format!("HTTP/2: {words}"));
             }
         }
@@ -219,10 +257,26 @@ fn http2(address: SocketAddr, tally: &Tally) {
 }
 
 /// Until the gateway says GOAWAY, or the end.
-async fn one_http2_connection(address: SocketAddr, tally: &Tally) -> Result<(), String> {
-    let stream = tokio::net::TcpStream::connect(address)
+async fn one_http2_connection(target: &Target, tally: &Tally) -> Result<(), String> {
+    let stream = tokio::net::TcpStream::connect(target.address)
         .await
         .map_err(|error| format!("connect: {error}"))?;
+    let Some(config) = &target.tls else {
+        return ask_over_http2(stream, tally).await;
+    };
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(host(), stream)
+        .await
+        .map_err(|error| format!("TLS: {error}"))?;
+    ask_over_http2(stream, tally).await
+}
+
+async fn ask_over_http2<S>(stream: S, tally: &Tally) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = h2::client::handshake(stream)
         .await
         .map_err(|error| format!("handshake: {error}"))?;

@@ -191,7 +191,8 @@ mod tests {
                 prefix: 8,
             },
         ];
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Headers = &'static [(&'static str, &'static str)];
+        let cases: &[(&str, Headers, &str)] = &[
             ("9.9.9.9", &[("x-forwarded-for", "1.1.1.1")], "9.9.9.9"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &[("x-forwarded-for", "1.1.1.1")], "1.1.1.1"),

@@ -39,10 +39,6 @@ impl Shared {
         self.0.fetch_add(amount, Relaxed);
     }
 
-    pub(crate) fn subtract(&self, amount: u64) {
-        self.0.fetch_sub(amount, Relaxed);
-    }
-
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }

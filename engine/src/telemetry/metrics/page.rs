@@ -4,8 +4,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
-use super::route::Grid;
 use super::text::{Kind, Text};
+use super::upstream::UpstreamSeries as Series;
 use super::{Metrics, living, process};
 use crate::exchange::error::Code;
 
@@ -27,51 +27,45 @@ fn requests(metrics: &Metrics, text: &mut Text) {
         (living(&mut names.grids), living(&mut names.sizes))
     };
     // Read once: the two families of one series must agree.
-    let series: Vec<_> = grids
+    let readings: Vec<_> = grids
         .iter()
-        .map(|(labels, grid)| (labels, Grid::readings(grid)))
+        .map(|(names, grid)| (names, grid.readings()))
         .collect();
-    text.family("http_requests_total", Kind::Counter, "Requests answered.");
-    for ((route, upstream), readings) in &series {
+    let mut series = Vec::new();
+    for ((route, upstream), readings) in &readings {
         for (method, status, reading) in readings {
             let labels = [
-                ("route", &**route),
+                ("route", route.as_str()),
                 ("upstream", upstream),
                 ("method", method),
                 ("status", status),
             ];
-            text.sample(&labels, reading.count());
+            series.push((labels, reading));
         }
+    }
+    text.family("http_requests_total", Kind::Counter, "Requests answered.");
+    for (labels, reading) in &series {
+        text.sample(labels, reading.count());
     }
     text.family(
         "http_request_duration_seconds",
         Kind::Histogram,
         "From a request's first byte to the last byte of its answer.",
     );
-    for ((route, upstream), readings) in &series {
-        for (method, status, reading) in readings {
-            let labels = [
-                ("route", &**route),
-                ("upstream", upstream),
-                ("method", method),
-                ("status", status),
-            ];
-            reading.write_durations(text, &labels);
-        }
+    for (labels, reading) in &series {
+        reading.write_durations(text, labels);
     }
     let sizes: Vec<_> = sizes
         .iter()
         .map(|(route, sizes)| (route, sizes.readings()))
+        .filter(|(_, (requests, _))| requests.count() > 0)
         .collect();
     text.family(
         "http_request_size_bytes",
         Kind::Histogram,
         "Bytes of request bodies.",
     );
-    for (route, (requests, _)) in sizes
-        .iter()
-        .filter(|(_, (requests, _))| requests.count() > 0)
-    {
+    for (route, (requests, _)) in &sizes {
         requests.write_sizes(text, &[("route", route)]);
     }
     text.family(
@@ -79,10 +73,7 @@ fn requests(metrics: &Metrics, text: &mut Text) {
         Kind::Histogram,
         "Bytes of response bodies.",
     );
-    for (route, (_, responses)) in sizes
-        .iter()
-        .filter(|(_, (_, responses))| responses.count() > 0)
-    {
+    for (route, (_, responses)) in &sizes {
         responses.write_sizes(text, &[("route", route)]);
     }
 }
@@ -125,58 +116,37 @@ fn listeners(metrics: &Metrics, text: &mut Text) {
 
 fn upstreams(metrics: &Metrics, text: &mut Text) {
     let upstreams = living(&mut metrics.names().upstreams);
+    let each = |text: &mut Text, label, words: &[&str], count: fn(&Series, usize) -> i64| {
+        for (name, series) in &upstreams {
+            for (index, word) in words.iter().enumerate() {
+                text.sample(&[("upstream", name), (label, word)], count(series, index));
+            }
+        }
+    };
     text.family(
         "upstream_connections",
         Kind::Gauge,
         "Connections to an upstream by what they are doing.",
     );
-    for (name, upstream) in &upstreams {
-        for (index, state) in ConnectionState::WORDS.iter().enumerate() {
-            text.sample(
-                &[("upstream", name), ("state", state)],
-                upstream.connections(index),
-            );
-        }
-    }
+    each(text, "state", ConnectionState::WORDS, Series::connections);
     text.family(
         "upstream_connects_total",
         Kind::Counter,
         "Attempts to connect by how they ended.",
     );
-    for (name, upstream) in &upstreams {
-        for (index, result) in ConnectResult::WORDS.iter().enumerate() {
-            text.sample(
-                &[("upstream", name), ("result", result)],
-                upstream.connects(index),
-            );
-        }
-    }
+    each(text, "result", ConnectResult::WORDS, Series::connects);
     text.family(
         "retries_total",
         Kind::Counter,
         "Requests sent again, by why.",
     );
-    for (name, upstream) in &upstreams {
-        for (index, class) in RetryClass::WORDS.iter().enumerate() {
-            text.sample(
-                &[("upstream", name), ("class", class)],
-                upstream.retries(index),
-            );
-        }
-    }
+    each(text, "class", RetryClass::WORDS, Series::retries);
     text.family(
         "timeouts_total",
         Kind::Counter,
         "Requests that ran out of time, by which time.",
     );
-    for (name, upstream) in &upstreams {
-        for (index, kind) in TimeoutKind::WORDS.iter().enumerate() {
-            text.sample(
-                &[("upstream", name), ("kind", kind)],
-                upstream.timeouts(index),
-            );
-        }
-    }
+    each(text, "kind", TimeoutKind::WORDS, Series::timeouts);
     text.family(
         "upstream_ejections_total",
         Kind::Counter,
@@ -190,14 +160,7 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
         Kind::Gauge,
         "How many endpoints of an upstream are in each state.",
     );
-    for (name, upstream) in &upstreams {
-        for (index, state) in HealthState::WORDS.iter().enumerate() {
-            text.sample(
-                &[("upstream", name), ("state", state)],
-                upstream.health(index),
-            );
-        }
-    }
+    each(text, "state", HealthState::WORDS, Series::health);
 }
 
 fn limits(metrics: &Metrics, text: &mut Text) {
@@ -278,9 +241,9 @@ fn gateway(metrics: &Metrics, text: &mut Text) {
     text.family(
         "config_generations",
         Kind::Gauge,
-        "Configurations that some request still uses.",
+        "Configurations that some request still uses, and the one that serves.",
     );
-    text.sample(&[], metrics.generations_alive.value().cast_signed());
+    text.sample(&[], metrics.generations_alive.value());
     let dropped = metrics
         .access_log_dropped
         .lock()

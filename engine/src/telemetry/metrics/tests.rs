@@ -162,7 +162,7 @@ fn the_process_and_its_configuration_are_told() {
     let metrics = Metrics::new(1);
     metrics.config_serves(7, UNIX_EPOCH + Duration::from_millis(1_500));
     metrics.config_reload_failed();
-    metrics.generation_born();
+    metrics.generations_alive(1);
     let dropped = Arc::new(AtomicU64::new(5));
     metrics.watch_access_log(dropped);
     let page = metrics.page();

@@ -89,18 +89,17 @@ impl UpstreamSeries {
 
     pub(crate) fn connections(&self, state: usize) -> i64 {
         self.sum(|counts| counts.connections.get(state))
-            .cast_signed()
     }
 
-    pub(crate) fn connects(&self, result: usize) -> u64 {
+    pub(crate) fn connects(&self, result: usize) -> i64 {
         self.sum(|counts| counts.connects.get(result))
     }
 
-    pub(crate) fn retries(&self, class: usize) -> u64 {
+    pub(crate) fn retries(&self, class: usize) -> i64 {
         self.sum(|counts| counts.retries.get(class))
     }
 
-    pub(crate) fn timeouts(&self, kind: usize) -> u64 {
+    pub(crate) fn timeouts(&self, kind: usize) -> i64 {
         self.sum(|counts| counts.timeouts.get(kind))
     }
 
@@ -108,8 +107,9 @@ impl UpstreamSeries {
         self.ejections.value()
     }
 
-    pub(crate) fn health(&self, state: usize) -> u64 {
-        self.health.get(state).map_or(0, Shared::value)
+    pub(crate) fn health(&self, state: usize) -> i64 {
+        let endpoints = self.health.get(state).map_or(0, Shared::value);
+        endpoints.cast_signed()
     }
 
     fn cell(&self, worker: usize, of: impl Fn(&Counts) -> Option<&Cell>, change: impl Fn(&Cell)) {
@@ -118,10 +118,11 @@ impl UpstreamSeries {
         }
     }
 
-    fn sum(&self, of: impl Fn(&Counts) -> Option<&Cell>) -> u64 {
+    fn sum(&self, of: impl Fn(&Counts) -> Option<&Cell>) -> i64 {
         self.workers
             .iter()
             .filter_map(|shard| of(&shard.0))
-            .fold(0, |total, cell| total.wrapping_add(cell.value()))
+            .fold(0, |total: u64, cell| total.wrapping_add(cell.value()))
+            .cast_signed()
     }
 }
