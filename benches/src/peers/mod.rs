@@ -61,7 +61,11 @@ pub enum Case {
     #[value(name = "h1-1k")]
     #[serde(rename = "h1-1k")]
     Http1,
-    /// The same over TLS 1.3
+    /// The same with a limit by key, JSON log, request id, ejection and retries on
+    #[value(name = "h1-protected")]
+    #[serde(rename = "h1-protected")]
+    Protected,
+    /// The same as h1-1k over TLS 1.3
     #[value(name = "tls-1k")]
     #[serde(rename = "tls-1k")]
     Tls,
