@@ -29,6 +29,8 @@ pub(super) struct Shape {
     pub(super) tls: bool,
     pub(super) http2: bool,
     pub(super) protected: bool,
+    /// An upstream of its own behind `/chaos/*`; Tollgate only.
+    pub(super) chaos: Option<SocketAddr>,
     pub(super) routes: Routes,
 }
 
@@ -187,6 +189,7 @@ fn front(directory: &Path, upstream: SocketAddr, shape: &Shape) -> io::Result<Fr
         upstream,
         http2: shape.http2,
         protected: shape.protected,
+        chaos: shape.chaos,
         certificate: if shape.tls {
             Some(certificate(directory)?)
         } else {

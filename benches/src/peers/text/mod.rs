@@ -36,6 +36,8 @@ pub(super) struct Front {
     pub(super) certificate: Option<Certificate>,
     /// Limit, log, request id, ejection and retries.
     pub(super) protected: bool,
+    /// Where `/chaos/*` goes; Tollgate only.
+    pub(super) chaos: Option<SocketAddr>,
     /// For files that the proxy wants to write.
     pub(super) directory: PathBuf,
     /// Tollgate only.
@@ -118,6 +120,7 @@ mod tests {
                 http2,
                 certificate: None,
                 protected,
+                chaos: Some(any),
                 directory: directory.path().to_owned(),
                 admin: ([127, 0, 0, 1], 10).into(),
                 routes: Routes {
@@ -129,7 +132,7 @@ mod tests {
             std::fs::write(&file, tollgate(&front)).unwrap();
             let read = tollgate_config::Loader::new().load(&file);
             let document = read.unwrap_or_else(|problems| panic!("{problems:?}"));
-            assert_eq!(document.routes.len(), 4);
+            assert_eq!(document.routes.len(), 5);
         }
     }
 }

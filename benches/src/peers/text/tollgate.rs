@@ -40,6 +40,11 @@ pub(in crate::peers) fn tollgate(front: &Front) -> String {
         Some(file) => format!("{{ to = {file} }}"),
         None => log.to_string(),
     };
+    let chaos = front.chaos.map_or_else(String::new, |address| {
+        format!(
+            "\n[[route]]\nname = \"chaos\"\nmatch = {{ path = \"/chaos/*\" }}\nupstream = \"chaos\"\n\n[[upstream]]\nname = \"chaos\"\nendpoints = [\"{address}\"]\n"
+        )
+    });
     let protocol = if front.http2 { "http2" } else { "http1" };
     format!(
         r#"[server]
@@ -57,7 +62,7 @@ protocol = "{protocol}"
 
 [telemetry]
 access_log = {log}
-{limits}{}"#,
+{limits}{chaos}{}"#,
         front.routes.text(filters)
     )
 }
