@@ -55,6 +55,9 @@ struct Arguments {
     /// Changes in `change-one`
     #[arg(long, default_value_t = 20)]
     changes: usize,
+    /// Minutes of `soak`, after two to warm up
+    #[arg(long, default_value_t = 30)]
+    soak_minutes: u64,
     #[arg(long, value_name = "PATH")]
     tollgate: Option<PathBuf>,
     #[arg(long, value_name = "PATH")]
@@ -83,6 +86,7 @@ impl Arguments {
             routes: usize::try_from(self.routes).unwrap_or(usize::MAX),
             reloads: quick(100, self.reloads).max(1),
             changes: quick(5, self.changes).max(1),
+            soak_minutes: self.soak_minutes.max(2),
             strace: self.strace,
         }
     }

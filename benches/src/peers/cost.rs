@@ -17,6 +17,7 @@ pub(super) async fn cost(stage: &Stage<'_>, case: Case) -> io::Result<CaseReport
     let shape = Shape {
         tls: case == Case::Tls,
         http2: case == Case::Http2,
+        protected: case == Case::Protected,
         ..Shape::default()
     };
     let mut report = CaseReport::new(case, "µs CPU/request");

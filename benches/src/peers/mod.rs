@@ -13,6 +13,7 @@ mod memory;
 mod own;
 mod proxy;
 mod report;
+mod soak;
 mod strace;
 mod text;
 
@@ -61,7 +62,11 @@ pub enum Case {
     #[value(name = "h1-1k")]
     #[serde(rename = "h1-1k")]
     Http1,
-    /// The same over TLS 1.3
+    /// The same with a limit by key, JSON log, request id, ejection and retries on
+    #[value(name = "h1-protected")]
+    #[serde(rename = "h1-protected")]
+    Protected,
+    /// The same as h1-1k over TLS 1.3
     #[value(name = "tls-1k")]
     #[serde(rename = "tls-1k")]
     Tls,
@@ -85,6 +90,8 @@ pub enum Case {
     Reload,
     /// Tollgate alone: one changed route at 5,000, from file write to served
     ChangeOne,
+    /// Tollgate alone: mixed traffic and faults for half an hour; only when asked for by name
+    Soak,
 }
 
 impl Case {
@@ -116,6 +123,7 @@ pub struct Settings {
     pub routes: usize,
     pub reloads: usize,
     pub changes: usize,
+    pub soak_minutes: u64,
     pub strace: bool,
 }
 
@@ -161,6 +169,7 @@ pub async fn measure(
             Case::Routes => report.add(own::routes(&stage).await?),
             Case::Reload => report.add(own::reload(&stage).await?),
             Case::ChangeOne => report.add(own::change_one(&stage).await?),
+            Case::Soak => report.add(soak::soak(&stage).await?),
             _ => report.add(cost::cost(&stage, *case).await?),
         }
     }

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(5);
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
-fn tollgate<'a>(stage: &Stage<'a>) -> Option<&'a Found> {
+pub(super) fn tollgate<'a>(stage: &Stage<'a>) -> Option<&'a Found> {
     let found = stage
         .found
         .iter()
@@ -34,7 +34,12 @@ fn tollgate<'a>(stage: &Stage<'a>) -> Option<&'a Found> {
     found
 }
 
-fn figure(name: impl Into<String>, value: f64, unit: &'static str, goal: Option<f64>) -> Figure {
+pub(super) fn figure(
+    name: impl Into<String>,
+    value: f64,
+    unit: &'static str,
+    goal: Option<f64>,
+) -> Figure {
     Figure {
         name: name.into(),
         value,

@@ -28,6 +28,9 @@ const STOP: Duration = Duration::from_secs(3);
 pub(super) struct Shape {
     pub(super) tls: bool,
     pub(super) http2: bool,
+    pub(super) protected: bool,
+    /// An upstream of its own behind `/chaos/*`; Tollgate only.
+    pub(super) chaos: Option<SocketAddr>,
     pub(super) routes: Routes,
 }
 
@@ -148,7 +151,11 @@ impl Proxy {
             to: self.front.listen,
             host: "localhost".to_owned(),
             paths: vec!["/1k".to_owned()],
-            headers: Vec::new(),
+            headers: if shape.protected {
+                vec![("x-api-key".to_owned(), text::KEY.to_owned())]
+            } else {
+                Vec::new()
+            },
             protocol: if shape.http2 {
                 Protocol::Http2 { streams: 16 }
             } else {
@@ -181,6 +188,8 @@ fn front(directory: &Path, upstream: SocketAddr, shape: &Shape) -> io::Result<Fr
         admin,
         upstream,
         http2: shape.http2,
+        protected: shape.protected,
+        chaos: shape.chaos,
         certificate: if shape.tls {
             Some(certificate(directory)?)
         } else {
@@ -284,11 +293,18 @@ mod tests {
                     continue;
                 }
             };
-            for (tls, http2) in [(false, false), (true, false), (false, true)] {
+            let shapes = [
+                (false, false, false),
+                (true, false, false),
+                (false, true, false),
+                (false, false, true),
+            ];
+            for (tls, http2, protected) in shapes {
                 let directory = TempDir::new().unwrap();
                 let shape = Shape {
                     tls,
                     http2,
+                    protected,
                     ..Shape::default()
                 };
                 let front = front(directory.path(), ([127, 0, 0, 1], 9).into(), &shape).unwrap();
@@ -307,12 +323,12 @@ mod tests {
                 let words = String::from_utf8_lossy(&checked.stderr);
                 assert!(
                     checked.status.success(),
-                    "{} tls {tls} http2 {http2}: {words}",
+                    "{} tls {tls} http2 {http2} protected {protected}: {words}",
                     peer.title()
                 );
                 assert!(
                     !words.contains("WARNING"),
-                    "{} tls {tls} http2 {http2}: {words}",
+                    "{} tls {tls} http2 {http2} protected {protected}: {words}",
                     peer.title()
                 );
             }
