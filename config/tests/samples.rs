@@ -277,6 +277,28 @@ fn what_one_changed_route_of_five_thousand_costs() {
 }
 
 #[test]
+fn gw_604_times_that_can_never_run_out_are_warned_of_and_not_refused() {
+    let document = load(SMALLEST);
+    assert_eq!(tollgate_config::warnings(&document), []);
+    let text = SMALLEST
+        .replace(
+            "upstream = \"app\"\n",
+            "upstream = \"app\"\ntimeout = \"2s\"\nretry = { per_try_timeout = \"3s\" }\n",
+        )
+        .replace(
+            "name      = \"app\"\n",
+            "name      = \"app\"\nconnect_timeout = \"2s\"\n",
+        );
+    let document = load(&text);
+    let warnings = tollgate_config::warnings(&document);
+    let words: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{words:?}");
+    assert!(warnings.iter().all(|one| one.code == "time-out-ladder"));
+    assert!(words[0].contains("one try may take 3s"), "{words:?}");
+    assert!(words[1].contains("may take 2s to connect"), "{words:?}");
+}
+
+#[test]
 fn tiers_that_are_not_written_are_the_shipped_ones_gw_303() {
     let document = load(
         "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[tiers.free]\nrate = \"7/s\"\n\n[tiers.gold]\nrate = \"9/s\"\nburst = 4\nmonthly_quota = 5\n",
