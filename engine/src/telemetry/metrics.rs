@@ -25,6 +25,7 @@ use cell::{Shard, Shared, shards};
 use closed::ByCode;
 use route::{Grid, RouteSizes};
 
+pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
