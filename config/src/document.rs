@@ -341,6 +341,8 @@ pub struct SetHeaders {
 
 #[derive(Debug, Clone)]
 pub struct Retry {
+    /// Where the defaults of the rest come from (GW-503).
+    pub preset: Option<Setting<RetryPreset>>,
     /// After the first try. Default 2.
     pub attempts: Setting<u32>,
     pub on: Vec<RetryOn>,
@@ -350,6 +352,13 @@ pub struct Retry {
     pub per_try_timeout: Setting<Option<Duration>>,
     /// Bytes. A larger body is never sent twice. Default 64 KiB.
     pub max_replay: u64,
+}
+
+/// How eager a route's retries are (GW-503).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryPreset {
+    Read,
+    Write,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -365,6 +374,8 @@ pub enum RetryOn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryMethods {
     Idempotent,
+    /// Only what brings an `Idempotency-Key`.
+    Keyed,
     /// An explicit list of methods.
     Only(Vec<Method>),
 }
@@ -383,6 +394,10 @@ pub struct Upstream {
     pub idle_connections: Setting<usize>,
     /// `None` = "off".
     pub outlier: Option<Outlier>,
+    /// `None` = "off".
+    pub breaker: Option<Breaker>,
+    /// `None` = "off".
+    pub retry_budget: Option<RetryBudget>,
     pub health: Option<Health>,
 }
 
