@@ -1,5 +1,6 @@
 //! The balance policies through the front door: `Upstream::pick` with a clock and chance of the test's own.
 
+mod outliers;
 mod service;
 
 use std::collections::HashMap;
