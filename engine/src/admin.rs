@@ -164,6 +164,19 @@ impl Admin {
             .into_iter()
             .map(|limit| limit.status())
             .collect();
+        let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let paces: Vec<_> = snapshot
+            .routes
+            .iter()
+            .filter_map(|plan| {
+                let normal = plan.compiled.pace.as_ref()?.normal();
+                Some(json!({
+                    "route": plan.item.name,
+                    "normal_ms": normal.map(milliseconds),
+                    "timeout_ms": plan.adaptive_timeout().or(plan.item.timeout.value).map(milliseconds),
+                }))
+            })
+            .collect();
         let addresses = self
             .addresses
             .lock()
@@ -195,6 +208,7 @@ impl Admin {
             "listeners": listeners,
             "upstreams": upstreams,
             "limits": limits,
+            "adaptive_timeouts": paces,
         })
     }
 

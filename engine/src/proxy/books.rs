@@ -26,6 +26,7 @@ use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line};
 use crate::telemetry::metrics::Observation;
+use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Outcome, Slot};
 
 pub struct Exchange {
@@ -59,6 +60,8 @@ pub struct Exchange {
     /// The endpoint that answers; it is busy until the last byte.
     pub slot: Option<Slot>,
     pub outcome: Outcome,
+    /// Held, over all tries, until the last byte.
+    pub permit: Option<Permit>,
     /// What the upstream's breaker is owed.
     pub pass: Pass,
     /// What the route's filters remember until the answer.
@@ -108,6 +111,7 @@ impl Exchange {
             bytes_out: 0,
             slot: None,
             outcome: Outcome::Cancelled,
+            permit: None,
             pass: Pass::default(),
             notes: Notes::default(),
             closed: false,
@@ -122,6 +126,7 @@ impl Exchange {
     pub fn failed(&mut self, error: &Error) {
         self.error = Some(error.code);
         self.cause.clone_from(&error.cause);
+        self.permit = None;
     }
 
     /// What is left of the caller's deadline.
@@ -140,6 +145,7 @@ impl Exchange {
         if let Some(slot) = self.slot.take() {
             slot.finish(self.outcome, now);
         }
+        self.permit = None;
         let plan = self.route();
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);

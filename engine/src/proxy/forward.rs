@@ -36,7 +36,7 @@ impl Proxy {
         request: &mut Request,
     ) -> Result<Answer, Error> {
         if exchange
-            .left(exchange.started)
+            .left(clock::recent())
             .is_some_and(|left| left.is_zero())
         {
             return Err(Code::DeadlineExceeded.into());
@@ -57,6 +57,7 @@ impl Proxy {
         {
             return Err(too_large(plan));
         }
+        self.admit(exchange, plan, &upstream, request).await?;
         let rules = plan.item.retry.value.as_ref();
         let source = if request.body.is_empty() {
             self.empty.clone()
@@ -101,7 +102,13 @@ impl Proxy {
             };
             let pause = match attempt.run(exchange, &mut slot).await {
                 Ok(sent) => match tries.after_answer(exchange, &sent, request, &source) {
-                    None => return Ok(attempt.accept(exchange, slot, sent)),
+                    None => {
+                        let answer = attempt.accept(exchange, slot, sent);
+                        if exchange.outcome == Outcome::Success {
+                            upstream.upstream.learn(now, clock::recent());
+                        }
+                        return Ok(answer);
+                    }
                     Some(pause) => {
                         slot.finish(Outcome::Failure, clock::now());
                         pause
@@ -123,6 +130,12 @@ impl Proxy {
                 }
                 Err(failure) => {
                     slot.finish(failure.outcome, clock::now());
+                    if matches!(
+                        failure.error.code,
+                        Code::RouteTimeout | Code::PerTryTimeout | Code::AdaptiveTimeout
+                    ) {
+                        upstream.upstream.learn(now, clock::recent());
+                    }
                     match tries.after_failure(exchange, &failure, request, &source) {
                         Some(pause) => pause,
                         None => {
@@ -194,7 +207,9 @@ impl Attempt<'_> {
         .await;
         match outcome {
             Ok(Ok(sent)) => {
-                slot.first_byte(clock::now());
+                let now = clock::now();
+                slot.first_byte(now);
+                limit.answered(&sent.response, self.plan, now);
                 Ok(sent)
             }
             Ok(Err(mut failure)) => {
@@ -204,6 +219,7 @@ impl Attempt<'_> {
                 Err(failure)
             }
             Err(why) => {
+                limit.gave_up(self.plan, clock::now());
                 if let Some(kind) = kind(why) {
                     self.upstream.series.timed_out(self.proxy.worker, kind);
                 }
@@ -224,7 +240,9 @@ impl Attempt<'_> {
             return Ok(way);
         }
         // Rare and large: boxed, so that requests that find a way do not carry its size.
-        Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await
+        let way = Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await;
+        clock::now();
+        way
     }
 
     /// Connects within `connect_timeout` and the caller's deadline.
@@ -315,6 +333,14 @@ impl Attempt<'_> {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
             StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
+            _ if sent
+                .response
+                .headers
+                .get("grpc-status")
+                .is_some_and(|status| status == "8") =>
+            {
+                Outcome::RateLimited
+            }
             _ => Outcome::Success,
         };
         Answer::from_upstream(sent, self.source.clone(), self.plan.item.idle_timeout.value)
@@ -325,6 +351,7 @@ fn kind(why: Code) -> Option<TimeoutKind> {
     match why {
         Code::RouteTimeout => Some(TimeoutKind::Route),
         Code::PerTryTimeout => Some(TimeoutKind::PerTry),
+        Code::AdaptiveTimeout => Some(TimeoutKind::Adaptive),
         Code::DeadlineExceeded => Some(TimeoutKind::Deadline),
         _ => None,
     }

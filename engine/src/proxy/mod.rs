@@ -5,6 +5,7 @@
 
 mod answer;
 mod books;
+mod bulkhead;
 pub mod connection;
 mod forward;
 pub(crate) mod guard;

@@ -21,6 +21,7 @@ use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Source;
+use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
 
 /// Upstreams by name: documents are ours to trust, so the quick hash will do.
@@ -142,7 +143,7 @@ fn routes(
             item: item.clone(),
             compiled: match current {
                 Some(plan) => plan.compiled.clone(),
-                None => Arc::new(route(item, by_name, surroundings)),
+                None => Arc::new(route(item, by_name, surroundings, &memory.paces)),
             },
         });
     }
@@ -209,6 +210,7 @@ fn route(
     item: &Item<config::Route>,
     by_name: &ByName<'_>,
     surroundings: &Surroundings<'_>,
+    paces: &PaceMemory,
 ) -> CompiledRoute {
     let branch = |name: &str, weight| {
         by_name.get(name).map(|upstream| Branch {
@@ -229,6 +231,7 @@ fn route(
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
+        pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         chain: Chain::compile(item, surroundings),
         total_weight: branches
             .iter()
