@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::Proxy;
 use super::connection::Connection;
 use super::guard::{self, Pass};
+use super::replay::SharedSource;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::Body;
@@ -62,6 +63,10 @@ pub struct Exchange {
     pub outcome: Outcome,
     /// Held, over all tries, until the last byte.
     pub permit: Option<Permit>,
+    /// Why the route's fallback answers, or is about to.
+    pub fallback: Option<&'static str>,
+    /// The request's body, kept for a fallback.
+    pub(super) source: Option<SharedSource>,
     /// What the upstream's breaker is owed.
     pub pass: Pass,
     /// What the route's filters remember until the answer.
@@ -112,6 +117,8 @@ impl Exchange {
             slot: None,
             outcome: Outcome::Cancelled,
             permit: None,
+            fallback: None,
+            source: None,
             pass: Pass::default(),
             notes: Notes::default(),
             closed: false,
@@ -189,6 +196,7 @@ impl Exchange {
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,
+            fallback: self.fallback,
             error: self.error.map(|code| Failure {
                 code: code.word(),
                 details: self.cause.as_deref(),

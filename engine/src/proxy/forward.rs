@@ -1,7 +1,6 @@
 //! Attempts under one deadline: pick an endpoint, find a way to it, send, and judge how it ended, until there is an
 //! answer to pass on or nothing left to try.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,12 +12,11 @@ use super::Proxy;
 use super::answer::Answer;
 use super::books::Exchange;
 use super::limit::Limit;
-use super::replay::{SharedSource, Source};
+use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
 use super::split;
 use super::tries::{self, Tries};
 use crate::clock;
-use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
@@ -46,7 +44,10 @@ impl Proxy {
         };
         let upstream = target.upstream.clone();
         exchange.branch = Some(branch);
-        if let Some(rewrite) = &plan.item.rewrite {
+        // A fallback finds the path rewritten already.
+        if let Some(rewrite) = &plan.item.rewrite
+            && exchange.fallback.is_none()
+        {
             let pattern = crate::route::pattern_of(&plan.item.matches);
             let path = crate::route::rewritten(rewrite, pattern, request.target.path())
                 .map_err(|_| Error::from(Code::RewriteRefused))?;
@@ -58,18 +59,7 @@ impl Proxy {
             return Err(too_large(plan));
         }
         self.admit(exchange, plan, &upstream, request).await?;
-        let rules = plan.item.retry.value.as_ref();
-        let source = if request.body.is_empty() {
-            self.empty.clone()
-        } else {
-            let body = std::mem::replace(&mut request.body, Body::Empty);
-            let limit = rules.map_or(0, |rules| rules.max_replay);
-            Rc::new(RefCell::new(Source::new(
-                body,
-                limit,
-                plan.item.max_body.value,
-            )))
-        };
+        let source = self.source(exchange, plan, request);
         let key = hash_key(&upstream.item.balance, request, exchange);
         let mut tries = Tries::new(self, plan, &upstream, request);
         let mut fresh = false;

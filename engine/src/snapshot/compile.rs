@@ -218,7 +218,7 @@ fn route(
             weight,
         })
     };
-    let branches: Vec<Branch> = match &item.action {
+    let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
             .iter()
@@ -226,11 +226,22 @@ fn route(
             .collect(),
         Action::Respond { .. } | Action::Redirect { .. } => Vec::new(),
     };
+    let fallback = match &item.fallback {
+        Some(config::Fallback {
+            action: config::FallbackAction::Upstream(name),
+            ..
+        }) => branch(name, 0).map(|branch| {
+            branches.push(branch);
+            branches.len() - 1
+        }),
+        _ => None,
+    };
     let names: Vec<&str> = branches
         .iter()
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
+        fallback,
         pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         chain: Chain::compile(item, surroundings),
         total_weight: branches

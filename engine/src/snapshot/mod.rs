@@ -66,8 +66,10 @@ pub struct RoutePlan {
 
 pub struct CompiledRoute {
     pub chain: Chain,
-    /// In the order written; one for a plain `upstream`.
+    /// In the order written; one for a plain `upstream`. A fallback's upstream comes last, with weight 0.
     pub branches: Vec<Branch>,
+    /// Which of the branches that is.
+    pub fallback: Option<usize>,
     /// What is normal for its answers, when the route asks.
     pub pace: Option<Arc<Pace>>,
     pub total_weight: u32,
@@ -133,6 +135,13 @@ impl Snapshot {
                 Ordering::Relaxed,
             );
         }
+    }
+}
+
+impl CompiledRoute {
+    /// The branches that a request may take at first.
+    pub fn choices(&self) -> &[Branch] {
+        &self.branches[..self.fallback.unwrap_or(self.branches.len())]
     }
 }
 
