@@ -913,8 +913,13 @@ pub(crate) static BREAKER: Section = Section {
             "3",
             "Of these in a row, to close it; one failure opens it again.",
         ),
+        default(
+            "grain",
+            Kind::Word(&["upstream", "route", "operation"]),
+            "\"upstream\"",
+            "What has a breaker of its own: the whole upstream, each route that sends to it, or its reads (GET HEAD OPTIONS TRACE) and its writes (all else, so every gRPC call).",
+        ),
         later("kind", "Breakers that adapt, or watch latency."),
-        later("grain", "A breaker for each route or operation."),
     ],
     ..NOTHING
 };

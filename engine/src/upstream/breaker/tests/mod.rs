@@ -4,7 +4,7 @@ mod table;
 mod threads;
 
 use proptest::prelude::*;
-use tollgate_config::Setting;
+use tollgate_config::{BreakerGrain, Setting};
 
 use super::*;
 
