@@ -547,6 +547,17 @@ pub struct Breaker {
     /// In a row, to close; at most `probes`. Default 3.
     pub successes: Setting<u32>,
     pub grain: BreakerGrain,
+    pub kind: Setting<BreakerKind>,
+}
+
+/// What a breaker opens on, beside failures in a row (GW-411).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BreakerKind {
+    /// A share of failures that is written, and always the same time open.
+    #[default]
+    Fixed,
+    /// Also a share of failures that is unusual for the upstream; opened again and again, it stays open for longer.
+    Adaptive,
 }
 
 /// What has a breaker of its own (GW-412).
@@ -582,6 +593,7 @@ impl Default for Breaker {
             probes: Setting::default_of(10),
             successes: Setting::default_of(3),
             grain: BreakerGrain::Upstream,
+            kind: Setting::default_of(BreakerKind::Fixed),
         }
     }
 }

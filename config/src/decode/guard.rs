@@ -30,6 +30,7 @@ pub(crate) fn breaker(node: Option<&Node>, report: &mut ItemReport<'_>) -> Optio
             Some("operation") => BreakerGrain::Operation,
             _ => BreakerGrain::Upstream,
         },
+        kind: setting(node, "kind", kind, BreakerKind::Fixed),
     };
     if breaker.successes.value > breaker.probes.value {
         let (successes, probes) = (breaker.successes, breaker.probes);
@@ -54,6 +55,10 @@ pub(crate) fn breaker(node: Option<&Node>, report: &mut ItemReport<'_>) -> Optio
         );
     }
     Some(breaker)
+}
+
+fn kind(node: &Node) -> Option<BreakerKind> {
+    (node.text() == Some("adaptive")).then_some(BreakerKind::Adaptive)
 }
 
 pub(crate) fn retry_budget(node: Option<&Node>) -> Option<RetryBudget> {

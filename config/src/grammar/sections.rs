@@ -919,7 +919,12 @@ pub(crate) static BREAKER: Section = Section {
             "\"upstream\"",
             "What has a breaker of its own: the whole upstream, each route that sends to it, or its reads (GET HEAD OPTIONS TRACE) and its writes (all else, so every gRPC call).",
         ),
-        later("kind", "Breakers that adapt, or watch latency."),
+        default(
+            "kind",
+            Kind::Word(&["fixed", "adaptive"]),
+            "\"fixed\"",
+            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long.",
+        ),
     ],
     ..NOTHING
 };

@@ -167,6 +167,9 @@ fn error(upstream: &UpstreamPlan, guard: &Guard, refused: Refused) -> Error {
                 .map_or_else(|| "off".into(), |rate| rate.to_string()),
             policy.error_rate.at,
         ),
+        Some(BreakerReason::Deviation) => {
+            governed("upstream.breaker.kind", "adaptive".into(), policy.kind.at)
+        }
         Some(BreakerReason::Operator) => Code::CircuitOpen.into(),
         _ => opened(),
     };

@@ -112,6 +112,7 @@ proptest! {
             probes: Setting::default_of(probes),
             successes: Setting::default_of(successes.min(probes)),
             grain: BreakerGrain::Upstream,
+            kind: Setting::default_of(BreakerKind::Fixed),
         });
         let (policy, start) = (bench.policy, bench.now);
         let mut table = Table {
