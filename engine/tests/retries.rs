@@ -259,3 +259,20 @@ fn gw_503_write_repeats_only_what_brings_a_key_and_critical_nothing() {
     assert_eq!(tries("write", "PUT /", key), 2);
     assert_eq!(tries("critical", "GET /", key), 1);
 }
+
+#[test]
+fn gw_508_a_body_without_a_length_is_repeated_whole() {
+    let upstream = Upstream::http1(|conn| {
+        while let Some(request) = conn.read_request() {
+            match request.header("x-tollgate-attempt") {
+                Some("1") => conn.send(UNAVAILABLE),
+                _ => conn.respond("200 OK", &[], &String::from_utf8_lossy(&request.body)),
+            };
+        }
+    });
+    let gateway = Gateway::start(&document(upstream.address(), "", QUICK, BARE));
+    let mut client = gateway.client();
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
+    assert_eq!(client.read_response().text(), "hello");
+    upstream.assert_clean();
+}

@@ -26,7 +26,10 @@ pub(super) struct Source {
     pub seen: u64,
     /// Why the client's side ended, if it ended badly.
     pub fault: Option<BodyError>,
+    /// The last piece was handed out, this time.
     pub ended: bool,
+    /// The last piece has come.
+    drained: bool,
 }
 
 pub(super) type SharedSource = Rc<RefCell<Source>>;
@@ -37,6 +40,7 @@ impl Source {
         let length = live.length();
         Source {
             ended: live.is_empty(),
+            drained: live.is_empty(),
             live,
             length,
             kept: Vec::new(),
@@ -60,9 +64,31 @@ impl Source {
         !self.lost && self.fault.is_none()
     }
 
+    /// Whether all of it has come and can be sent again.
+    pub(super) fn is_complete(&self) -> bool {
+        self.drained && self.is_repeatable()
+    }
+
+    /// The same body from its first byte, for a try beside another. Only of one that is complete.
+    pub(super) fn copy(source: &SharedSource) -> SharedSource {
+        let known = source.borrow();
+        if known.kept.is_empty() {
+            return source.clone();
+        }
+        let copy = Source {
+            length: known.length,
+            kept: known.kept.clone(),
+            kept_size: known.kept_size,
+            ended: false,
+            ..Source::new(Body::Empty, known.limit, known.max)
+        };
+        Rc::new(RefCell::new(copy))
+    }
+
     /// Begins again. Only after `is_repeatable`.
     pub(super) fn rewind(&mut self) {
         self.next = 0;
+        self.ended = self.drained && self.kept.is_empty();
     }
 
     pub(super) fn poll_frame(
@@ -73,9 +99,16 @@ impl Source {
             self.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
         }
+        if self.drained {
+            self.ended = true;
+            return Poll::Ready(None);
+        }
         let frame = ready!(self.live.poll_frame(cx));
         match &frame {
-            None => self.ended = true,
+            None => {
+                self.ended = true;
+                self.drained = true;
+            }
             Some(Err(error)) => self.fault = Some(*error),
             Some(Ok(frame)) => match frame.data_ref() {
                 Some(data) => {
