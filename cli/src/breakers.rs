@@ -126,6 +126,9 @@ fn told(answer: &Value) -> String {
             let tries = change["tries"].as_u64().unwrap_or(0);
             let seen = match tries {
                 0 => String::new(),
+                _ if change["reason"] == "slow" => {
+                    format!("{} of {tries} answers were slow", word(&change["failed"]))
+                }
                 _ => format!(
                     "{} in a row; {} of {tries} tries failed",
                     word(&change["failures_in_a_row"]),

@@ -548,6 +548,11 @@ pub struct Breaker {
     pub successes: Setting<u32>,
     pub grain: BreakerGrain,
     pub kind: Setting<BreakerKind>,
+    /// An answer that was waited for longer is slow; the percentile kind alone asks. Default 1 s.
+    pub slow_after: Setting<Duration>,
+    /// A larger share of slow answers in the window opens a breaker of the percentile kind. Default 0.05: the 95th
+    /// percentile is above `slow_after`.
+    pub slow_share: Setting<f64>,
 }
 
 /// What a breaker opens on, beside failures in a row (GW-411).
@@ -558,6 +563,8 @@ pub enum BreakerKind {
     Fixed,
     /// Also a share of failures that is unusual for the upstream; opened again and again, it stays open for longer.
     Adaptive,
+    /// Also too large a share of slow answers.
+    Percentile,
 }
 
 /// What has a breaker of its own (GW-412).
@@ -594,6 +601,8 @@ impl Default for Breaker {
             successes: Setting::default_of(3),
             grain: BreakerGrain::Upstream,
             kind: Setting::default_of(BreakerKind::Fixed),
+            slow_after: Setting::default_of(Duration::from_secs(1)),
+            slow_share: Setting::default_of(0.05),
         }
     }
 }

@@ -506,7 +506,7 @@ fn absurd_numbers_of_breakers_and_budgets_are_refused() {
         ("[upstream.breaker]\nwindow = \"500ms\"", "bad-duration"),
         ("[upstream.breaker]\nopen_for = \"0s\"", "bad-duration"),
         ("[upstream.breaker]\ngrain = \"client\"", "bad-value"),
-        ("[upstream.breaker]\nkind = \"percentile\"", "bad-value"),
+        ("[upstream.breaker]\nkind = \"error_class\"", "bad-value"),
         ("[upstream.breaker]\nerror_rate = 1.5", "bad-value"),
         ("[upstream.breaker]\nerror_rate = -0.1", "bad-value"),
         ("[upstream.retry_budget]\nratio = 1.5", "bad-value"),

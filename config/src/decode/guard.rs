@@ -31,7 +31,10 @@ pub(crate) fn breaker(node: Option<&Node>, report: &mut ItemReport<'_>) -> Optio
             _ => BreakerGrain::Upstream,
         },
         kind: setting(node, "kind", kind, BreakerKind::Fixed),
+        slow_after: setting(node, "slow_after", duration, default.slow_after.value),
+        slow_share: setting(node, "slow_share", Node::number, default.slow_share.value),
     };
+    judge_slow(&breaker, node, report);
     if breaker.successes.value > breaker.probes.value {
         let (successes, probes) = (breaker.successes, breaker.probes);
         report.add(
@@ -58,7 +61,34 @@ pub(crate) fn breaker(node: Option<&Node>, report: &mut ItemReport<'_>) -> Optio
 }
 
 fn kind(node: &Node) -> Option<BreakerKind> {
-    (node.text() == Some("adaptive")).then_some(BreakerKind::Adaptive)
+    match node.text() {
+        Some("adaptive") => Some(BreakerKind::Adaptive),
+        Some("percentile") => Some(BreakerKind::Percentile),
+        _ => None,
+    }
+}
+
+/// What is written of slow answers must be able to do something.
+fn judge_slow(breaker: &Breaker, node: &Node, report: &mut ItemReport<'_>) {
+    let percentile = breaker.kind.value == BreakerKind::Percentile;
+    for key in ["slow_after", "slow_share"] {
+        if let Some(written) = node.get(key).filter(|_| !percentile) {
+            report.add(
+                "contradiction",
+                written.spot,
+                format!("`{key}` is for the kind that watches how long answers take"),
+                "write `kind = \"percentile\"` as well, or take the key out",
+            );
+        }
+    }
+    if percentile && breaker.slow_share.value == 1.0 {
+        report.add(
+            "contradiction",
+            spot(&[breaker.slow_share.at], node),
+            "no share of answers is larger than 1.0, so this never opens",
+            "write a share below 1.0, such as 0.05",
+        );
+    }
 }
 
 pub(crate) fn retry_budget(node: Option<&Node>) -> Option<RetryBudget> {

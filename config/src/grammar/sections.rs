@@ -921,9 +921,21 @@ pub(crate) static BREAKER: Section = Section {
         ),
         default(
             "kind",
-            Kind::Word(&["fixed", "adaptive"]),
+            Kind::Word(&["fixed", "adaptive", "percentile"]),
             "\"fixed\"",
-            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long.",
+            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long. \"percentile\": opens also when too many answers are slow, and slow probes do not close it.",
+        ),
+        default(
+            "slow_after",
+            Kind::Rule(&DURATION),
+            "\"1s\"",
+            "With \"percentile\": an answer that was waited for longer than this, from the end of the request to the answer's head, is slow.",
+        ),
+        default(
+            "slow_share",
+            Kind::Share,
+            "0.05",
+            "With \"percentile\": opens when a larger share of the answers in the window was slow, and at least `failures` of them.",
         ),
     ],
     ..NOTHING

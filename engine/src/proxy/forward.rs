@@ -196,10 +196,11 @@ impl Attempt<'_> {
         })
         .await;
         match outcome {
-            Ok(Ok(sent)) => {
+            Ok(Ok(mut sent)) => {
                 let now = clock::now();
                 slot.first_byte(now);
                 limit.answered(&sent.response, self.plan, now);
+                sent.waited = limit.waited(now);
                 Ok(sent)
             }
             Ok(Err(mut failure)) => {
@@ -209,11 +210,15 @@ impl Attempt<'_> {
                 Err(failure)
             }
             Err(why) => {
-                limit.gave_up(self.plan, clock::now());
+                let now = clock::now();
+                limit.gave_up(self.plan, now);
                 if let Some(kind) = kind(why) {
                     self.upstream.series.timed_out(self.proxy.worker, kind);
                 }
-                Err(Failure::late(why, limit.error(why, self.plan)))
+                Err(Failure {
+                    waited: limit.waited(now),
+                    ..Failure::late(why, limit.error(why, self.plan))
+                })
             }
         }
     }

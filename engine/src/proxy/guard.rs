@@ -1,7 +1,7 @@
 //! Between an exchange and its upstream's breaker: asks for each try, tells how each ended, says what a client is told
 //! when the answer is no. Decides nothing; the breaker does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 use tollgate_config::At;
@@ -57,35 +57,95 @@ pub(super) fn admit(
     }
 }
 
-/// A try has had its answer's head (good or not), or failed without one.
-#[inline]
-pub(super) fn judge(
-    exchange: &mut Exchange,
-    upstream: &UpstreamPlan,
-    guard: &Guard,
-    good: bool,
-    now: Instant,
-) {
-    let worker = exchange.proxy.worker;
-    let pass = &mut exchange.pass;
-    let (Some(policy), Some(permit)) = (&upstream.item.breaker, &mut pass.permit) else {
-        return;
-    };
-    guard
-        .breaker
-        .answered(policy, worker, permit, good, now, &mut |change| {
-            tell(upstream, guard, change);
-        });
-    pass.judged = good;
-    if !good {
-        pass.permit = None;
+impl Pass {
+    /// A permit for a try beside another, from a breaker that is closed. While it is half-open, the answer of each probe
+    /// is what we want to know: none of them is raced, and nobody takes a probe's place for being impatient.
+    pub(super) fn beside(
+        worker: usize,
+        upstream: &UpstreamPlan,
+        guard: &Guard,
+        now: Instant,
+    ) -> Option<Pass> {
+        let Some(policy) = &upstream.item.breaker else {
+            return Some(Pass::default());
+        };
+        if guard.breaker.state() != BreakerState::Closed {
+            return None;
+        }
+        let admitted = guard
+            .breaker
+            .admit(policy, now, &mut |change| tell(upstream, guard, change));
+        let permit = admitted.ok()?;
+        if permit.is_probe() {
+            guard.breaker.cancelled(permit);
+            return None;
+        }
+        upstream
+            .series
+            .breaker_said(worker, BreakerResult::Admitted);
+        Some(Pass {
+            permit: Some(permit),
+            ..Pass::default()
+        })
     }
-}
 
-/// A try ended without saying anything about the upstream.
-pub(super) fn give_back(exchange: &mut Exchange, guard: &Guard) {
-    if let Some(permit) = exchange.pass.permit.take() {
+    /// A try has had its answer's head (good or not), or failed without one, after waiting for it so long.
+    #[inline]
+    pub(super) fn judge(
+        &mut self,
+        worker: usize,
+        upstream: &UpstreamPlan,
+        guard: &Guard,
+        good: bool,
+        waited: Option<Duration>,
+        now: Instant,
+    ) {
+        let (Some(policy), Some(permit)) = (&upstream.item.breaker, &mut self.permit) else {
+            return;
+        };
+        let mut hear = |change| tell(upstream, guard, change);
+        let slow = waited.is_some_and(|waited| {
+            guard
+                .breaker
+                .timed(policy, worker, permit, waited, now, &mut hear)
+        });
+        let good = good && !slow;
+        guard
+            .breaker
+            .answered(policy, worker, permit, good, now, &mut hear);
+        self.judged = good;
+        if !good {
+            self.permit = None;
+        }
+    }
+
+    /// A try was given up for another, after waiting for its answer so long. That it was slow may be certain already; more
+    /// is not known.
+    pub(super) fn outrun(
+        &mut self,
+        worker: usize,
+        upstream: &UpstreamPlan,
+        guard: &Guard,
+        waited: Duration,
+        now: Instant,
+    ) {
+        let (Some(policy), Some(permit)) = (&upstream.item.breaker, self.permit.take()) else {
+            return;
+        };
+        if waited > policy.slow_after.value {
+            let mut hear = |change| tell(upstream, guard, change);
+            let _no_probe = guard
+                .breaker
+                .timed(policy, worker, &permit, waited, now, &mut hear);
+        }
         guard.breaker.cancelled(permit);
+    }
+
+    /// A try ended without saying anything about the upstream.
+    pub(super) fn give_back(&mut self, guard: &Guard) {
+        if let Some(permit) = self.permit.take() {
+            guard.breaker.cancelled(permit);
+        }
     }
 }
 
@@ -170,6 +230,11 @@ fn error(upstream: &UpstreamPlan, guard: &Guard, refused: Refused) -> Error {
         Some(BreakerReason::Deviation) => {
             governed("upstream.breaker.kind", "adaptive".into(), policy.kind.at)
         }
+        Some(BreakerReason::Slow) => governed(
+            "upstream.breaker.slow_share",
+            policy.slow_share.value.to_string(),
+            policy.slow_share.at,
+        ),
         Some(BreakerReason::Operator) => Code::CircuitOpen.into(),
         _ => opened(),
     };

@@ -126,7 +126,7 @@ impl Limit {
     }
 
     /// How long the answer has been waited for; `None` while the request is still on its way.
-    fn waited(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn waited(&self, now: Instant) -> Option<Duration> {
         let sent = self.sent.get()?.max(self.began);
         Some(now.saturating_duration_since(sent))
     }

@@ -83,7 +83,15 @@ impl<'a> Tries<'a> {
     ) -> Option<Duration> {
         let (status, headers) = (sent.response.status, &sent.response.headers);
         let good = guard::is_good(status, headers, exchange.is_grpc);
-        guard::judge(exchange, self.upstream, self.guard, good, clock::recent());
+        let worker = self.proxy.worker;
+        exchange.pass.judge(
+            worker,
+            self.upstream,
+            self.guard,
+            good,
+            sent.waited,
+            clock::recent(),
+        );
         if good {
             return None;
         }
@@ -112,9 +120,16 @@ impl<'a> Tries<'a> {
         source: &SharedSource,
     ) -> Option<Duration> {
         if failure.outcome == Outcome::Failure {
-            guard::judge(exchange, self.upstream, self.guard, false, clock::recent());
+            exchange.pass.judge(
+                self.proxy.worker,
+                self.upstream,
+                self.guard,
+                false,
+                failure.waited,
+                clock::recent(),
+            );
         } else {
-            guard::give_back(exchange, self.guard);
+            exchange.pass.give_back(self.guard);
         }
         let tried = Try {
             ending: failure.ending,

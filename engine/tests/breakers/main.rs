@@ -6,6 +6,7 @@ mod opening;
 mod operator;
 mod outage;
 mod probing;
+mod slow;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -181,6 +181,7 @@ fn answered_http1(
             response,
             pump: None,
             tunnel: Some(wire),
+            waited: None,
         };
     }
     {
@@ -214,6 +215,7 @@ fn answered_http1(
         response,
         pump,
         tunnel: None,
+        waited: None,
     }
 }
 

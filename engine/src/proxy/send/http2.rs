@@ -99,6 +99,7 @@ pub(in crate::proxy) async fn over_http2(
         response,
         pump,
         tunnel: None,
+        waited: None,
     })
 }
 

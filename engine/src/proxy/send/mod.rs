@@ -6,6 +6,7 @@ mod http2;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use http::header;
 
@@ -41,6 +42,8 @@ pub(super) struct Sent {
     pub pump: Option<Pump>,
     /// After a 101: the endpoint's wire.
     pub tunnel: Option<SharedWire>,
+    /// How long its head was waited for after the request had left.
+    pub waited: Option<Duration>,
 }
 
 /// A try that brought no answer.
@@ -54,6 +57,8 @@ pub(super) struct Failure {
     pub stale: bool,
     /// Another try could help.
     pub again: bool,
+    /// How long an answer was waited for in vain, when a time-out ended that.
+    pub waited: Option<Duration>,
 }
 
 impl Failure {
@@ -65,6 +70,7 @@ impl Failure {
             left: false,
             stale: false,
             again: true,
+            waited: None,
         }
     }
 
@@ -90,6 +96,7 @@ impl Failure {
             left: true,
             stale: false,
             again: matches!(why, Code::PerTryTimeout | Code::AdaptiveTimeout),
+            waited: None,
         }
     }
 
@@ -102,6 +109,7 @@ impl Failure {
             left,
             stale,
             again: true,
+            waited: None,
         }
     }
 
@@ -113,6 +121,7 @@ impl Failure {
             left: true,
             stale: false,
             again: false,
+            waited: None,
         }
     }
 
@@ -131,6 +140,7 @@ impl Failure {
             left: true,
             stale: false,
             again: false,
+            waited: None,
         }
     }
 }

@@ -107,6 +107,8 @@ closed! {
         ErrorRate "error_rate",
         /// A larger share of failures than is usual.
         Deviation "deviation",
+        /// So large a share of slow answers.
+        Slow "slow",
         /// Its time open is over.
         OpenFor "open_for",
         ProbeFailed "probe_failed",

@@ -17,7 +17,7 @@ const MOST: u64 = (1 << COUNT_BITS) - 1;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Evidence {
     pub failures_in_a_row: u32,
-    /// In the window.
+    /// In the window; when slow answers opened it, those that were timed, and those that were slow.
     pub tries: u32,
     pub failed: u32,
 }
@@ -91,6 +91,7 @@ const REASONS: [BreakerReason; BreakerReason::COUNT] = [
     BreakerReason::Failures,
     BreakerReason::ErrorRate,
     BreakerReason::Deviation,
+    BreakerReason::Slow,
     BreakerReason::OpenFor,
     BreakerReason::ProbeFailed,
     BreakerReason::Recovered,

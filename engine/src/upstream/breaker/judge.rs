@@ -164,7 +164,7 @@ impl Breaker {
         let rate = policy.error_rate.value;
         let usual = match policy.kind.value {
             BreakerKind::Adaptive => self.baseline.usual(),
-            BreakerKind::Fixed => None,
+            BreakerKind::Fixed | BreakerKind::Percentile => None,
         };
         if word.kind() != Kind::Closed || !(in_a_row || rate.is_some() || usual.is_some()) {
             return;

@@ -6,7 +6,8 @@
 //! answer is counted on a line of the worker's own (`Tally`); only failures and changes of state are written where all
 //! workers read. No lock anywhere on the way of a request, and nobody waits.
 //!
-//! An adaptive one also knows what is usual (`baseline`) and stays open longer each time it opens again.
+//! An adaptive one also knows what is usual (`baseline`) and stays open longer each time it opens again. One of the
+//! percentile kind also counts slow answers (`slow`).
 //!
 //! A permit carries the state that it was given under. What comes back under another state is old news and changes
 //! nothing. A try is judged by its answer's head, so that streams are no riddle; what goes wrong after that takes the
@@ -16,6 +17,7 @@
 mod baseline;
 mod history;
 mod judge;
+mod slow;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,8 @@ pub struct Breaker {
     /// How often it opened by itself.
     trips: AtomicU64,
     tally: Tally,
+    /// Answers that were not slow, and those that were; counted for the percentile kind alone.
+    speed: Tally,
     /// What is usual; learned for the adaptive kind alone.
     baseline: Baseline,
     /// How often it has opened without having been closed for `STEADY` in between.
@@ -132,6 +136,7 @@ impl Breaker {
             last_failure: AtomicU64::new(0),
             trips: AtomicU64::new(0),
             tally: Tally::new(workers),
+            speed: Tally::new(workers),
             baseline: Baseline::default(),
             again: AtomicU64::new(0),
             history: History::default(),
@@ -231,7 +236,7 @@ impl Breaker {
     /// less so that many gateways do not come back at one moment; the dice are the turn itself.
     fn open_for(&self, policy: &Policy, word: Word) -> Duration {
         let span = policy.open_for.value;
-        if policy.kind.value == BreakerKind::Fixed {
+        if policy.kind.value != BreakerKind::Adaptive {
             return span;
         }
         let again = self.again.load(Ordering::Relaxed).min(LONGEST_AGAIN);

@@ -45,6 +45,9 @@ pub struct BreakerStatus {
     /// In the window, since it was last closed.
     pub tries: u64,
     pub failed: u64,
+    /// Of the percentile kind: in the window, since it was last closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow: Option<SlowStatus>,
     pub failures_in_a_row: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure_seconds_ago: Option<f64>,
@@ -64,6 +67,13 @@ pub struct ProbesStatus {
     pub under_way: u16,
     pub succeeded: u16,
     pub needed: u32,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct SlowStatus {
+    /// Whose time is known.
+    pub answers: u64,
+    pub slow: u64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -117,11 +127,18 @@ impl Breaker {
             trips: self.trips.load(Ordering::Relaxed),
             usual_share: match rules.kind.value {
                 BreakerKind::Adaptive => self.baseline.usual(),
-                BreakerKind::Fixed => None,
+                BreakerKind::Fixed | BreakerKind::Percentile => None,
             }
             .map(|usual| (f64::from(usual.mean) * 1e4).round() / 1e4),
             tries: counts.total(),
             failed: counts.bad,
+            slow: (rules.kind.value == BreakerKind::Percentile).then(|| {
+                let speed = self.speed.sum(word.0, rules.window.value, now);
+                SlowStatus {
+                    answers: speed.total(),
+                    slow: speed.bad,
+                }
+            }),
             failures_in_a_row: Counted(self.state.row.load(Ordering::Relaxed)).of(word.turn()),
             last_failure_seconds_ago: (last_failure > Moment::LONG_AGO)
                 .then(|| seconds(now.since(last_failure))),

@@ -113,6 +113,7 @@ proptest! {
             successes: Setting::default_of(successes.min(probes)),
             grain: BreakerGrain::Upstream,
             kind: Setting::default_of(BreakerKind::Fixed),
+            ..Policy::default()
         });
         let (policy, start) = (bench.policy, bench.now);
         let mut table = Table {
