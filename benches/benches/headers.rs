@@ -70,6 +70,7 @@ fn write(criterion: &mut Criterion) {
             request_id: "0123456789abcdef0123456789abcdef",
             deadline: None,
             attempt: None,
+            hedge: false,
             host: None,
         };
         let mut out = Vec::with_capacity(4096);
@@ -95,6 +96,7 @@ fn write(criterion: &mut Criterion) {
             request_id: "0123456789abcdef0123456789abcdef",
             deadline: None,
             attempt: None,
+            hedge: false,
             host: None,
         };
         bencher.iter(|| fuzz::to_http1(&sender, black_box(&request), Framing::None));

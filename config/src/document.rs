@@ -390,6 +390,31 @@ pub struct Retry {
     pub per_try_timeout: Setting<Option<Duration>>,
     /// Bytes. A larger body is never sent twice. Default 64 KiB.
     pub max_replay: u64,
+    /// A second try beside a late first one; `None` = "off", the default.
+    pub hedge: Setting<Option<Hedge>>,
+}
+
+impl Route {
+    /// `None`: off.
+    pub fn hedge(&self) -> Option<Hedge> {
+        self.retry.value.as_ref()?.hedge.value
+    }
+}
+
+/// When a second try is made although the first is still under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    pub after: HedgeAfter,
+    /// Never sooner, whatever the route's answers say. Default 10 ms.
+    pub least: Duration,
+}
+
+/// How long the first try is waited for alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// As long as 95 of 100 of the route's latest answers took at most.
+    P95,
+    Fixed(Duration),
 }
 
 /// How eager a route's retries are (GW-503).

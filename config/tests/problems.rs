@@ -415,6 +415,39 @@ fn a_bulkhead_that_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn what_is_written_of_hedges_and_of_slow_answers_must_be_able_to_do_something() {
+    let hedge = |keys: &str| route(&format!("upstream = \"app\"\nretry = {{ hedge = {keys} }}"));
+    one(
+        &hedge("{ after = \"20ms\", least = \"10ms\" }"),
+        "contradiction",
+        4,
+        "take one of the two out",
+    );
+    one(&hedge("{ after = \"p50\" }"), "bad-duration", 4, "");
+    one(&hedge("{ after = \"0s\" }"), "bad-duration", 4, "");
+    one(&hedge("\"on\""), "bad-value", 4, "\"off\"");
+    let breaker = |keys: &str| upstream(&format!("breaker = {{ {keys} }}"));
+    one(
+        &breaker("slow_after = \"1s\""),
+        "contradiction",
+        4,
+        "kind = \"percentile\"",
+    );
+    one(
+        &breaker("kind = \"percentile\", slow_share = 1.0"),
+        "contradiction",
+        4,
+        "below 1.0",
+    );
+    one(
+        &breaker("kind = \"percentil\""),
+        "bad-value",
+        4,
+        "percentile",
+    );
+}
+
+#[test]
 fn an_adaptive_time_out_needs_room_below_its_ceiling() {
     let route = |keys: &str| route(&format!("upstream = \"app\"\n{keys}"));
     one(

@@ -314,6 +314,41 @@ fn gw_403_a_breaker_and_a_budget_are_read_as_written_and_can_be_switched_off() {
 }
 
 #[test]
+fn hedges_are_off_until_they_are_written_and_read_as_written() {
+    use std::time::Duration;
+    use tollgate_config::{BreakerKind, Hedge, HedgeAfter};
+    let hedge = |keys: &str| {
+        let text = SMALLEST.replace(
+            "upstream = \"app\"\n",
+            &format!("upstream = \"app\"\nretry = {{ {keys} }}\n"),
+        );
+        load(&text).routes[0].hedge()
+    };
+    let ten = Duration::from_millis(10);
+    let usual = |least| {
+        Some(Hedge {
+            after: HedgeAfter::P95,
+            least,
+        })
+    };
+    assert_eq!(hedge("attempts = 1"), None);
+    assert_eq!(hedge("hedge = \"off\""), None);
+    assert_eq!(hedge("hedge = {}"), usual(ten));
+    assert_eq!(
+        hedge("hedge = { after = \"p95\", least = \"1s\" }"),
+        usual(ten * 100)
+    );
+    let fixed = hedge("preset = \"read\", hedge = { after = \"30ms\" }").expect("on");
+    assert_eq!(fixed.after, HedgeAfter::Fixed(ten * 3));
+    let document = load(&format!(
+        "{SMALLEST}breaker = {{ kind = \"percentile\", slow_after = \"200ms\" }}\n"
+    ));
+    let breaker = document.upstreams[0].breaker.expect("on");
+    assert_eq!(*breaker.kind, BreakerKind::Percentile);
+    assert_eq!((*breaker.slow_after, *breaker.slow_share), (ten * 20, 0.05));
+}
+
+#[test]
 fn gw_503_a_preset_changes_defaults_and_what_is_written_wins() {
     use std::time::Duration;
     use tollgate_config::RetryMethods;

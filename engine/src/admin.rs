@@ -2,6 +2,7 @@
 //! scrape cannot touch a request. Speaks HTTP/1 by hyper; nothing here is hot and nothing here decides.
 
 mod breakers;
+mod hedges;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -156,6 +157,9 @@ impl Admin {
                 let mut status = json!(plan.upstream.status(now));
                 status["breakers"] = json!(breakers::of(plan, now));
                 status["retry_budget"] = breakers::budget(plan, now);
+                if let Some(hedges) = hedges::of(plan) {
+                    status["hedges"] = hedges;
+                }
                 status
             })
             .collect();
@@ -177,6 +181,7 @@ impl Admin {
                 }))
             })
             .collect();
+        let hedging: Vec<_> = snapshot.routes.iter().filter_map(hedges::late).collect();
         let addresses = self
             .addresses
             .lock()
@@ -209,6 +214,7 @@ impl Admin {
             "upstreams": upstreams,
             "limits": limits,
             "adaptive_timeouts": paces,
+            "hedging": hedging,
         })
     }
 

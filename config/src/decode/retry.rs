@@ -129,6 +129,36 @@ fn table(node: &Node, report: &mut ItemReport<'_>) -> Retry {
         },
         per_try_timeout: setting(node, "per_try_timeout", or_off(duration), None),
         max_replay: node.get("max_replay").and_then(size).unwrap_or(64 << 10),
+        hedge: Setting {
+            value: node.get("hedge").and_then(|node| hedge(node, report)),
+            at: node.get("hedge").map(at).unwrap_or_default(),
+        },
         preset,
     }
+}
+
+/// `None`: "off".
+fn hedge(node: &Node, report: &mut ItemReport<'_>) -> Option<Hedge> {
+    if node.text() == Some("off") {
+        return None;
+    }
+    let after = match node.get("after") {
+        Some(after) if after.text() != Some("p95") => duration(after).map(HedgeAfter::Fixed),
+        _ => None,
+    };
+    if let (Some(_), Some(least)) = (after, node.get("least")) {
+        report.add(
+            "contradiction",
+            least.spot,
+            "`least` bounds what the route's answers say, but `after` is a time of its own",
+            "take one of the two out",
+        );
+    }
+    Some(Hedge {
+        after: after.unwrap_or(HedgeAfter::P95),
+        least: node
+            .get("least")
+            .and_then(duration)
+            .unwrap_or(Duration::from_millis(10)),
+    })
 }

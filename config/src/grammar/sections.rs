@@ -612,6 +612,32 @@ pub(crate) static RETRY: Section = Section {
             "\"64KiB\"",
             "A larger body is never sent twice.",
         ),
+        default(
+            "hedge",
+            Kind::Either(&[Kind::Table(&HEDGE), OFF]),
+            "\"off\"",
+            "A second try, at another endpoint, beside a first one whose answer is late: for what may be repeated, and paid from the retry budget.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static HEDGE: Section = Section {
+    title: "hedge = { … }",
+    doc: "The first good answer wins, the other try is cancelled. `hedge = {}` stands for the defaults. At most one for each request; never in place of a probe of a breaker, and never from a queue.",
+    keys: &[
+        default(
+            "after",
+            Kind::Either(&[Kind::Rule(&DURATION), Kind::Word(&["p95"])]),
+            "\"p95\"",
+            "How late. \"p95\": later than 95 of 100 of the route's latest answers; rules once there were 100.",
+        ),
+        default(
+            "least",
+            Kind::Rule(&DURATION),
+            "\"10ms\"",
+            "Never sooner than this, however fast answers are; only beside \"p95\".",
+        ),
     ],
     ..NOTHING
 };

@@ -75,6 +75,8 @@ pub struct Sender<'a> {
     pub deadline: Option<Duration>,
     /// Which try this is, from 1, where whoever comes next should leave retrying to us.
     pub attempt: Option<u32>,
+    /// It is made beside another that is still under way.
+    pub hedge: bool,
     /// `rewrite.host`.
     pub host: Option<&'a HeaderValue>,
 }
@@ -127,6 +129,7 @@ impl Sender<'_> {
             // What came with a request is passed on and never met here: such a request is not tried again.
             match attempt {
                 1 => set(ATTEMPT, b"1"),
+                _ if self.hedge => set(ATTEMPT, &[&*itoa(attempt.into()), b";hedge"].concat()),
                 _ => set(ATTEMPT, &itoa(attempt.into())),
             }
         }

@@ -2,6 +2,7 @@
 //! the slot returns, balancer and outlier watch hear the outcome, metrics and the access line are written. Closing
 //! happens in `Drop`, so an exchange that is abandoned anywhere is still counted, once.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -26,7 +27,7 @@ use crate::filter::Notes;
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line};
-use crate::telemetry::metrics::Observation;
+use crate::telemetry::metrics::{HedgeResult, Observation};
 use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Outcome, Slot};
 
@@ -50,7 +51,9 @@ pub struct Exchange {
     /// Which of the route's branches.
     pub branch: Option<usize>,
     pub endpoint: Option<SocketAddr>,
-    pub attempts: u32,
+    pub attempts: Cell<u32>,
+    /// What came of a second try beside the first.
+    pub hedge: Cell<Option<HedgeResult>>,
     /// Why it was not tried once more, where the route would have.
     pub not_retried: Option<&'static str>,
     pub status: StatusCode,
@@ -107,7 +110,8 @@ impl Exchange {
             route: None,
             branch: None,
             endpoint: None,
-            attempts: 0,
+            attempts: Cell::new(0),
+            hedge: Cell::new(None),
             not_retried: None,
             status: Code::ClientClosed.status(),
             error: Some(Code::ClientClosed),
@@ -191,8 +195,9 @@ impl Exchange {
             route: plan.map_or("none", |plan| &plan.item.name),
             upstream: branch.map(|branch| branch.upstream.item.name.as_str()),
             endpoint: self.endpoint.map(|endpoint| text.of(endpoint)),
-            attempts: self.attempts,
+            attempts: self.attempts.get(),
             not_retried: self.not_retried,
+            hedge: self.hedge.get().map(HedgeResult::word),
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,

@@ -1,6 +1,7 @@
 //! Attempts under one deadline: pick an endpoint, find a way to it, send, and judge how it ended, until there is an
 //! answer to pass on or nothing left to try.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Proxy;
 use super::answer::Answer;
 use super::books::Exchange;
+use super::hedge::{Alone, Race};
 use super::limit::Limit;
 use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
@@ -19,7 +21,7 @@ use super::tries::{self, Tries};
 use crate::clock;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
-use crate::exchange::{Request, Target};
+use crate::exchange::{Request, Response, Target};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
 use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
 use crate::upstream::pool::{NoWay, Pool, Way};
@@ -61,11 +63,11 @@ impl Proxy {
         self.admit(exchange, plan, target, request).await?;
         let source = self.source(exchange, plan, request);
         let key = hash_key(&upstream.item.balance, request, exchange);
-        let mut tries = Tries::new(self, plan, target, request);
+        let mut tries = Tries::new(self, plan, target, request, exchange.fallback.is_some());
         let mut fresh = false;
         loop {
             tries.admit(exchange)?;
-            let now = clock::recent();
+            let mut now = clock::recent();
             let mut slot = match upstream
                 .upstream
                 .pick(key, &tries.tried, now, self.random())
@@ -80,7 +82,7 @@ impl Proxy {
             };
             exchange.endpoint = Some(slot.endpoint().address());
             let number = slot.endpoint().id();
-            exchange.attempts += 1;
+            exchange.attempts.set(exchange.attempts.get() + 1);
             let attempt = Attempt {
                 proxy: self,
                 plan,
@@ -89,8 +91,24 @@ impl Proxy {
                 source: &source,
                 fresh,
                 announced: tries.announced,
+                number: exchange.attempts.get(),
+                hedge: false,
             };
-            let pause = match attempt.run(exchange, &mut slot).await {
+            let (ended, beside) = {
+                let asked = &*exchange;
+                let mut race = Race::Alone(Alone {
+                    first: pin!(attempt.run(asked, &mut slot)),
+                    attempt: &attempt,
+                    tries: &tries,
+                    exchange: asked,
+                    endpoint: number,
+                });
+                std::future::poll_fn(|cx| race.poll(cx)).await
+            };
+            if let Some(beside) = beside {
+                now = beside.settle(exchange, &mut slot, &mut tries, now);
+            }
+            let pause = match ended {
                 Ok(sent) => match tries.after_answer(exchange, &sent, request, &source) {
                     None => {
                         let answer = attempt.accept(exchange, slot, sent);
@@ -113,7 +131,7 @@ impl Proxy {
                     // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of
                     // these, because a fresh connection is never stale.
                     drop(slot);
-                    exchange.attempts -= 1;
+                    exchange.attempts.set(exchange.attempts.get() - 1);
                     fresh = true;
                     source.borrow_mut().rewind();
                     continue;
@@ -144,20 +162,43 @@ impl Proxy {
 }
 
 /// One try against one endpoint.
-struct Attempt<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
     proxy: &'a Rc<Proxy>,
     plan: &'a RoutePlan,
     upstream: &'a Arc<UpstreamPlan>,
     request: &'a Request,
-    source: &'a SharedSource,
+    pub(super) source: &'a SharedSource,
     /// Wants a new connection.
-    fresh: bool,
+    pub(super) fresh: bool,
     /// The next hop is told that we try again.
     announced: bool,
+    /// Which try this is, from 1.
+    pub(super) number: u32,
+    /// It is made beside another.
+    hedge: bool,
+}
+
+impl<'a> Attempt<'a> {
+    /// What the balancer goes by.
+    pub(super) fn key(&self, exchange: &Exchange) -> Option<u64> {
+        hash_key(&self.upstream.item.balance, self.request, exchange)
+    }
+
+    /// The same request once more, while this try is under way.
+    pub(super) fn beside(&self, source: &'a SharedSource) -> Attempt<'a> {
+        Attempt {
+            source,
+            fresh: false,
+            number: self.number + 1,
+            hedge: true,
+            ..*self
+        }
+    }
 }
 
 impl Attempt<'_> {
-    async fn run(&self, exchange: &Exchange, slot: &mut Slot) -> Result<Sent, Failure> {
+    pub(super) async fn run(&self, exchange: &Exchange, slot: &mut Slot) -> Result<Sent, Failure> {
         let way = self.way(exchange, slot).await?;
         let sender = self.sender(exchange);
         let began = clock::recent();
@@ -310,7 +351,8 @@ impl Attempt<'_> {
             trace: &exchange.trace,
             request_id: exchange.request_id.as_str(),
             deadline: exchange.left(clock::recent()),
-            attempt: self.announced.then_some(exchange.attempts),
+            attempt: self.announced.then_some(self.number),
+            hedge: self.hedge,
             host: self
                 .plan
                 .item
@@ -323,22 +365,26 @@ impl Attempt<'_> {
     /// This answer is the one that is passed on.
     fn accept(&self, exchange: &mut Exchange, slot: Slot, sent: Sent) -> Answer {
         exchange.slot = Some(slot);
-        exchange.outcome = match sent.response.status {
-            StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
-            StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
-            _ if sent
-                .response
-                .headers
-                .get("grpc-status")
-                .is_some_and(|status| status == "8") =>
-            {
-                Outcome::RateLimited
-            }
-            _ => Outcome::Success,
-        };
+        exchange.outcome = outcome(&sent.response);
         Answer::from_upstream(sent, self.source.clone(), self.plan.item.idle_timeout.value)
+    }
+}
+
+/// What an answer's head says about its endpoint.
+pub(super) fn outcome(response: &Response) -> Outcome {
+    match response.status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Outcome::Failure
+        }
+        StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
+        _ if response
+            .headers
+            .get("grpc-status")
+            .is_some_and(|status| status == "8") =>
+        {
+            Outcome::RateLimited
+        }
+        _ => Outcome::Success,
     }
 }
 

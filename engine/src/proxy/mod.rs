@@ -10,6 +10,7 @@ pub mod connection;
 mod fallback;
 mod forward;
 pub(crate) mod guard;
+mod hedge;
 mod limit;
 mod replay;
 mod retry;
@@ -62,6 +63,8 @@ pub struct Proxy {
     noise: RefCell<Noise>,
     /// The body of every request that has none.
     empty: SharedSource,
+    /// Late answers so far, of which some are left without a hedge.
+    late: Cell<u32>,
     /// Set when the process stops: answers close their connections.
     pub stopping: Cell<bool>,
 }
@@ -77,6 +80,7 @@ impl Proxy {
             random: RefCell::new(fastrand::Rng::new()),
             noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
+            late: Cell::new(0),
             stopping: Cell::new(false),
         }
     }
@@ -264,6 +268,7 @@ impl Proxy {
             endpoint: None,
             attempts: 0,
             not_retried: None,
+            hedge: None,
             request_id: id.as_str(),
             trace_id: [0; 16],
             span_id: [0; 8],

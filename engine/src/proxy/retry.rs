@@ -125,6 +125,7 @@ mod tests {
             methods,
             per_try_timeout: Setting::default_of(None),
             max_replay: 0,
+            hedge: Setting::default_of(None),
         }
     }
 

@@ -57,6 +57,7 @@ fn retry() -> Retry {
         methods: RetryMethods::Idempotent,
         per_try_timeout: Setting::default_of(None),
         max_replay: 0,
+        hedge: Setting::default_of(None),
     }
 }
 

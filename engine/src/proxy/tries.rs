@@ -9,6 +9,7 @@ use tollgate_config::Retry;
 use super::Proxy;
 use super::books::Exchange;
 use super::guard;
+use super::hedge::First;
 use super::replay::SharedSource;
 use super::retry::{self, Ending, Try, Wish};
 use super::send::{Failure, Sent};
@@ -20,10 +21,10 @@ use crate::telemetry::metrics::RetryClass;
 use crate::upstream::{Guard, Outcome};
 
 pub(super) struct Tries<'a> {
-    proxy: &'a Proxy,
-    plan: &'a RoutePlan,
-    upstream: &'a UpstreamPlan,
-    guard: &'a Guard,
+    pub(super) proxy: &'a Proxy,
+    pub(super) plan: &'a RoutePlan,
+    pub(super) upstream: &'a UpstreamPlan,
+    pub(super) guard: &'a Guard,
     /// `None`: off, or whoever asks us tries again itself.
     rules: Option<&'a Retry>,
     /// The next hop is told to leave trying again to us (GW-509).
@@ -34,6 +35,8 @@ pub(super) struct Tries<'a> {
     made: u32,
     /// The budget knows of this request.
     counted: bool,
+    /// The first try, where it may get another beside it.
+    pub(super) first: First,
 }
 
 impl<'a> Tries<'a> {
@@ -42,17 +45,26 @@ impl<'a> Tries<'a> {
         plan: &'a RoutePlan,
         branch: &'a Branch,
         request: &Request,
+        is_fallback: bool,
     ) -> Self {
         let rules = plan.item.retry.value.as_ref();
         let rules = rules.filter(|_| !request.marks.has(Marks::ATTEMPT));
+        let announced =
+            rules.is_some_and(|rules| retry::repeats(rules, &request.method, &request.headers));
+        let hedge = rules.and_then(|rules| rules.hedge.value);
         Tries {
+            first: match hedge {
+                Some(hedge) if announced && !is_fallback && request.upgrade.is_none() => {
+                    First::of(hedge, plan)
+                }
+                _ => First::default(),
+            },
             proxy,
             plan,
             upstream: &branch.upstream,
             guard: branch.guards.of(&request.method),
             rules,
-            announced: rules
-                .is_some_and(|rules| retry::repeats(rules, &request.method, &request.headers)),
+            announced,
             tried: Vec::new(),
             made: 0,
             counted: false,

@@ -244,6 +244,7 @@ fn route(
     CompiledRoute {
         fallback,
         pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
+        late: item.hedge().map(|_| paces.p95_of(&item.name)),
         chain: Chain::compile(item, surroundings),
         total_weight: branches
             .iter()

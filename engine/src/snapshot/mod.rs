@@ -72,6 +72,8 @@ pub struct CompiledRoute {
     pub fallback: Option<usize>,
     /// What is normal for its answers, when the route asks.
     pub pace: Option<Arc<Pace>>,
+    /// The time after which an answer is late, when the route hedges.
+    pub late: Option<Arc<Pace>>,
     pub total_weight: u32,
     pub series: Arc<RouteSeries>,
 }

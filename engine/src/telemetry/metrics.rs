@@ -7,6 +7,7 @@
 
 mod cell;
 mod closed;
+mod hedges;
 mod limit;
 mod listener;
 mod page;
@@ -27,7 +28,8 @@ use route::{Grid, RouteSizes};
 
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
-    ConnectResult, ConnectionState, FallbackResult, HealthState, Refusal, RetryClass, TimeoutKind,
+    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
+    TimeoutKind, Unhedged,
 };
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;

@@ -172,6 +172,14 @@ impl Upstream {
         Some(self.bulkhead.enter(rules, priority, now))
     }
 
+    /// A permit without a queue. `Ok(None)`: none is needed; `Err`: there is none now.
+    pub fn try_enter(&self) -> Result<Option<bulkhead::Permit>, ()> {
+        match &self.rules {
+            None => Ok(None),
+            Some(rules) => self.bulkhead.try_enter(rules).map(Some).ok_or(()),
+        }
+    }
+
     /// An answer's head came, or was waited for in vain, since `began`.
     pub fn learn(&self, began: Instant, now: Instant) {
         if let Some(rules) = &self.rules {

@@ -6,6 +6,11 @@
 //! becomes slower for good, however much, moves the time-out up with every try that is cut short, and loses a few dozen
 //! tries and not its service.
 //!
+//! A hedge asks the same of another place: the time that 95 of 100 come within (`Pace::p95`). There the first try counts,
+//! and one that was cut short because the other won counts as slower than it waited, which is all that is known of it and
+//! all that is needed: the steps balance by whether an answer was slower, not by how much. So one first try in twenty is
+//! late, however answers are spread and however often hedges win.
+//!
 //! Two workers may move it at once, and one step is lost; the next answer makes it good. Holds no setting: bounds are
 //! arguments. Reads no clock.
 
@@ -21,19 +26,47 @@ const ENOUGH: u32 = 100;
 /// A slower answer moves what is normal by this …
 const UP: f64 = 1.1;
 /// … and a faster one by a hundredth of that.
-const DOWN: f64 = 0.999;
+const DOWN_P99: f64 = 0.999;
+/// The nineteenth root of `UP`, downwards: it balances where one in twenty is slower.
+const DOWN_P95: f64 = 0.994_996;
 /// What is waited for, as a multiple of what is normal.
 const FACTOR: f64 = 1.5;
 
 /// Shared by all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
     /// Nanoseconds as the bits of an `f64`, which for positive numbers are in the same order.
     normal: AtomicU64,
     heard: AtomicU32,
+    /// What a faster answer moves it by; says which percentile is followed.
+    down: f64,
+    /// It is moved up to this multiple of the slower answer at most. Just above it, a bound of 1 would make steps up
+    /// smaller than steps down allow for, and more answers slower than the percentile says: 9 of 100 instead of 5 when
+    /// losers are cut short soon. A time-out would rather be short, with a factor on top of it.
+    most: f64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace::new(DOWN_P99, 1.0)
+    }
 }
 
 impl Pace {
+    fn new(down: f64, most: f64) -> Self {
+        Pace {
+            normal: AtomicU64::new(0),
+            heard: AtomicU32::new(0),
+            down,
+            most,
+        }
+    }
+
+    /// Follows the time that 95 of 100 answers come within.
+    pub fn p95() -> Self {
+        Pace::new(DOWN_P95, UP)
+    }
+
     /// An answer's head came after so long.
     pub fn answered(&self, took: Duration) {
         self.learn(took, true);
@@ -55,16 +88,16 @@ impl Pace {
         let normal = f64::from_bits(self.normal.load(Relaxed));
         let moved = if took > normal {
             // Never beyond what was seen: many that end together would add up.
-            (normal * UP).min(took)
+            (normal * UP).min(took * self.most)
         } else if came {
-            (normal * DOWN).max(1.0)
+            (normal * self.down).max(1.0)
         } else {
             return;
         };
         self.normal.store(moved.to_bits(), Relaxed);
     }
 
-    /// The time that 99 of 100 answers come within; `None` before there were enough.
+    /// The time that 99 (or 95) of 100 answers come within; `None` before there were enough.
     pub fn normal(&self) -> Option<Duration> {
         let known = self.heard.load(Relaxed) >= ENOUGH;
         let normal = f64::from_bits(self.normal.load(Relaxed));
@@ -78,17 +111,31 @@ impl Pace {
     }
 }
 
-/// The pace of every route that has one, under its name. Asked by compile only; forgets when no snapshot knows the route.
+/// The paces of every route that has one, under its name. Asked by compile only; forgets when no snapshot knows the route.
 #[derive(Debug, Default)]
-pub struct PaceMemory(Mutex<HashMap<String, Weak<Pace>>>);
+pub struct PaceMemory {
+    p99: Mutex<Known>,
+    p95: Mutex<Known>,
+}
+
+type Known = HashMap<String, Weak<Pace>>;
 
 impl PaceMemory {
     pub fn of(&self, route: &str) -> Arc<Pace> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::find(&self.p99, route, Pace::default)
+    }
+
+    /// Of a route that hedges.
+    pub fn p95_of(&self, route: &str) -> Arc<Pace> {
+        Self::find(&self.p95, route, Pace::p95)
+    }
+
+    fn find(known: &Mutex<Known>, route: &str, new: fn() -> Pace) -> Arc<Pace> {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pace) = known.get(route).and_then(Weak::upgrade) {
             return pace;
         }
-        let pace = Arc::<Pace>::default();
+        let pace = Arc::new(new());
         if known.len() == known.capacity() {
             known.retain(|_, pace| pace.strong_count() > 0);
         }

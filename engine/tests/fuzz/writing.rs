@@ -98,6 +98,7 @@ fn check(request: &Request, how: &How) -> Result<(), TestCaseError> {
         request_id: id.as_str(),
         deadline: how.deadline,
         attempt: None,
+        hedge: false,
         host: how.host.as_ref(),
     };
     let text = fuzz::to_http1(&sender, request, how.framing);

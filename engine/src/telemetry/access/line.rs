@@ -34,6 +34,8 @@ pub struct Line<'a> {
     pub attempts: u32,
     /// Why it was not sent once more, where the route would have.
     pub not_retried: Option<&'a str>,
+    /// What came of a second try beside the first.
+    pub hedge: Option<&'a str>,
     pub request_id: &'a str,
     pub trace_id: [u8; 16],
     pub span_id: [u8; 8],
@@ -96,6 +98,9 @@ impl Line<'_> {
         count(out, b",\"attempts\":", u64::from(self.attempts));
         if let Some(why) = self.not_retried {
             text(out, b",\"not_retried\":", why);
+        }
+        if let Some(hedge) = self.hedge {
+            text(out, b",\"hedge\":", hedge);
         }
         text(out, b",\"request_id\":", self.request_id);
         out.extend_from_slice(b",\"trace_id\":");

@@ -166,6 +166,11 @@ impl Reading {
         self.buckets.iter().sum()
     }
 
+    /// Of durations; zero without any.
+    pub(crate) fn mean(&self) -> Duration {
+        Duration::from_nanos(self.sum / self.count().max(1))
+    }
+
     /// The samples of a histogram in seconds.
     pub(crate) fn write_durations(&self, text: &mut Text, labels: Labels<'_>) {
         let sum = format!(

@@ -122,6 +122,34 @@ closed! {
 }
 
 closed! {
+    /// What came of a hedge that was sent: `hedges_total{result}`.
+    HedgeResult {
+        /// Its answer was the first good one.
+        Won "won",
+        /// The first try's was.
+        Lost "lost",
+        /// Neither brought a good one.
+        Neither "neither",
+        /// The client left before.
+        Abandoned "abandoned",
+    }
+}
+
+closed! {
+    /// Why a late answer got no second try: `hedges_unsent_total{reason}`.
+    Unhedged {
+        /// One late answer in so many is left alone, to see what hedges are good for.
+        Control "control",
+        NoEndpoint "no_endpoint",
+        /// The breaker is not closed.
+        CircuitOpen "circuit_open",
+        /// The bulkhead has no permit to spare.
+        Overloaded "overloaded",
+        Budget "retry_budget_exhausted",
+    }
+}
+
+closed! {
     /// What came of a fallback: `fallbacks_total{result}`.
     FallbackResult {
         Respond "respond",

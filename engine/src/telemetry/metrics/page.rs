@@ -10,7 +10,7 @@ use super::closed::{
 };
 use super::text::{Kind, Text};
 use super::upstream::{Known, UpstreamSeries as Series};
-use super::{Metrics, living, process};
+use super::{Metrics, hedges, living, process};
 use crate::exchange::error::Code;
 
 pub(crate) fn write(metrics: &Metrics) -> String {
@@ -219,6 +219,7 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
         text.sample(&[("upstream", name)], upstream.exhaustions());
     }
     bulkheads(&upstreams, &known, text);
+    hedges::write(&upstreams, text);
 }
 
 /// Of upstreams with a bulkhead; counters also of those that had one.

@@ -11,7 +11,8 @@ use tollgate_config::Priority;
 use super::cell::{Cell, Durations, Reading, Shard, Shared, shards};
 use super::closed::{BreakerReason, BreakerResult, BreakerState};
 use super::closed::{
-    ConnectResult, ConnectionState, HealthState, PRIORITIES, Refusal, RetryClass, TimeoutKind,
+    ConnectResult, ConnectionState, HealthState, HedgeResult, PRIORITIES, Refusal, RetryClass,
+    TimeoutKind, Unhedged,
 };
 
 #[derive(Debug, Default)]
@@ -24,6 +25,10 @@ struct Counts {
     waits: Durations,
     breaker: [Cell; BreakerResult::COUNT],
     budget_exhausted: Cell,
+    hedges: [Cell; HedgeResult::COUNT],
+    unhedged: [Cell; Unhedged::COUNT],
+    /// From when an answer was late until a good one's head came: without a hedge (the control group), and with one.
+    late: [Durations; 2],
 }
 
 /// What an upstream knows of itself.
@@ -158,6 +163,32 @@ impl UpstreamSeries {
         );
     }
 
+    /// A hedge that was sent has ended so.
+    pub fn hedged(&self, worker: usize, result: HedgeResult) {
+        self.cell(
+            worker,
+            |counts| counts.hedges.get(result as usize),
+            |cell| cell.add(1),
+        );
+    }
+
+    /// A late answer got no hedge.
+    pub fn unhedged(&self, worker: usize, why: Unhedged) {
+        self.cell(
+            worker,
+            |counts| counts.unhedged.get(why as usize),
+            |cell| cell.add(1),
+        );
+    }
+
+    /// A late answer was good in the end, so long after it had become late.
+    pub fn late(&self, worker: usize, hedged: bool, wait: Duration) {
+        let shard = self.workers.get(worker);
+        if let Some(late) = shard.and_then(|shard| shard.0.late.get(usize::from(hedged))) {
+            late.observe(wait);
+        }
+    }
+
     /// A request got its permit after waiting so long for it (GW-609).
     pub fn waited(&self, worker: usize, duration: Duration) {
         if let Some(shard) = self.workers.get(worker) {
@@ -183,6 +214,29 @@ impl UpstreamSeries {
         let mut reading = Reading::default();
         for shard in &self.workers {
             reading.add_durations(&shard.0.waits);
+        }
+        reading
+    }
+
+    pub(crate) fn hedges(&self, result: usize) -> i64 {
+        self.sum(|counts| counts.hedges.get(result))
+    }
+
+    pub(crate) fn unsent_hedges(&self, why: usize) -> i64 {
+        self.sum(|counts| counts.unhedged.get(why))
+    }
+
+    /// Late answers, with a hedge or in the control group: how many were good in the end, and how long that took them on
+    /// average after they had become late.
+    pub(crate) fn late_mean(&self, hedged: bool) -> (u64, Duration) {
+        let reading = self.late_answers(hedged);
+        (reading.count(), reading.mean())
+    }
+
+    pub(crate) fn late_answers(&self, hedged: bool) -> Reading {
+        let mut reading = Reading::default();
+        for shard in &self.workers {
+            reading.add_durations(&shard.0.late[usize::from(hedged)]);
         }
         reading
     }

@@ -163,6 +163,15 @@ impl Bulkhead {
         self.line_up(rules, priority, now.into())
     }
 
+    /// A permit if there is one right now, for what nobody should wait for: no queue, and nobody is overtaken.
+    pub fn try_enter(self: &Arc<Self>, rules: &Rules) -> Option<Permit> {
+        let limit = self.limit(rules.limit);
+        let taken = self.state.fetch_update(Acquire, Relaxed, |state| {
+            (waiting(state) == 0 && in_flight(state) < limit).then_some(state + PERMIT)
+        });
+        taken.is_ok().then(|| Permit::new(self))
+    }
+
     #[cold]
     fn line_up(self: &Arc<Self>, rules: &Rules, priority: Priority, now: Moment) -> Entry {
         let mut shed = None;
