@@ -1,13 +1,11 @@
 //! One of three dependencies stalls; the others must not notice.
 
-use std::sync::atomic::Ordering;
-
 use tollgate_engine::testing::client::Client;
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::h2_raw::{END_STREAM, H2Raw, Outcome, request};
 
-use super::demand::{Count, Seen, demand, errors};
 use super::service::{Mood, Service};
+use tollgate_engine::testing::demand::{Count, demand, errors, p99};
 
 const NAMES: [&str; 3] = ["orders", "stock", "prices"];
 /// Requests for each dependency while it is as usual, and as many again while the first stalls.
@@ -26,15 +24,6 @@ fn toml(services: &[Service], upstream: &str) -> String {
         ));
     }
     toml
-}
-
-fn p99(seen: &[Seen]) -> f64 {
-    let mut took: Vec<_> = seen
-        .iter()
-        .map(|one| one.took.as_secs_f64() * 1e3)
-        .collect();
-    took.sort_by(f64::total_cmp);
-    took[took.len() * 99 / 100]
 }
 
 /// "One of three dependencies stalls → the others' p99 stays within 1.2 × of normal": here that each of their requests
@@ -125,7 +114,6 @@ fn gw_608_streams_to_the_others_go_on_beside_bodies_that_nobody_takes() {
             "{outcome:?}"
         );
     }
-    let _ = count.load(Ordering::SeqCst);
 }
 
 fn wait_for(service: &Service, arrivals: usize) {

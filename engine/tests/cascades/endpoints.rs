@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tollgate_engine::testing::gateway::Gateway;
 
-use super::demand::{Count, RATE, Seen, demand, errors};
 use super::service::{Mood, Service, listed};
+use tollgate_engine::testing::demand::{Count, RATE, Seen, demand, errors};
 
 /// Requests before the fault, so that every endpoint is known.
 const BEFORE: u64 = 200;
@@ -58,7 +58,7 @@ fn assert_left_alone(fault: Mood, more: &str) {
         errors(&run.seen).len()
     );
     assert!(
-        last <= BEFORE + RATE / 2,
+        last <= BEFORE + u64::from(RATE / 2),
         "{fault:?}: asked {} requests after the fault: {:?}",
         last - BEFORE,
         run.arrivals
@@ -82,7 +82,7 @@ fn hi_50_gw_705_within_half_a_second_nothing_goes_to_an_endpoint_that_stalls() {
 
 /// "30 % of an upstream's endpoints fail → client errors < 1 % within 2 s."
 fn assert_few_errors(fault: Mood, more: &str) {
-    let (within, counted) = (2 * RATE, 600);
+    let (within, counted) = (u64::from(2 * RATE), 600);
     let run = run(10, 3, fault, more, within + counted);
     let all = errors(&run.seen);
     let late: Vec<_> = run

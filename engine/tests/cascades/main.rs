@@ -6,7 +6,6 @@
 //! a machine that is busy makes a test last longer and changes nothing about what it says. Where the product keeps time by
 //! itself, a bound has added to it what the machine was seen to hold this process up (`Witness`).
 
-mod demand;
 mod dependencies;
 mod endpoints;
 mod outage;

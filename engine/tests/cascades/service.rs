@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tollgate_engine::testing::upstream::{Conn, Upstream};
 
-use super::demand::Count;
+use tollgate_engine::testing::demand::Count;
 
 /// What an endpoint does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
