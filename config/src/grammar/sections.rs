@@ -875,7 +875,7 @@ pub(crate) static BREAKER: Section = Section {
             "failures",
             Kind::Count(1, 1_000_000),
             "5",
-            "Failures in a row that open it …",
+            "Failures in a row that open it, at more than half of the endpoints …",
         ),
         default(
             "volume",

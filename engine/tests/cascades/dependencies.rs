@@ -27,24 +27,37 @@ fn toml(services: &[Service], upstream: &str) -> String {
 }
 
 /// "One of three dependencies stalls → the others' p99 stays within 1.2 × of normal": here that each of their requests
-/// succeeds. The ratio is measured (docs/benchmarks.md) and told, not asserted: a percentile of a busy machine is its own.
+/// succeeds. The ratio is told, not asserted, for a percentile of a busy machine is its own; docs/benchmarks.md has what
+/// was measured with more rounds (`TOLLGATE_ROUNDS`).
 #[test]
 fn gw_608_while_one_of_three_dependencies_stalls_every_request_to_the_others_succeeds() {
+    let rounds = std::env::var("TOLLGATE_ROUNDS").ok();
+    let rounds = rounds.map_or(1, |text| text.parse().expect("a number of rounds"));
+    let mut ratios: Vec<f64> = (0..rounds).flat_map(|_| one_stalls()).collect();
+    ratios.sort_by(f64::total_cmp);
+    println!(
+        "p99 of the others while one stalls, by what it is otherwise: {:.2} in the middle, {:.2} to {:.2}",
+        ratios[ratios.len() / 2],
+        ratios[0],
+        ratios[ratios.len() - 1]
+    );
+}
+
+fn one_stalls() -> Vec<f64> {
     let count = Count::default();
     let services = NAMES.map(|_| Service::start(&count));
     let gateway = Gateway::start(&toml(&services, ""));
     let others = |what: &str| {
-        let mut ratio = Vec::new();
-        for name in &NAMES[1..] {
-            let begun = Count::default();
-            let seen = demand(gateway.address(), &format!("/{name}"), &begun, |n| {
-                n <= EACH
-            });
-            assert_eq!(errors(&seen), Vec::<String>::new(), "{name} {what}");
-            assert_eq!(seen.len() as u64, EACH);
-            ratio.push(p99(&seen));
-        }
-        ratio
+        NAMES[1..]
+            .iter()
+            .map(|name| {
+                let path = format!("/{name}");
+                let seen = demand(gateway.address(), &path, &Count::default(), |n| n <= EACH);
+                assert_eq!(errors(&seen), Vec::<String>::new(), "{name} {what}");
+                assert_eq!(seen.len() as u64, EACH);
+                p99(&seen).as_secs_f64()
+            })
+            .collect::<Vec<f64>>()
     };
     let usual = others("as usual");
     services[0].set(Mood::Stalls);
@@ -54,17 +67,18 @@ fn gw_608_while_one_of_three_dependencies_stalls_every_request_to_the_others_suc
     }
     wait_for(&services[0], STALLED);
     let then = others("while orders stalls");
-    for ((name, usual), then) in NAMES[1..].iter().zip(usual).zip(then) {
-        println!(
-            "{name}: p99 {usual:.2} ms, {then:.2} ms while orders stalls: {:.2}",
-            then / usual
-        );
-    }
     let status = gateway.get_status();
     assert_eq!(
         status["upstreams"][0]["endpoints"][0]["in_flight"], STALLED,
         "they are still waiting: {status:#}"
     );
+    for client in stalled {
+        client.reset();
+    }
+    then.iter()
+        .zip(usual)
+        .map(|(then, usual)| then / usual)
+        .collect()
 }
 
 /// With a bulkhead, who asks the one that stalls is told at once, and holds nothing.

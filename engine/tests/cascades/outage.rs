@@ -16,7 +16,7 @@ const AFTER: u64 = 400;
 const OPEN_FOR: Duration = Duration::from_millis(500);
 
 fn breaker(gateway: &Gateway) -> Value {
-    gateway.get_status()["upstreams"][0]["breaker"].clone()
+    gateway.get_status()["upstreams"][0]["breakers"][0].clone()
 }
 
 /// "Full outage and return → load on the returning service never above 1.2 × of normal demand (no retry storm, no
