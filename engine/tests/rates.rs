@@ -40,15 +40,37 @@ fn ask(client: &mut Client) -> Decision {
     }
 }
 
+/// The document; `generation` is in a header that the limit does not know of.
+fn document(generation: u32) -> String {
+    format!(
+        "[server]\nworkers = 2\ndrain = \"2s\"\n\n[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n\
+         [[route]]\nname = \"here\"\nmatch = {{ path = \"/*\" }}\n\
+         respond = {{ status = 200, headers = {{ x-generation = \"{generation}\" }} }}\n\
+         filters = [{{ rate_limit = {{ by = \"route\", rate = \"{RATE}/s\", burst = {BURST} }} }}]\n"
+    )
+}
+
 #[test]
 fn hi_60_gw_306_under_overload_admitted_is_capacity_and_rate_times_time_give_or_take_one() {
+    overload(|_| {});
+}
+
+#[test]
+fn hi_60_gw_311_the_same_holds_over_reloads() {
+    let reloads = AtomicU64::new(0);
+    overload(|gateway| {
+        let generation = reloads.fetch_add(1, Ordering::Relaxed) + 1;
+        let generation = u32::try_from(generation).expect("few");
+        gateway.edit(&document(generation)).expect("valid");
+    });
+    assert!(reloads.into_inner() > 5);
+}
+
+/// `now_and_then` is called between two of a hundred requests of one client.
+fn overload(now_and_then: impl Fn(&Gateway) + Sync) {
     let seconds = std::env::var("TOLLGATE_RATE_SECONDS").ok();
     let seconds = seconds.map_or(3.0, |text| text.parse().expect("a number of seconds"));
-    let gateway = Gateway::start(&format!(
-        "[server]\nworkers = 2\ndrain = \"2s\"\n\n[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n\
-         [[route]]\nname = \"here\"\nmatch = {{ path = \"/*\" }}\nrespond = {{ status = 200 }}\n\
-         filters = [{{ rate_limit = {{ by = \"route\", rate = \"{RATE}/s\", burst = {BURST} }} }}]\n"
-    ));
+    let gateway = Gateway::start(&document(0));
     // The first takes from a full bucket, before anybody else asks.
     let first = ask(&mut gateway.client());
     assert!(first.admitted);
@@ -56,8 +78,10 @@ fn hi_60_gw_306_under_overload_admitted_is_capacity_and_rate_times_time_give_or_
     let asked = AtomicU64::new(1);
     let seen: Vec<Decision> = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                scope.spawn(|| {
+            .map(|client| {
+                let (gateway, asked, now_and_then) = (&gateway, &asked, &now_and_then);
+                scope.spawn(move || {
+                    let first_client = client == 0;
                     let (mut client, mut seen) = (gateway.client(), Vec::new());
                     while Instant::now() < end {
                         // At ten times the rate, all together; behind it, at once.
@@ -66,6 +90,9 @@ fn hi_60_gw_306_under_overload_admitted_is_capacity_and_rate_times_time_give_or_
                         let wait = (first.came + due).saturating_duration_since(Instant::now());
                         std::thread::sleep(wait);
                         seen.push(ask(&mut client));
+                        if first_client && seen.len() % 100 == 0 {
+                            now_and_then(gateway);
+                        }
                     }
                     seen
                 })

@@ -12,11 +12,13 @@ use std::sync::mpsc;
 
 use netlab::{Network, SPOKES};
 use support::{Site, tell};
-use tollgate_engine::testing::demand::{Count, demand, errors, p99};
+use tollgate_engine::testing::demand::{Count, demand, errors, percentile};
 use tollgate_engine::testing::upstream::Upstream;
 
 /// Before the network turns bad.
 const BEFORE: u64 = 200;
+/// From one turn of the network to the next.
+const TURN: u64 = 150;
 /// In all; a thousandth of them may fail.
 const REQUESTS: u64 = 2_000;
 
@@ -32,8 +34,12 @@ fn toml(endpoints: &[SocketAddr]) -> String {
     )
 }
 
-/// An endpoint on each spoke, the gateway and its clients on the hub. The wires become `bad` in the midst of it.
-fn survives(name: &str, bad: [&str; SPOKES]) {
+/// What each wire becomes.
+type Turn = [&'static str; SPOKES];
+
+/// An endpoint on each spoke, the gateway and its clients on the hub. In the midst of it the wires turn bad, or one thing
+/// after the other.
+fn survives(name: &str, turns: &[Turn]) {
     let network = match Network::begin() {
         Ok(network) => network,
         Err(why) => return tell(&format!("skipped: {name}: {why}")),
@@ -63,7 +69,7 @@ fn survives(name: &str, bad: [&str; SPOKES]) {
         let (network, addresses) = (&network, addresses);
         let here = scope.spawn(move || {
             network.enter_hub();
-            ask(name, network, bad, &addresses);
+            ask(name, network, turns, &addresses);
         });
         let outcome = here.join();
         drop(ends);
@@ -73,14 +79,14 @@ fn survives(name: &str, bad: [&str; SPOKES]) {
     });
 }
 
-fn ask(name: &str, network: &Network, bad: [&str; SPOKES], addresses: &[SocketAddr]) {
+fn ask(name: &str, network: &Network, turns: &[Turn], addresses: &[SocketAddr]) {
     let site = Site::with(&toml(addresses));
     let gateway = site.run();
     let seen = demand(gateway.address(), "", &Count::default(), |number| {
-        if number == BEFORE {
-            for (wire, words) in bad.into_iter().enumerate() {
-                network.change(wire + 1, words);
-            }
+        let turn = number.checked_sub(BEFORE).filter(|since| since % TURN == 0);
+        let turn = turn.and_then(|since| turns.get(usize::try_from(since / TURN).ok()?));
+        for (wire, words) in turn.into_iter().flatten().enumerate() {
+            network.change(wire + 1, words);
         }
         number <= REQUESTS
     });
@@ -92,7 +98,7 @@ fn ask(name: &str, network: &Network, bad: [&str; SPOKES], addresses: &[SocketAd
         "{name}: {requests} requests, {} failed, {retries} tried again ({:.3} ×), p99 {:?}; frames and lost: {frames:?}",
         failed.len(),
         (requests + retries) as f64 / requests as f64,
-        p99(&seen),
+        percentile(&seen, 99),
     ));
     assert!(requests >= REQUESTS, "{requests}");
     assert!(
@@ -114,25 +120,39 @@ fn retries(metrics: &str) -> u64 {
 
 #[test]
 fn hi_50_gw_504_one_frame_in_twenty_lost_each_way_is_survived() {
-    survives("5 % loss", ["loss=0.05"; SPOKES]);
+    survives("5 % loss", &[["loss=0.05"; SPOKES]]);
 }
 
 #[test]
 fn hi_50_gw_504_a_tenth_of_a_second_each_way_is_survived() {
-    survives("100 ms delay", ["delay=0.1"; SPOKES]);
+    survives("100 ms delay", &[["delay=0.1"; SPOKES]]);
 }
 
 #[test]
 fn hi_50_gw_504_a_black_hole_in_place_of_one_of_three_is_survived() {
-    survives("a black hole", ["cut=1", "cut=0", "cut=0"]);
+    survives("a black hole", &[["cut=1", "cut=0", "cut=0"]]);
 }
 
 #[test]
 fn hi_50_gw_504_a_slow_one_of_three_is_survived() {
-    survives("a slow one of three", ["delay=0.4", "delay=0", "delay=0"]);
+    survives(
+        "a slow one of three",
+        &[["delay=0.4", "delay=0", "delay=0"]],
+    );
 }
 
 #[test]
 fn hi_50_gw_504_loss_and_delay_together_are_survived() {
-    survives("5 % loss and 50 ms delay", ["loss=0.05 delay=0.05"; SPOKES]);
+    survives(
+        "5 % loss and 50 ms delay",
+        &[["loss=0.05 delay=0.05"; SPOKES]],
+    );
+}
+
+/// Away and back again, ten times, each for as long as most ejections do not last.
+#[test]
+fn hi_50_gw_504_a_flapping_one_of_three_is_survived() {
+    let (away, back) = (["cut=1", "cut=0", "cut=0"], ["cut=0"; SPOKES]);
+    let turns: Vec<Turn> = (0..5).flat_map(|_| [away, back]).collect();
+    survives("a flapping one of three", &turns);
 }

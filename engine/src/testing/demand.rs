@@ -34,8 +34,8 @@ pub struct Seen {
     pub took: Duration,
 }
 
-/// Asks for `PATH/NUMBER` at the pace until `goes_on` refuses a number; tells it each number before that request is
-/// begun. Connections are kept. Answers are handed back in the order of their numbers; a request without one fails the
+/// Asks for `PATH/NUMBER` at the pace; `goes_on` is told each number before that request is begun, and each client ends with
+/// the first that it refuses. Connections are kept. Answers are handed back in the order of their numbers; a request without one fails the
 /// test.
 pub fn demand(
     address: SocketAddr,
@@ -44,15 +44,15 @@ pub fn demand(
     goes_on: impl Fn(u64) -> bool + Sync,
 ) -> Vec<Seen> {
     let (next, start) = (AtomicU64::new(1), Instant::now());
-    let (seen, over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let seen = Mutex::new(Vec::new());
     let client = || {
         let mut client = Client::connect(address);
         loop {
             let number = next.fetch_add(1, Ordering::SeqCst);
             let due = start + Duration::from_secs(number) / RATE;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if over.load(Ordering::SeqCst) || !goes_on(number) {
-                return over.store(true, Ordering::SeqCst);
+            if !goes_on(number) {
+                return;
             }
             begun.fetch_max(number, Ordering::SeqCst);
             let began = Instant::now();
@@ -89,11 +89,12 @@ pub fn errors(seen: &[Seen]) -> Vec<String> {
         .collect()
 }
 
-/// The time within which 99 of 100 were answered.
-pub fn p99(seen: &[Seen]) -> Duration {
+/// The time within which so many of a hundred were answered.
+pub fn percentile(seen: &[Seen], of_100: usize) -> Duration {
     let mut took: Vec<Duration> = seen.iter().map(|one| one.took).collect();
     took.sort_unstable();
-    took.get(took.len() * 99 / 100).copied().unwrap_or_default()
+    let place = took.len() * of_100 / 100;
+    took.get(place).copied().unwrap_or_default()
 }
 
 /// Knows the longest time for which the machine held this process up.
