@@ -16,8 +16,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::path::PathPattern;
 
+mod faults;
 mod limits;
 
+pub use faults::*;
 pub use limits::*;
 
 /// A whole document: everything one data plane needs to serve.
@@ -328,6 +330,7 @@ pub enum Filter {
     SetHeaders(SetHeaders),
     RateLimit(RateLimit),
     ApiKey(ApiKeyUse),
+    Fault(InjectedFault),
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.

@@ -420,7 +420,7 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         3,
         "take it out",
     );
-    for filter in ["cors = {}", "jwt = {}", "fault = {}"] {
+    for filter in ["cors = {}", "jwt = {}"] {
         one(
             &route(&format!("upstream = \"app\"\nfilters = [{{ {filter} }}]")),
             "not-available",
@@ -434,6 +434,44 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         ))),
         []
     );
+}
+
+#[test]
+fn a_fault_must_do_something_that_can_be_done() {
+    let fault = |text: &str| {
+        route(&format!(
+            "upstream = \"app\"\nfilters = [{{ fault = {{ {text} }} }}]"
+        ))
+    };
+    for (text, code, hint) in [
+        ("", "missing-key", "abort = 503"),
+        ("percent = 5", "missing-key", "delay = \"200ms\""),
+        ("headers = { x = \"1\" }", "missing-key", "or both"),
+        ("abort = 200", "bad-value", "abort = 400"),
+        ("abort = 600", "bad-value", "abort = 400"),
+        ("abort = \"rest\"", "bad-value", "reset"),
+        ("delay = \"0s\"", "bad-duration", "1ms"),
+        ("delay = 200", "wrong-type", "\"5s\""),
+        ("abort = 503, percent = 101", "bad-value", "percent = 100"),
+        ("abort = 503, percent = -0.1", "bad-value", "percent = 100"),
+        (
+            "abort = 503, percent = \"5\"",
+            "wrong-type",
+            "percent = 100",
+        ),
+        ("abort = 503, percent = nan", "bad-value", "percent = 100"),
+        ("abort = 503, header = {}", "unknown-key", "headers"),
+    ] {
+        one(&fault(text), code, 4, hint);
+    }
+    for good in [
+        "delay = \"200ms\"",
+        "abort = 503, percent = 0.01",
+        "abort = \"reset\", percent = 0",
+        "delay = \"1s\", abort = 429, headers = { x-a = { regex = \"a+\" }, x-b = { present = true } }",
+    ] {
+        assert_eq!(problems(&around(&fault(good))), [], "{good}");
+    }
 }
 
 #[test]

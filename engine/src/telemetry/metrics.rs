@@ -7,6 +7,7 @@
 
 mod cell;
 mod closed;
+mod fault;
 mod limit;
 mod listener;
 mod page;
@@ -26,6 +27,7 @@ use closed::ByCode;
 use route::{Grid, RouteSizes};
 
 pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+pub use fault::FaultSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use route::{NONE, Observation, RouteSeries};
@@ -60,6 +62,8 @@ struct Names {
     listeners: BTreeMap<String, Weak<ListenerSeries>>,
     /// By limit, then by tier; empty where there is none.
     limits: BTreeMap<(String, String), Weak<LimitSeries>>,
+    /// By route.
+    faults: BTreeMap<String, Weak<FaultSeries>>,
 }
 
 impl Metrics {
@@ -134,6 +138,13 @@ impl Metrics {
         let key = (name.to_owned(), tier.to_owned());
         find_or_make(&mut self.names().limits, key, || {
             LimitSeries::new(self.workers)
+        })
+    }
+
+    /// Of the faults that a route injects.
+    pub fn fault(&self, route: &str) -> Arc<FaultSeries> {
+        find_or_make(&mut self.names().faults, route.to_owned(), || {
+            FaultSeries::new(self.workers)
         })
     }
 

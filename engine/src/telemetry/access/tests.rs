@@ -37,6 +37,7 @@ fn line(path: &str, status: u16) -> Line<'_> {
         trace_id: [0xab; 16],
         span_id: [0xcd; 8],
         error: None,
+        fault: None,
         listener: "public",
         generation: 3,
     }

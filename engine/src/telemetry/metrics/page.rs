@@ -15,6 +15,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     listeners(metrics, &mut text);
     upstreams(metrics, &mut text);
     limits(metrics, &mut text);
+    faults(metrics, &mut text);
     gateway(metrics, &mut text);
     process::write(&mut text);
     text.finish()
@@ -198,6 +199,20 @@ fn limits(metrics: &Metrics, text: &mut Text) {
     for ((limit, _), series) in shelves() {
         for (what, count) in series.crowded() {
             text.sample(&[("limit", limit), ("done", what)], count);
+        }
+    }
+}
+
+fn faults(metrics: &Metrics, text: &mut Text) {
+    let faults = living(&mut metrics.names().faults);
+    text.family(
+        "faults_injected_total",
+        Kind::Counter,
+        "Requests that met a fault on purpose, by which.",
+    );
+    for (route, series) in &faults {
+        for (fault, count) in series.injected() {
+            text.sample(&[("route", route), ("fault", fault)], count);
         }
     }
 }
