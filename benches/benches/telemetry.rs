@@ -110,6 +110,7 @@ fn access(criterion: &mut Criterion) {
             trace_id: [0xab; 16],
             span_id: [0xcd; 8],
             error: None,
+            fault: None,
             listener: "public",
             generation: 3,
         };

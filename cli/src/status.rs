@@ -128,6 +128,7 @@ fn told(status: &Value, now: u64) -> String {
     text.push('\n');
     text.push_str(&table("", &rows));
     text.push_str(&limits(list(&status["limits"])));
+    text.push_str(&sharing(&status["sharing"], now));
     text
 }
 
@@ -170,6 +171,21 @@ fn limits(limits: &[Value]) -> String {
         return String::new();
     }
     format!("\n{}", table("", &rows))
+}
+
+/// How it stands with the store of shared limits.
+fn sharing(sharing: &Value, now: u64) -> String {
+    let store = word(&sharing["store"]);
+    let for_how_long = span(now.saturating_sub(sharing["since"].as_u64().unwrap_or(now)));
+    let gateways = word(&sharing["gateways"]);
+    match sharing["reached"].as_bool() {
+        None => String::new(),
+        Some(true) => format!("\nlimits are shared through {store} by {gateways} gateways\n"),
+        Some(false) => format!(
+            "\nthe store of shared limits {store} is AWAY for {for_how_long}; this gateway serves 1/{gateways} of each: {}\n",
+            word(&sharing["reason"])
+        ),
+    }
 }
 
 /// An endpoint's health in a few words.
@@ -223,6 +239,7 @@ mod tests {
                     "health": { "state": "ejected", "returns_in_seconds": 9.5 }, "picks": 10, "failures": 5 }] }],
                 "limits": [{ "name": "login", "by": "client_ip", "keys": 3, "tiers": [{ "name": "login", "rate": "5/15m", "burst": 5,
                     "admitted": 7, "refused": 2, "over_quota": 0 }] }],
+                "sharing": { "store": "redis://store:6379/0", "reached": false, "since": 993, "reason": "it hangs", "gateways": 3 },
             }),
             1000,
         );
@@ -234,6 +251,7 @@ mod tests {
             "older generations still alive: 1 (4 in flight)",
             "ejected, back in 9.5 s",
             "5/15m",
+            "redis://store:6379/0 is AWAY for 7 s; this gateway serves 1/3 of each: it hangs",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -33,6 +33,8 @@ pub struct Document {
     /// Only those that were written; `tier::shipped` has the others.
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
+    /// `None`: every limit is this process's own.
+    pub sharing: Option<Sharing>,
     pub tests: Vec<Item<Test>>,
     pub telemetry: Telemetry,
     /// The file named on the command line, then every included one; also every `${file:…}` and certificate read.

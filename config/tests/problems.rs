@@ -753,6 +753,51 @@ fn limits_that_mean_nothing_are_refused_with_what_to_write() {
 }
 
 #[test]
+fn a_shared_limit_needs_a_store_and_a_bad_store_is_told_without_its_text() {
+    let shared = "[[limit]]\nname = \"a\"\nby = \"route\"\nrate = \"1/s\"\nshared = true\n";
+    one(shared, "no-store", 1, "store = ");
+    let limits = |text: &str| format!("[limits]\n{text}\n{shared}");
+    assert_eq!(problems(&around(&limits("store = \"redis://a\""))), []);
+    for (text, code, line, hint) in [
+        ("store = \"a:1\"", "bad-store", 1, "redis://"),
+        ("store = \"redis://:hush@a:x\"", "bad-store", 1, "rediss"),
+        ("timeout = \"1s\"", "missing-key", 1, "store"),
+        (
+            "store = \"redis://a\"\nca = \"ca.pem\"",
+            "contradiction",
+            3,
+            "rediss",
+        ),
+        (
+            "store = \"redis://a\"\novershoot = 1.5",
+            "bad-value",
+            3,
+            "0.1",
+        ),
+        ("store = \"redis://a\"\ngateways = 0", "bad-value", 3, "1"),
+        (
+            "store = \"redis://a\"\ntimeout = \"0s\"",
+            "bad-duration",
+            3,
+            "1ms",
+        ),
+        (
+            "store = \"redis://a\"\nurl = \"b\"",
+            "unknown-key",
+            3,
+            "store",
+        ),
+    ] {
+        one(&limits(text), code, line, hint);
+    }
+    let told = format!(
+        "{:?}",
+        problems(&around(&limits("store = \"redis://:hush@a:x\"")))
+    );
+    assert!(!told.contains("hush"), "{told}");
+}
+
+#[test]
 fn names_of_limits_and_tiers_must_be_known_and_be_there_once() {
     let twice = limit("rate = \"5/s\"").repeat(2);
     one(&twice, "duplicate-name", 5, "another `name`");

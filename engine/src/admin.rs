@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
+use crate::filter::rate_limit::LimitMemory;
 use crate::reload::SharedReport;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
@@ -34,6 +35,7 @@ pub enum Command {
 pub struct Admin {
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
+    pub limits: Arc<LimitMemory>,
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
     pub commands: mpsc::UnboundedSender<Command>,
@@ -178,6 +180,7 @@ impl Admin {
             "listeners": listeners,
             "upstreams": upstreams,
             "limits": limits,
+            "sharing": self.limits.leases.standing(),
         })
     }
 

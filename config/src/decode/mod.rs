@@ -6,6 +6,7 @@ mod faults;
 mod limits;
 mod listener;
 mod route;
+mod store;
 mod upstream;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
-pub(crate) use limits::{api_key, limit, tiers};
+pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};
 pub(crate) use upstream::upstream;

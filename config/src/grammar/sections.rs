@@ -98,6 +98,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "limits",
+        list: false,
+        section: Some(&limits::LIMITS),
+        doc: "",
+    },
+    Top {
         name: "tiers",
         list: false,
         section: Some(&limits::TIERS),

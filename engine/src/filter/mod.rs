@@ -184,7 +184,7 @@ impl Chain {
                     fault.meet(index, &request.headers, chance, &mut notes.met, route)?;
                 }
                 Filter::ApiKey(wanted) => match (notes.claim, wanted) {
-                    (rate_limit::Claim::Known(_), _)
+                    (rate_limit::Claim::Known(..), _)
                     | (rate_limit::Claim::Absent, ApiKeyUse::Optional) => {}
                     (rate_limit::Claim::Absent, ApiKeyUse::Required) => {
                         return Err(Error::because(Code::ApiKeyRefused, "no key"));

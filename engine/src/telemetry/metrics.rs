@@ -46,6 +46,8 @@ pub struct Metrics {
     /// Unix milliseconds; 0 before the first one.
     config_last_reload: Shared,
     generations_alive: Shared,
+    /// Whether the store of shared limits answers, how many gateways share, failures.
+    sharing: [Shared; 3],
     /// The access log counts; we only read.
     access_log_dropped: Mutex<Option<Arc<AtomicU64>>>,
 }
@@ -78,6 +80,7 @@ impl Metrics {
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
+            sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
     }
@@ -171,6 +174,18 @@ impl Metrics {
     /// So many generations of the configuration are alive; to be said before a page is written.
     pub fn generations_alive(&self, count: usize) {
         self.generations_alive.set(count as u64);
+    }
+
+    /// How it stands with the store of shared limits.
+    pub fn shares(&self, reached: bool, gateways: u64, errors: u64) {
+        let now = [u64::from(reached), gateways, errors];
+        for (cell, now) in self.sharing.iter().zip(now) {
+            cell.set(now);
+        }
+    }
+
+    pub(crate) fn sharing(&self) -> [u64; 3] {
+        self.sharing.each_ref().map(Shared::value)
     }
 
     /// From now on `access_log_dropped_total` is what this counter says: see `AccessLog::dropped_counter`.
