@@ -23,6 +23,8 @@ fn upstream(balance: Balance, count: u8, now: Instant) -> Upstream {
         outlier: Some(Outlier {
             failures: Setting::default_of(5),
         }),
+        breaker: None,
+        retry_budget: None,
         health: None,
     };
     let memory = EndpointMemory::default();

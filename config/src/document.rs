@@ -15,6 +15,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::path::PathPattern;
+use crate::unit::Rate;
 
 mod faults;
 mod limits;
@@ -345,6 +346,8 @@ pub struct SetHeaders {
 
 #[derive(Debug, Clone)]
 pub struct Retry {
+    /// Where the defaults of the rest come from (GW-503).
+    pub preset: Option<Setting<RetryPreset>>,
     /// After the first try. Default 2.
     pub attempts: Setting<u32>,
     pub on: Vec<RetryOn>,
@@ -354,6 +357,13 @@ pub struct Retry {
     pub per_try_timeout: Setting<Option<Duration>>,
     /// Bytes. A larger body is never sent twice. Default 64 KiB.
     pub max_replay: u64,
+}
+
+/// How eager a route's retries are (GW-503).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryPreset {
+    Read,
+    Write,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -369,6 +379,8 @@ pub enum RetryOn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryMethods {
     Idempotent,
+    /// Only what brings an `Idempotency-Key`.
+    Keyed,
     /// An explicit list of methods.
     Only(Vec<Method>),
 }
@@ -387,6 +399,10 @@ pub struct Upstream {
     pub idle_connections: Setting<usize>,
     /// `None` = "off".
     pub outlier: Option<Outlier>,
+    /// `None` = "off".
+    pub breaker: Option<Breaker>,
+    /// `None` = "off".
+    pub retry_budget: Option<RetryBudget>,
     pub health: Option<Health>,
 }
 
@@ -451,6 +467,64 @@ pub enum HashKey {
 pub struct Outlier {
     /// Consecutive failures. Default 5.
     pub failures: Setting<u32>,
+}
+
+/// When an upstream is no longer asked, and when it is again (GW-403).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Breaker {
+    /// Failures in a row that open. Default 5.
+    pub failures: Setting<u32>,
+    /// Tries in the window without which nothing opens. Default 20.
+    pub volume: Setting<u32>,
+    /// 1 to 60 s; seconds are counted whole. Default 60 s.
+    pub window: Setting<Duration>,
+    /// A larger share of failures in the window opens, 0.0 to below 1.0; `None` = "off".
+    pub error_rate: Setting<Option<f64>>,
+    /// Default 60 s.
+    pub open_for: Setting<Duration>,
+    /// Let through while half-open. Default 10.
+    pub probes: Setting<u32>,
+    /// In a row, to close; at most `probes`. Default 3.
+    pub successes: Setting<u32>,
+}
+
+/// How many retries an upstream is sent (GW-506).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// For each first try in the window. Default 0.2.
+    pub ratio: Setting<f64>,
+    /// On top of that. Default 10/s.
+    pub floor: Setting<Rate>,
+    /// 1 to 60 s; seconds are counted whole. Default 10 s.
+    pub window: Setting<Duration>,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Breaker {
+            failures: Setting::default_of(5),
+            volume: Setting::default_of(20),
+            window: Setting::default_of(Duration::from_secs(60)),
+            error_rate: Setting::default_of(None),
+            open_for: Setting::default_of(Duration::from_secs(60)),
+            probes: Setting::default_of(10),
+            successes: Setting::default_of(3),
+        }
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        RetryBudget {
+            ratio: Setting::default_of(0.2),
+            floor: Setting::default_of(Rate {
+                count: 10,
+                per: second,
+            }),
+            window: Setting::default_of(second * 10),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod decode;
 pub mod document;
 mod grammar;
 mod interpolate;
+mod ladder;
 mod loader;
 mod nearest;
 mod parse;

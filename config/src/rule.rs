@@ -23,6 +23,18 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, Fault> {
     Ok(duration)
 }
 
+/// Seconds are counted whole, and a minute of them is kept.
+pub(crate) fn window(text: &str) -> Result<Duration, Fault> {
+    let window = unit::duration(text)?;
+    if !(1..=60).contains(&window.as_secs()) || window > Duration::from_secs(60) {
+        return Err(Fault::new(
+            format!("`{text}` is no window that can be counted"),
+            "write something from \"1s\" to \"60s\"",
+        ));
+    }
+    Ok(window)
+}
+
 /// A whole request head has to fit, and every connection may hold one: neither tiny nor huge.
 pub(crate) fn header_size(text: &str) -> Result<u64, Fault> {
     let bytes = unit::size(text)?;

@@ -68,6 +68,11 @@ fn listener(key: &str) -> String {
     format!("[[listener]]\nbind = \"127.0.0.1:0\"\n{key}\n")
 }
 
+fn line_of(text: &str, part: &str) -> u32 {
+    let before = text.find(part).expect("it is there");
+    text[..before].matches('\n').count() as u32 + 1
+}
+
 #[test]
 fn a_document_without_problems_has_none() {
     assert_eq!(problems(&around("")), []);
@@ -357,11 +362,65 @@ fn what_is_missing_or_too_much_is_named() {
         "`max`",
     );
     one(
-        &upstream("breaker = \"of\""),
+        &upstream("max_in_flight = \"of\""),
         "not-available",
         4,
-        "breaker = \"off\"",
+        "max_in_flight = \"off\"",
     );
+}
+
+#[test]
+fn settings_of_breakers_budgets_and_retries_that_contradict_each_other_are_named_with_both_lines() {
+    let both = |toml: &str, line: u32, words: &str| {
+        let found = problems(toml);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].code, "contradiction", "{found:?}");
+        assert_eq!(
+            found[0].place.as_ref().map(|place| place.line),
+            Some(line),
+            "{found:?}"
+        );
+        assert!(found[0].message.contains(words), "{found:?}");
+    };
+    let toml = upstream("[upstream.breaker]\nprobes = 2\nsuccesses = 3");
+    let line = line_of(&around(&toml), "successes");
+    let probes = format!(":{}", line - 1);
+    both(&around(&toml), line, &probes);
+    let toml = around(&upstream("[upstream.breaker]\nprobes = 2"));
+    both(&toml, line_of(&toml, "probes"), "could never close");
+    let toml = around(&upstream("[upstream.breaker]\nerror_rate = 1.0"));
+    both(&toml, line_of(&toml, "error_rate"), "never opens");
+    let toml = around(&route(
+        "upstream = \"app\"\n[route.retry]\npreset = \"critical\"\nattempts = 3",
+    ));
+    let line = line_of(&toml, "attempts");
+    both(&toml, line, &format!(":{}", line - 1));
+    let toml = around(&route("upstream = \"app\"\nretry = { on = [] }"));
+    both(&toml, line_of(&toml, "on = ["), "names nothing");
+}
+
+#[test]
+fn absurd_numbers_of_breakers_and_budgets_are_refused() {
+    for (keys, code) in [
+        ("[upstream.breaker]\nfailures = 0", "bad-value"),
+        ("[upstream.breaker]\nfailures = -1", "bad-value"),
+        ("[upstream.breaker]\nvolume = 0", "bad-value"),
+        ("[upstream.breaker]\nwindow = \"61s\"", "bad-duration"),
+        ("[upstream.breaker]\nwindow = \"500ms\"", "bad-duration"),
+        ("[upstream.breaker]\nopen_for = \"0s\"", "bad-duration"),
+        ("[upstream.breaker]\nerror_rate = 1.5", "bad-value"),
+        ("[upstream.breaker]\nerror_rate = -0.1", "bad-value"),
+        ("[upstream.retry_budget]\nratio = 1.5", "bad-value"),
+        ("[upstream.retry_budget]\nratio = -0.2", "bad-value"),
+        ("[upstream.retry_budget]\nfloor = \"-1/s\"", "bad-rate"),
+        ("[upstream.retry_budget]\nfloor = \"10\"", "bad-rate"),
+        ("[upstream.retry_budget]\nwindow = \"1h\"", "bad-duration"),
+    ] {
+        let found = problems(&around(&upstream(keys)));
+        assert_eq!(found.len(), 1, "{keys}: {found:?}");
+        assert_eq!(found[0].code, code, "{keys}: {found:?}");
+        assert!(found[0].hint.is_some(), "{keys}: {found:?}");
+    }
 }
 
 #[test]
@@ -391,16 +450,16 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "take it out",
     );
     one(
-        &upstream("[upstream.breaker]\nfailures = 1"),
+        &upstream("[upstream.breaker]\nkind = \"adaptive\""),
         "not-available",
-        4,
-        "\"off\"",
+        5,
+        "take it out",
     );
     one(
-        &upstream("[upstream.retry_budget]\nratio = 0.2"),
+        &upstream("[upstream.breaker]\ngrain = \"route\""),
         "not-available",
-        4,
-        "\"off\"",
+        5,
+        "take it out",
     );
     one(
         &upstream("max_in_flight = 10"),

@@ -13,9 +13,10 @@ use tollgate_engine::testing::upstream::{Conn, Upstream};
 
 const NO_RETRY: &str = "retry = \"off\"";
 
-/// A gateway whose only route never tries twice.
+/// A gateway whose only route never tries twice, and that goes on asking whatever comes back.
 fn once(upstream: &Upstream) -> Gateway {
-    Gateway::start(&document(upstream.address(), "", NO_RETRY, ""))
+    let keys = "breaker = \"off\"";
+    Gateway::start(&document(upstream.address(), "", NO_RETRY, keys))
 }
 
 fn post(gateway: &Gateway, lines: &str) -> Response {

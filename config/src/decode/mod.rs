@@ -3,8 +3,10 @@
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
 mod faults;
+mod guard;
 mod limits;
 mod listener;
+mod retry;
 mod route;
 mod store;
 mod upstream;

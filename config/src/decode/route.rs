@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, faults, headers, limits, or_off, parsed, setting, setting_text, size,
-    text, texts,
+    at, count, duration, faults, headers, limits, or_off, parsed, retry, setting, setting_text,
+    size, text, texts,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -54,7 +54,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
                 })
             })
             .collect(),
-        retry: retry(node.get("retry"), report),
+        retry: retry::retry(node.get("retry"), report),
         matches,
     })
 }
@@ -387,78 +387,4 @@ fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
             .filter_map(|name| rule::header_name(name).ok())
             .collect(),
     }))
-}
-
-fn retry(node: Option<&Node>, report: &mut ItemReport<'_>) -> Setting<Option<Retry>> {
-    let Some(node) = node else {
-        let none = Node {
-            value: crate::parse::Value::Table(Vec::new()),
-            spot: (0, 1),
-        };
-        return Setting::default_of(Some(retry_table(&none, report)));
-    };
-    let value = (node.text() != Some("off")).then(|| retry_table(node, report));
-    Setting {
-        value,
-        at: at(node),
-    }
-}
-
-fn retry_table(node: &Node, report: &mut ItemReport<'_>) -> Retry {
-    let backoff = |key: &str, default: u64| {
-        let read = node
-            .get("backoff")
-            .and_then(|b| b.get(key))
-            .and_then(duration);
-        read.unwrap_or(Duration::from_millis(default))
-    };
-    let base = backoff("base", 25);
-    let max = backoff("max", 250);
-    if base > max {
-        report.add(
-            "contradiction",
-            node.get("backoff").map_or(node.spot, |n| n.spot),
-            format!("the first wait ({base:?}) is longer than the longest ({max:?})"),
-            "make `max` at least as long as `base`",
-        );
-    }
-    let default_on = || {
-        let statuses = [502, 503, 504].map(RetryOn::Status);
-        let mut on = vec![RetryOn::Connect, RetryOn::Reset];
-        on.extend(statuses);
-        on.push(RetryOn::Unavailable);
-        on
-    };
-    let reason = |node: &Node| match node.text() {
-        Some(text) => rule::retry_on(text).ok(),
-        None => node
-            .count()
-            .and_then(|n| u16::try_from(n).ok())
-            .map(RetryOn::Status),
-    };
-    Retry {
-        attempts: setting(
-            node,
-            "attempts",
-            |n| n.count().and_then(|n| u32::try_from(n).ok()),
-            2,
-        ),
-        on: match node.get("on") {
-            Some(on) => on.list().iter().filter_map(reason).collect(),
-            None => default_on(),
-        },
-        backoff_base: base,
-        backoff_max: max,
-        methods: match node.get("methods") {
-            Some(list) if list.text().is_none() => RetryMethods::Only(
-                texts(Some(list))
-                    .into_iter()
-                    .filter_map(|method| rule::method(method).ok())
-                    .collect(),
-            ),
-            _ => RetryMethods::Idempotent,
-        },
-        per_try_timeout: setting(node, "per_try_timeout", or_off(duration), None),
-        max_replay: node.get("max_replay").and_then(size).unwrap_or(64 << 10),
-    }
 }

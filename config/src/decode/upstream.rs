@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{at, count, duration, file, or_off, parsed, setting, text};
+use super::{at, count, duration, file, guard, or_off, parsed, setting, text};
 use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
@@ -65,6 +65,8 @@ pub(crate) fn upstream(
             512,
         ),
         outlier: outlier(node.get("outlier")),
+        breaker: guard::breaker(node.get("breaker"), report),
+        retry_budget: guard::retry_budget(node.get("retry_budget")),
         health,
     })
 }

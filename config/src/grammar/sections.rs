@@ -552,6 +552,11 @@ pub(crate) static RETRY: Section = Section {
     title: "[route.retry]",
     doc: "On by default; `retry = \"off\"` switches it off.",
     keys: &[
+        optional(
+            "preset",
+            Kind::Word(&["read", "write", "critical"]),
+            "Other defaults for the keys below. \"read\": three more tries, waits from 100ms to 1s. \"write\": one more, and only with an `Idempotency-Key`. \"critical\": none.",
+        ),
         default(
             "attempts",
             Kind::Count(1, 100),
@@ -577,10 +582,10 @@ pub(crate) static RETRY: Section = Section {
             "methods",
             Kind::Either(&[
                 Kind::List(&Kind::Rule(&METHOD)),
-                Kind::Word(&["idempotent"]),
+                Kind::Word(&["idempotent", "keyed"]),
             ]),
             "\"idempotent\"",
-            "Which methods. \"idempotent\": GET HEAD OPTIONS TRACE PUT DELETE, and anything with an `Idempotency-Key`.",
+            "Which methods. \"idempotent\": GET HEAD OPTIONS TRACE PUT DELETE, and anything with an `Idempotency-Key`. \"keyed\": only with that.",
         ),
         default(
             "per_try_timeout",
@@ -690,9 +695,9 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
         default(
             "breaker",
-            Kind::LaterOrOff,
-            "\"off\"",
-            "A circuit breaker for the whole upstream.",
+            Kind::Either(&[Kind::Table(&BREAKER), OFF]),
+            "the defaults of [upstream.breaker]",
+            "Stops asking an upstream that keeps failing.",
         ),
         default(
             "outlier",
@@ -702,8 +707,8 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
         default(
             "retry_budget",
-            Kind::LaterOrOff,
-            "\"off\"",
+            Kind::Either(&[Kind::Table(&RETRY_BUDGET), OFF]),
+            "the defaults of [upstream.retry_budget]",
             "Bounds retries to a share of recent requests.",
         ),
         optional(
@@ -773,6 +778,79 @@ pub(crate) static HASH: Section = Section {
         optional("path", Kind::Yes, "The path."),
     ],
     one_of: &[&["header", "cookie", "client", "path"]],
+    ..NOTHING
+};
+
+pub(crate) static BREAKER: Section = Section {
+    title: "[upstream.breaker]",
+    doc: "On by default; `breaker = \"off\"` switches it off. Failures are answers from 500, time-outs and broken connections, of every try by itself; in gRPC UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL, UNKNOWN and DATA_LOSS.",
+    keys: &[
+        default(
+            "failures",
+            Kind::Count(1, 1_000_000),
+            "5",
+            "Failures in a row that open it …",
+        ),
+        default(
+            "volume",
+            Kind::Count(1, 1_000_000),
+            "20",
+            "… once this many tries were seen in the window.",
+        ),
+        default(
+            "window",
+            Kind::Rule(&WINDOW),
+            "\"60s\"",
+            "How far back tries are counted.",
+        ),
+        default(
+            "error_rate",
+            Kind::Either(&[Kind::Share, OFF]),
+            "\"off\"",
+            "Opens also when a larger share of the tries in the window failed.",
+        ),
+        default(
+            "open_for",
+            Kind::Rule(&DURATION),
+            "\"60s\"",
+            "How long nothing is sent before it is half-open.",
+        ),
+        default(
+            "probes",
+            Kind::Count(1, 10_000),
+            "10",
+            "Tries that are let through while it is half-open.",
+        ),
+        default(
+            "successes",
+            Kind::Count(1, 10_000),
+            "3",
+            "Of these in a row, to close it; one failure opens it again.",
+        ),
+        later("kind", "Breakers that adapt, or watch latency."),
+        later("grain", "A breaker for each route or operation."),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static RETRY_BUDGET: Section = Section {
+    title: "[upstream.retry_budget]",
+    doc: "On by default; `retry_budget = \"off\"` switches it off. Shared by all routes to the upstream and all workers.",
+    keys: &[
+        default(
+            "ratio",
+            Kind::Share,
+            "0.2",
+            "Retries allowed for each first try in the window …",
+        ),
+        default("floor", Kind::Rule(&FLOOR), "\"10/s\"", "… plus this many."),
+        default(
+            "window",
+            Kind::Rule(&WINDOW),
+            "\"10s\"",
+            "How far back tries are counted.",
+        ),
+    ],
     ..NOTHING
 };
 

@@ -94,6 +94,7 @@ codes! {
     QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
     FaultInjected "fault_injected" 503 14 Filter "a fault was injected on purpose";
     NoEndpoint "no_endpoint" 503 14 Balance "the upstream has no endpoint to send this request to";
+    CircuitOpen "circuit_open" 503 14 Balance "the upstream has failed too often and is left alone for a while";
     Overloaded "overloaded" 503 14 Balance "the upstream's connections are all in use";
     ConnectFailed "connect_failed" 503 14 Connect "no connection to the upstream could be made";
     ConnectTimeout "connect_timeout" 504 14 Connect "no connection to the upstream could be made in time";

@@ -51,6 +51,8 @@ impl Marks {
     pub const KEEP_ALIVE: Marks = Marks(32);
     pub const EXPECT: Marks = Marks(64);
     pub const CONTENT_TYPE: Marks = Marks(128);
+    /// Whoever sent this tries again itself: `x-tollgate-attempt`, or a gRPC client's count of attempts.
+    pub const ATTEMPT: Marks = Marks(512);
     /// A field that does not pass on as it is: of one hop, or ours to say.
     pub const REPLACED: Marks = Marks(256);
 
@@ -67,6 +69,7 @@ impl Marks {
             "keep-alive" => Self::KEEP_ALIVE.0 | Self::REPLACED.0,
             "expect" => Self::EXPECT.0 | Self::REPLACED.0,
             "content-type" => Self::CONTENT_TYPE.0,
+            "x-tollgate-attempt" | "grpc-previous-rpc-attempts" => Self::ATTEMPT.0,
             other if headers::is_replaced(other) => Self::REPLACED.0,
             _ => 0,
         };

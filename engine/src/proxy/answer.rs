@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::books::{Asked, Exchange};
+use super::guard;
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
 use crate::clock;
@@ -82,8 +83,10 @@ impl Answer {
         match self.response.body.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.moved();
-                if let Some(Err(error)) = &frame {
-                    self.broke(*error);
+                match &frame {
+                    Some(Err(error)) => self.broke(*error),
+                    Some(Ok(frame)) => self.looked_at(frame),
+                    None => {}
                 }
                 Poll::Ready(frame)
             }
@@ -146,6 +149,14 @@ impl Answer {
         if let Some(exchange) = &mut self.exchange {
             exchange.error = Some(code);
             exchange.outcome = Outcome::Cancelled;
+        }
+    }
+
+    /// A gRPC call fails in its trailers.
+    #[inline]
+    fn looked_at(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange) {
+            exchange.pass.belied |= exchange.is_grpc && guard::grpc_failed(trailers);
         }
     }
 

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
 use super::connection::Connection;
+use super::guard::{self, Pass};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::Body;
@@ -48,6 +49,8 @@ pub struct Exchange {
     pub branch: Option<usize>,
     pub endpoint: Option<SocketAddr>,
     pub attempts: u32,
+    /// Why it was not tried once more, where the route would have.
+    pub not_retried: Option<&'static str>,
     pub status: StatusCode,
     pub error: Option<Code>,
     pub cause: Option<Box<str>>,
@@ -56,6 +59,8 @@ pub struct Exchange {
     /// The endpoint that answers; it is busy until the last byte.
     pub slot: Option<Slot>,
     pub outcome: Outcome,
+    /// What the upstream's breaker is owed.
+    pub pass: Pass,
     /// What the route's filters remember until the answer.
     pub notes: Notes,
     closed: bool,
@@ -95,6 +100,7 @@ impl Exchange {
             branch: None,
             endpoint: None,
             attempts: 0,
+            not_retried: None,
             status: Code::ClientClosed.status(),
             error: Some(Code::ClientClosed),
             cause: None,
@@ -102,6 +108,7 @@ impl Exchange {
             bytes_out: 0,
             slot: None,
             outcome: Outcome::Cancelled,
+            pass: Pass::default(),
             notes: Notes::default(),
             closed: false,
         }
@@ -129,6 +136,7 @@ impl Exchange {
             return;
         }
         self.world.end(self.proxy.worker);
+        guard::settle(self, now);
         if let Some(slot) = self.slot.take() {
             slot.finish(self.outcome, now);
         }
@@ -171,6 +179,7 @@ impl Exchange {
             upstream: branch.map(|branch| branch.upstream.item.name.as_str()),
             endpoint: self.endpoint.map(|endpoint| text.of(endpoint)),
             attempts: self.attempts,
+            not_retried: self.not_retried,
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,

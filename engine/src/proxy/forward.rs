@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use tollgate_config::{Balance, HashKey};
@@ -15,16 +14,16 @@ use super::answer::Answer;
 use super::books::Exchange;
 use super::limit::Limit;
 use super::replay::{SharedSource, Source};
-use super::retry::{self, Ending, Try};
 use super::send::{self, Failure, Sent};
 use super::split;
+use super::tries::{self, Tries};
 use crate::clock;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
-use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
+use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
 use crate::upstream::pool::{NoWay, Pool, Way};
 use crate::upstream::{Outcome, Slot};
 
@@ -71,10 +70,15 @@ impl Proxy {
             )))
         };
         let key = hash_key(&upstream.item.balance, request, exchange);
-        let (mut tried, mut made, mut fresh) = (Vec::new(), 0, false);
+        let mut tries = Tries::new(self, plan, &upstream, request);
+        let mut fresh = false;
         loop {
+            tries.admit(exchange)?;
             let now = clock::recent();
-            let mut slot = match upstream.upstream.pick(key, &tried, now, self.random()) {
+            let mut slot = match upstream
+                .upstream
+                .pick(key, &tries.tried, now, self.random())
+            {
                 Ok(slot) => slot,
                 Err(_) => {
                     return Err(Error::because(
@@ -93,106 +97,46 @@ impl Proxy {
                 request,
                 source: &source,
                 fresh,
+                announced: tries.announced,
             };
-            let failure = match attempt.run(exchange, &mut slot).await {
-                Ok(sent) => match self.wants_again(&sent, plan, request, &source, made) {
+            let pause = match attempt.run(exchange, &mut slot).await {
+                Ok(sent) => match tries.after_answer(exchange, &sent, request, &source) {
                     None => return Ok(attempt.accept(exchange, slot, sent)),
                     Some(pause) => {
                         slot.finish(Outcome::Failure, clock::now());
-                        upstream.series.retried(self.worker, RetryClass::Status);
-                        tried.push(number);
-                        made += 1;
-                        self.pause(exchange, pause).await?;
-                        source.borrow_mut().rewind();
-                        continue;
+                        pause
                     }
                 },
-                Err(failure) => failure,
-            };
-            if failure.stale
-                && !fresh
-                && source.borrow().is_repeatable()
-                && (!failure.left || send::is_safe(request))
-            {
-                // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of these,
-                // because a fresh connection is never stale.
-                drop(slot);
-                exchange.attempts -= 1;
-                fresh = true;
-                source.borrow_mut().rewind();
-                continue;
-            }
-            slot.finish(failure.outcome, clock::now());
-            let tried_once = Try {
-                ending: failure.ending,
-                left: failure.left,
-                repeatable: source.borrow().is_repeatable() && failure.again,
-                method: &request.method,
-                headers: &request.headers,
-                made,
-            };
-            match retry::decide(rules, &tried_once, self.random()) {
-                Some(pause) => {
-                    upstream.series.retried(self.worker, class(failure.ending));
-                    tried.push(number);
-                    made += 1;
-                    fresh = false;
-                    self.pause(exchange, pause).await?;
+                Err(failure)
+                    if failure.stale
+                        && !fresh
+                        && source.borrow().is_repeatable()
+                        && (!failure.left || send::is_safe(request)) =>
+                {
+                    // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of
+                    // these, because a fresh connection is never stale.
+                    drop(slot);
+                    exchange.attempts -= 1;
+                    fresh = true;
                     source.borrow_mut().rewind();
+                    continue;
                 }
-                None => {
-                    exchange.bytes_in = source.borrow().seen;
-                    return Err(failure.error);
+                Err(failure) => {
+                    slot.finish(failure.outcome, clock::now());
+                    match tries.after_failure(exchange, &failure, request, &source) {
+                        Some(pause) => pause,
+                        None => {
+                            exchange.bytes_in = source.borrow().seen;
+                            return Err(failure.error);
+                        }
+                    }
                 }
-            }
+            };
+            tries.tried.push(number);
+            fresh = false;
+            tries::pause(pause).await;
+            source.borrow_mut().rewind();
         }
-    }
-
-    /// Whether an answer is one of those that the route wants tried again.
-    fn wants_again(
-        &self,
-        sent: &Sent,
-        plan: &RoutePlan,
-        request: &Request,
-        source: &SharedSource,
-        made: u32,
-    ) -> Option<Duration> {
-        let status = sent.response.status;
-        let unavailable = sent
-            .response
-            .headers
-            .get("grpc-status")
-            .is_some_and(|value| value == "14");
-        if !status.is_server_error() && !unavailable {
-            return None;
-        }
-        let tried = Try {
-            ending: if unavailable {
-                Ending::Unavailable
-            } else {
-                Ending::Status(status)
-            },
-            left: true,
-            repeatable: source.borrow().is_repeatable() && sent.tunnel.is_none(),
-            method: &request.method,
-            headers: &request.headers,
-            made,
-        };
-        retry::decide(plan.item.retry.value.as_ref(), &tried, self.random())
-    }
-
-    /// Waits before the next try; not past the caller's deadline.
-    async fn pause(&self, exchange: &Exchange, pause: Duration) -> Result<(), Error> {
-        if exchange
-            .left(clock::now())
-            .is_some_and(|left| left <= pause)
-        {
-            return Err(Code::DeadlineExceeded.into());
-        }
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-        Ok(())
     }
 }
 
@@ -205,6 +149,8 @@ struct Attempt<'a> {
     source: &'a SharedSource,
     /// Wants a new connection.
     fresh: bool,
+    /// The next hop is told that we try again.
+    announced: bool,
 }
 
 impl Attempt<'_> {
@@ -351,6 +297,7 @@ impl Attempt<'_> {
             trace: &exchange.trace,
             request_id: exchange.request_id.as_str(),
             deadline: exchange.left(clock::recent()),
+            attempt: self.announced.then_some(exchange.attempts),
             host: self
                 .plan
                 .item
@@ -371,16 +318,6 @@ impl Attempt<'_> {
             _ => Outcome::Success,
         };
         Answer::from_upstream(sent, self.source.clone(), self.plan.item.idle_timeout.value)
-    }
-}
-
-fn class(ending: Ending) -> RetryClass {
-    match ending {
-        Ending::Connect => RetryClass::Connect,
-        Ending::Reset => RetryClass::Reset,
-        Ending::PerTry => RetryClass::PerTryTimeout,
-        Ending::Status(_) => RetryClass::Status,
-        Ending::Unavailable => RetryClass::Unavailable,
     }
 }
 

@@ -7,11 +7,15 @@ mod answer;
 mod books;
 pub mod connection;
 mod forward;
+pub(crate) mod guard;
 mod limit;
 mod replay;
 mod retry;
 mod send;
 mod split;
+#[cfg(test)]
+mod storm;
+mod tries;
 pub mod tunnel;
 
 use std::cell::{Cell, RefCell, RefMut};
@@ -300,6 +304,7 @@ impl Proxy {
             upstream: None,
             endpoint: None,
             attempts: 0,
+            not_retried: None,
             request_id: id.as_str(),
             trace_id: [0; 16],
             span_id: [0; 8],

@@ -15,6 +15,7 @@ use serde::Serialize;
 use tollgate_config::{Document, Loader, Problem, Problems};
 
 use crate::net::accept::{self, Permits};
+use crate::proxy::guard;
 use crate::route::ListenerIndex;
 use crate::server::workers::{Common, Opening, Order, Workers};
 use crate::snapshot::compile::compile;
@@ -335,6 +336,9 @@ impl Reloader {
     fn tell(&self, serving: &Snapshot, micros: u64) {
         self.metrics
             .config_serves(serving.generation, serving.since);
+        for plan in &serving.upstreams {
+            guard::show(plan);
+        }
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.generation = serving.generation;
         report.hash.clone_from(&serving.hash);
@@ -367,7 +371,11 @@ fn seconds(time: SystemTime) -> u64 {
 fn warn(document: &Document) {
     for warning in tollgate_config::warnings(document) {
         let hint = warning.hint.as_deref().unwrap_or_default();
-        log::warn(&warning.message, &[("hint", &hint)]);
+        let at = warning.place.as_ref().map_or_else(
+            || "default".to_owned(),
+            |place| format!("{}:{}", place.file, place.line),
+        );
+        log::warn(&warning.message, &[("at", &at), ("hint", &hint)]);
     }
 }
 

@@ -68,7 +68,7 @@ pub fn compile(
         .collect();
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        match upstream(item, before, memory, metrics) {
+        match upstream(item, before, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -258,6 +258,7 @@ fn upstream(
     before: Option<&Arc<UpstreamPlan>>,
     memory: &Memory,
     metrics: &Metrics,
+    workers: usize,
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
     if let Some(before) = before
         && Arc::ptr_eq(&before.item.value, &item.value)
@@ -293,6 +294,7 @@ fn upstream(
     };
     let series = metrics.upstream(&item.name);
     Ok(Arc::new(UpstreamPlan {
+        guards: memory.guards.of(&item.name, workers),
         upstream: Arc::new(Upstream::new(
             item.clone(),
             0,

@@ -21,8 +21,8 @@ use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
-use crate::upstream::Upstream;
 use crate::upstream::pool::Dial;
+use crate::upstream::{Guards, Upstream};
 
 /// One generation of the world.
 pub struct Snapshot {
@@ -80,6 +80,7 @@ pub struct Branch {
 pub struct UpstreamPlan {
     pub item: Item<config::Upstream>,
     pub upstream: Arc<Upstream>,
+    pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
 }

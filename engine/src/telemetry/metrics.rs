@@ -26,6 +26,7 @@ use cell::{Shard, Shared, shards};
 use closed::ByCode;
 use route::{Grid, RouteSizes};
 
+pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
 pub use fault::FaultSeries;
 pub use limit::LimitSeries;

@@ -7,8 +7,11 @@
 //! thread, waits and speaks to the network.
 
 mod balance;
+pub mod breaker;
+mod budget;
 pub mod discovery;
 mod endpoint;
+mod guards;
 mod health;
 mod latency;
 mod memory;
@@ -20,6 +23,7 @@ mod slot;
 mod slow_start;
 mod status;
 mod tables;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +37,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tollgate_config::Item;
 
+pub use breaker::Breaker;
+pub use budget::{Budget, BudgetStatus};
 pub use endpoint::Endpoint;
+pub use guards::{GuardMemory, Guards};
 pub use health::{Turn, Watch};
 pub use memory::{EndpointMemory, Resolved};
 pub use probe::{AsyncReadWrite, Connect, Connecting, Prober};

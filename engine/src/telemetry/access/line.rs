@@ -32,6 +32,8 @@ pub struct Line<'a> {
     pub endpoint: Option<&'a str>,
     /// How many times it was sent to an upstream.
     pub attempts: u32,
+    /// Why it was not sent once more, where the route would have.
+    pub not_retried: Option<&'a str>,
     pub request_id: &'a str,
     pub trace_id: [u8; 16],
     pub span_id: [u8; 8],
@@ -92,6 +94,9 @@ impl Line<'_> {
             text(out, b",\"endpoint\":", endpoint);
         }
         count(out, b",\"attempts\":", u64::from(self.attempts));
+        if let Some(why) = self.not_retried {
+            text(out, b",\"not_retried\":", why);
+        }
         text(out, b",\"request_id\":", self.request_id);
         out.extend_from_slice(b",\"trace_id\":");
         hex(out, &self.trace_id);

@@ -14,6 +14,10 @@ macro_rules! closed {
         impl $name {
             pub(crate) const WORDS: &'static [&'static str] = &[$($word,)*];
             pub(crate) const COUNT: usize = Self::WORDS.len();
+
+            pub fn word(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
         }
     };
 }
@@ -69,6 +73,44 @@ closed! {
         Healthy "healthy",
         Unhealthy "unhealthy",
         Ejected "ejected",
+    }
+}
+
+closed! {
+    /// What a breaker does with tries: `circuit_breaker_state{state}`.
+    BreakerState {
+        Closed "closed",
+        Open "open",
+        HalfOpen "half_open",
+    }
+}
+
+closed! {
+    /// Why a breaker changed: `circuit_breaker_transitions_total{reason}`.
+    BreakerReason {
+        /// So many failures in a row.
+        Failures "failures",
+        /// So large a share of failures.
+        ErrorRate "error_rate",
+        /// Its time open is over.
+        OpenFor "open_for",
+        ProbeFailed "probe_failed",
+        /// Enough probes succeeded.
+        Recovered "recovered",
+        /// An operator opened, closed or released it.
+        Operator "operator",
+        /// What an operator did has expired.
+        Expired "expired",
+    }
+}
+
+closed! {
+    /// What a breaker said to a try: `circuit_breaker_requests_total{result}`.
+    BreakerResult {
+        Admitted "admitted",
+        /// Let through while half-open.
+        Probe "probe",
+        Refused "refused",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::closed::{BreakerReason, BreakerResult, BreakerState};
 use super::closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
 use super::text::{Kind, Text};
 use super::upstream::UpstreamSeries as Series;
@@ -163,6 +164,37 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
         "How many endpoints of an upstream are in each state.",
     );
     each(text, "state", HealthState::WORDS, Series::health);
+    text.family(
+        "circuit_breaker_state",
+        Kind::Gauge,
+        "1 for the state that an upstream's breaker is in.",
+    );
+    each(text, "state", BreakerState::WORDS, Series::breaker_is);
+    text.family(
+        "circuit_breaker_transitions_total",
+        Kind::Counter,
+        "Changes of an upstream's breaker, by why.",
+    );
+    each(
+        text,
+        "reason",
+        BreakerReason::WORDS,
+        Series::breaker_changes,
+    );
+    text.family(
+        "circuit_breaker_requests_total",
+        Kind::Counter,
+        "Tries by what the upstream's breaker said to them.",
+    );
+    each(text, "result", BreakerResult::WORDS, Series::breaker);
+    text.family(
+        "retry_budget_exhausted_total",
+        Kind::Counter,
+        "Requests that were not sent again because the upstream's retry budget was used up.",
+    );
+    for (name, upstream) in &upstreams {
+        text.sample(&[("upstream", name)], upstream.exhaustions());
+    }
 }
 
 fn limits(metrics: &Metrics, text: &mut Text) {

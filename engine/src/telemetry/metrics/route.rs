@@ -2,8 +2,10 @@
 //!
 //! A route's handle is resolved when a configuration is compiled; a request only follows indices. Counts live in
 //! grids, one per (route, upstream), which several generations of a route may hold at once: that is how series
-//! survive a reload. Within a grid each worker has a tree of its own (method, then status) whose branches appear when
-//! first needed. A client can choose none of its dimensions freely: methods are ten, statuses 501 (HI-59).
+//! survive a reload. Within a grid each worker keeps the method and status that came first, which nearly all others
+//! will be, beside their counts: among thousands of routes what one is counted in is seldom in a cache, so the way to
+//! it is short. All others are found in a tree (method, then status) whose branches appear when first needed. A client
+//! can choose none of the dimensions freely: methods are ten, statuses 501 (HI-59).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -74,54 +76,82 @@ type ByMethod = [OnceLock<Box<ByStatus>>; METHODS.len()];
 /// The counts of one (route, upstream).
 #[derive(Debug)]
 pub(crate) struct Grid {
-    workers: Box<[Shard<ByMethod>]>,
+    workers: Box<[Shard<Counts>]>,
+}
+
+/// One worker's.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Indices of the method and the status that were counted first.
+    usual: OnceLock<(usize, usize)>,
+    durations: Durations,
+    others: OnceLock<Box<ByMethod>>,
+}
+
+impl Counts {
+    fn has(&self, method: usize) -> bool {
+        let usual = self.usual.get().is_some_and(|usual| usual.0 == method);
+        let other = self.others.get().and_then(|others| others.get(method));
+        usual || other.is_some_and(|tree| tree.get().is_some())
+    }
+
+    /// Where they are counted, once they were.
+    fn known(&self, method: usize, status: usize) -> Option<&Durations> {
+        if self.usual.get() == Some(&(method, status)) {
+            return Some(&self.durations);
+        }
+        let statuses = self.others.get()?.get(method)?.get()?;
+        let leaf = statuses.get(status / LEAF)?.get()?;
+        leaf.get(status % LEAF)?.get().map(|shard| &shard.0)
+    }
+
+    /// Where they are to be counted.
+    fn of(&self, method: usize, status: usize) -> Option<&Durations> {
+        if *self.usual.get_or_init(|| (method, status)) == (method, status) {
+            return Some(&self.durations);
+        }
+        let others = self
+            .others
+            .get_or_init(|| Box::new([const { OnceLock::new() }; METHODS.len()]));
+        let statuses = others
+            .get(method)?
+            .get_or_init(|| Box::new([const { OnceLock::new() }; LEAVES]));
+        let leaf = statuses
+            .get(status / LEAF)?
+            .get_or_init(|| Box::new([const { OnceLock::new() }; LEAF]));
+        let shard = leaf.get(status % LEAF)?.get_or_init(Box::default);
+        Some(&shard.0)
+    }
 }
 
 impl Grid {
     pub(crate) fn new(workers: usize) -> Self {
         Grid {
-            workers: (0..workers)
-                .map(|_| Shard([const { OnceLock::new() }; METHODS.len()]))
-                .collect(),
+            workers: shards(workers),
         }
     }
 
     fn observe(&self, worker: usize, method: &Method, status: u16, duration: Duration) {
-        let status = status_index(status);
-        let Some(durations) = self.workers.get(worker).and_then(|shard| {
-            let statuses = shard
-                .0
-                .get(method_index(method))?
-                .get_or_init(|| Box::new([const { OnceLock::new() }; LEAVES]));
-            let leaf = statuses
-                .get(status / LEAF)?
-                .get_or_init(|| Box::new([const { OnceLock::new() }; LEAF]));
-            Some(leaf.get(status % LEAF)?.get_or_init(Box::default))
-        }) else {
-            debug_assert!(false, "worker {worker} has no shard");
-            return;
-        };
-        durations.0.observe(duration);
+        let (method, status) = (method_index(method), status_index(status));
+        let counts = self.workers.get(worker);
+        match counts.and_then(|counts| counts.0.of(method, status)) {
+            Some(durations) => durations.observe(duration),
+            None => debug_assert!(false, "worker {worker} has no shard"),
+        }
     }
 
     /// Every (method, status) that occurred, with its histogram summed over workers.
     pub(crate) fn readings(&self) -> Vec<(&'static str, String, Reading)> {
         let mut all = Vec::new();
         for (method, name) in METHODS.iter().copied().enumerate() {
-            let trees: Vec<&ByStatus> = self
-                .workers
-                .iter()
-                .filter_map(|shard| shard.0.get(method)?.get().map(|tree| &**tree))
-                .collect();
-            if trees.is_empty() {
+            if !self.workers.iter().any(|counts| counts.0.has(method)) {
                 continue;
             }
             for status in 0..STATUSES {
                 let mut reading = Reading::default();
-                for tree in &trees {
-                    let leaf = tree.get(status / LEAF).and_then(OnceLock::get);
-                    if let Some(durations) = leaf.and_then(|leaf| leaf.get(status % LEAF)?.get()) {
-                        reading.add_durations(&durations.0);
+                for counts in &self.workers {
+                    if let Some(durations) = counts.0.known(method, status) {
+                        reading.add_durations(durations);
                     }
                 }
                 if reading.count() > 0 {

@@ -3,6 +3,7 @@
 //! Workers write their own shard; health and ejections are decided rarely and on any thread, and are shared.
 
 use super::cell::{Cell, Shard, Shared, shards};
+use super::closed::{BreakerReason, BreakerResult, BreakerState};
 use super::closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
 
 #[derive(Debug, Default)]
@@ -11,6 +12,8 @@ struct Counts {
     connects: [Cell; ConnectResult::COUNT],
     retries: [Cell; RetryClass::COUNT],
     timeouts: [Cell; TimeoutKind::COUNT],
+    breaker: [Cell; BreakerResult::COUNT],
+    budget_exhausted: Cell,
 }
 
 /// An upstream's resolved handle. A worker passes its own number, which nobody else uses.
@@ -19,6 +22,9 @@ pub struct UpstreamSeries {
     workers: Box<[Shard<Counts>]>,
     ejections: Shared,
     health: [Shared; HealthState::COUNT],
+    /// The number of its state; none has the number after the last.
+    breaker_state: Shared,
+    breaker_changes: [Shared; BreakerReason::COUNT],
 }
 
 impl UpstreamSeries {
@@ -27,6 +33,8 @@ impl UpstreamSeries {
             workers: shards(workers),
             ejections: Shared::default(),
             health: Default::default(),
+            breaker_state: Shared::default(),
+            breaker_changes: Default::default(),
         }
     }
 
@@ -75,6 +83,37 @@ impl UpstreamSeries {
         );
     }
 
+    /// The breaker was asked for a try.
+    pub fn breaker_said(&self, worker: usize, result: BreakerResult) {
+        self.cell(
+            worker,
+            |counts| counts.breaker.get(result as usize),
+            |cell| cell.add(1),
+        );
+    }
+
+    /// The breaker has changed. Any thread may call this.
+    pub fn breaker_changed(&self, reason: BreakerReason) {
+        if let Some(cell) = self.breaker_changes.get(reason as usize) {
+            cell.add(1);
+        }
+    }
+
+    /// The breaker is in this state; `None`: the document says "off". Any thread may call this; the last one wins.
+    pub fn show_breaker(&self, state: Option<BreakerState>) {
+        let shown = state.map_or(BreakerState::COUNT, |state| state as usize);
+        self.breaker_state.set(shown as u64);
+    }
+
+    /// A request was not sent again because the budget was used up (GW-506).
+    pub fn budget_exhausted(&self, worker: usize) {
+        self.cell(
+            worker,
+            |counts| Some(&counts.budget_exhausted),
+            |cell| cell.add(1),
+        );
+    }
+
     /// Outlier detection put an endpoint aside. Any thread may call this.
     pub fn ejected(&self) {
         self.ejections.add(1);
@@ -101,6 +140,24 @@ impl UpstreamSeries {
 
     pub(crate) fn timeouts(&self, kind: usize) -> i64 {
         self.sum(|counts| counts.timeouts.get(kind))
+    }
+
+    pub(crate) fn breaker(&self, result: usize) -> i64 {
+        self.sum(|counts| counts.breaker.get(result))
+    }
+
+    /// 1 for the state that it is in.
+    pub(crate) fn breaker_is(&self, state: usize) -> i64 {
+        i64::from(self.breaker_state.value() == state as u64)
+    }
+
+    pub(crate) fn breaker_changes(&self, reason: usize) -> i64 {
+        let changes = self.breaker_changes.get(reason).map_or(0, Shared::value);
+        changes.cast_signed()
+    }
+
+    pub(crate) fn exhaustions(&self) -> i64 {
+        self.sum(|counts| Some(&counts.budget_exhausted))
     }
 
     pub(crate) fn ejections(&self) -> u64 {

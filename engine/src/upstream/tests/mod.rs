@@ -37,6 +37,8 @@ pub(super) fn settings(balance: Balance) -> tollgate_config::Upstream {
                 at: At(None),
             },
         }),
+        breaker: None,
+        retry_budget: None,
         health: None,
     }
 }
