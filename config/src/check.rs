@@ -214,6 +214,11 @@ fn names_of_route(
         Action::Split { branches, .. } => branches.iter().for_each(|b| upstream(&b.upstream)),
         Action::Respond { .. } | Action::Redirect { .. } => {}
     }
+    if let Some(fallback) = &route.fallback
+        && let FallbackAction::Upstream(setting) = &fallback.action
+    {
+        upstream(setting);
+    }
 }
 
 /// Of two routes that accept the same requests, the later never gets one.

@@ -106,7 +106,7 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Map(_, kind) => json!({ "type": "object", "additionalProperties": of_kind(kind) }),
         Kind::Table(section) => of_section(section),
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(of_kind).collect::<Vec<_>>() }),
-        Kind::Later | Kind::LaterOrOff => json!({ "const": "off" }),
+        Kind::Later => json!({ "const": "off" }),
     }
 }
 

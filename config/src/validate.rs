@@ -164,14 +164,8 @@ fn check(key: &Key, kind: &'static Kind, key_spot: Spot, node: &Node, report: &m
     if matches!(node.value, Value::Refused) {
         return;
     }
-    match (kind, &node.value) {
-        (Kind::Later, _) => return not_available(key.name, key_spot, "take it out", report),
-        (Kind::LaterOrOff, Value::Text(text, _)) if text == "off" => return,
-        (Kind::LaterOrOff, _) => {
-            let hint = format!("take it out, or write `{} = \"off\"`", key.name);
-            return not_available(key.name, key_spot, &hint, report);
-        }
-        _ => {}
+    if matches!(kind, Kind::Later) {
+        return not_available(key.name, key_spot, "take it out", report);
     }
     if !fits(kind, node) {
         return wrong_type(key, kind, node, report);

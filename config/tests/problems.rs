@@ -363,10 +363,107 @@ fn what_is_missing_or_too_much_is_named() {
     );
     one(
         &upstream("max_in_flight = \"of\""),
-        "not-available",
+        "bad-value",
         4,
         "max_in_flight = \"off\"",
     );
+}
+
+#[test]
+fn a_bulkhead_that_contradicts_itself_is_refused() {
+    one(
+        &upstream("queue = { length = 1 }"),
+        "missing-key",
+        4,
+        "max_in_flight",
+    );
+    let off = upstream("max_in_flight = \"off\"\nqueue = { length = 1 }");
+    one(&off, "contradiction", 5, "give `max_in_flight` a number");
+    let found = problems(&around(&off));
+    assert!(found[0].message.contains(":4"), "{}", found[0]);
+    one(
+        &upstream("max_in_flight = { least = 9, most = 8 }"),
+        "contradiction",
+        4,
+        "make `most` at least as large",
+    );
+    one(&upstream("max_in_flight = 0"), "bad-value", 4, "");
+    one(
+        &upstream("max_in_flight = 5\nqueue = { length = 0 }"),
+        "bad-value",
+        5,
+        "length = 100",
+    );
+    one(
+        &upstream("max_in_flight = 5\nqueue = { timeout = \"0s\" }"),
+        "bad-duration",
+        5,
+        "",
+    );
+    one(
+        &upstream("max_in_flight = \"adaptve\""),
+        "bad-value",
+        4,
+        "adaptive",
+    );
+    one(
+        &upstream("outlier = { deviation = 1.5 }"),
+        "bad-value",
+        4,
+        "",
+    );
+}
+
+#[test]
+fn an_adaptive_time_out_needs_room_below_its_ceiling() {
+    let route = |keys: &str| route(&format!("upstream = \"app\"\n{keys}"));
+    one(
+        &route("timeout = \"off\"\nadaptive_timeout = {}"),
+        "contradiction",
+        5,
+        "give `timeout` a value",
+    );
+    let tight = route("adaptive_timeout = { least = \"2s\" }\ntimeout = \"2s\"");
+    one(&tight, "contradiction", 4, "shorter than `timeout`");
+    assert!(problems(&around(&tight))[0].message.contains(":5"));
+    one(
+        &route("adaptive_timeout = { least = \"6s\" }"),
+        "contradiction",
+        4,
+        "shorter than `timeout`",
+    );
+    one(
+        &route("adaptive_timeout = \"on\""),
+        "bad-value",
+        4,
+        "\"off\"",
+    );
+}
+
+#[test]
+fn a_fallback_that_cannot_be_is_refused() {
+    let fallback = |keys: &str| route(&format!("upstream = \"app\"\n[route.fallback]\n{keys}"));
+    one(
+        &fallback("upstream = \"ap\""),
+        "unknown-upstream",
+        5,
+        "did you mean `app`?",
+    );
+    one(
+        &fallback("upstream = \"app\""),
+        "contradiction",
+        5,
+        "another",
+    );
+    one(
+        &fallback("respond = {}\non = [\"slow\"]"),
+        "bad-reason",
+        6,
+        "\"timeout\"",
+    );
+    let own = route("respond = {}\n[route.fallback]\nrespond = {}");
+    one(&own, "contradiction", 4, "take `fallback` out");
+    assert!(problems(&around(&own))[0].message.contains(":3"));
 }
 
 #[test]
@@ -459,18 +556,6 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         &upstream("[upstream.breaker]\ngrain = \"route\""),
         "not-available",
         5,
-        "take it out",
-    );
-    one(
-        &upstream("max_in_flight = 10"),
-        "not-available",
-        4,
-        "\"off\"",
-    );
-    one(
-        &upstream("queue = { length = 1 }"),
-        "not-available",
-        4,
         "take it out",
     );
     one(

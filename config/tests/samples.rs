@@ -346,15 +346,16 @@ fn gw_604_times_that_can_never_run_out_are_warned_of_and_not_refused() {
         )
         .replace(
             "name      = \"app\"\n",
-            "name      = \"app\"\nconnect_timeout = \"2s\"\n",
+            "name      = \"app\"\nconnect_timeout = \"2s\"\nmax_in_flight = 5\nqueue = { timeout = \"4s\" }\n",
         );
     let document = load(&text);
     let warnings = tollgate_config::warnings(&document);
     let words: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings.len(), 2, "{words:?}");
+    assert_eq!(warnings.len(), 3, "{words:?}");
     assert!(warnings.iter().all(|one| one.code == "time-out-ladder"));
     assert!(words[0].contains("one try may take 3s"), "{words:?}");
-    assert!(words[1].contains("may take 2s to connect"), "{words:?}");
+    assert!(words[1].contains("may wait 4s for its turn"), "{words:?}");
+    assert!(words[2].contains("may take 2s to connect"), "{words:?}");
 }
 
 #[test]

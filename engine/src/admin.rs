@@ -166,6 +166,19 @@ impl Admin {
             .into_iter()
             .map(|limit| limit.status())
             .collect();
+        let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let paces: Vec<_> = snapshot
+            .routes
+            .iter()
+            .filter_map(|plan| {
+                let normal = plan.compiled.pace.as_ref()?.normal();
+                Some(json!({
+                    "route": plan.item.name,
+                    "normal_ms": normal.map(milliseconds),
+                    "timeout_ms": plan.adaptive_timeout().or(plan.item.timeout.value).map(milliseconds),
+                }))
+            })
+            .collect();
         let addresses = self
             .addresses
             .lock()
@@ -198,6 +211,7 @@ impl Admin {
             "upstreams": upstreams,
             "limits": limits,
             "sharing": self.limits.leases.standing(),
+            "adaptive_timeouts": paces,
         })
     }
 

@@ -2,6 +2,8 @@
 //! what it can use, puts a default where something was refused, and reports only what the grammar cannot say: keys
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
+mod bulkhead;
+mod fallback;
 mod faults;
 mod guard;
 mod limits;

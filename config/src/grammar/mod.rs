@@ -64,8 +64,6 @@ pub(crate) enum Kind {
     Either(&'static [Kind]),
     /// Known by name, but nothing that this build can do.
     Later,
-    /// The same, but it may be switched off.
-    LaterOrOff,
 }
 
 pub(crate) struct Rule {
@@ -120,7 +118,6 @@ impl Kind {
                 words.join(", or ")
             }
             Kind::Later => "not available in this build".to_owned(),
-            Kind::LaterOrOff => "\"off\" (anything else is not available in this build)".to_owned(),
         }
     }
 
@@ -153,7 +150,7 @@ impl Kind {
                 }
             }
             Kind::Either(kinds) => kinds[0].example(),
-            Kind::Later | Kind::LaterOrOff => "\"off\"".to_owned(),
+            Kind::Later => "\"off\"".to_owned(),
         }
     }
 }

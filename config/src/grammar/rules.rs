@@ -43,5 +43,6 @@ rules! {
     COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
     TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
+    FALLBACK_ON: "bad-reason", "a reason", "timeout", rule::fallback_on;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

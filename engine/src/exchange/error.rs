@@ -95,11 +95,13 @@ codes! {
     FaultInjected "fault_injected" 503 14 Filter "a fault was injected on purpose";
     NoEndpoint "no_endpoint" 503 14 Balance "the upstream has no endpoint to send this request to";
     CircuitOpen "circuit_open" 503 14 Balance "the upstream has failed too often and is left alone for a while";
-    Overloaded "overloaded" 503 14 Balance "the upstream's connections are all in use";
+    Overloaded "overloaded" 503 14 Balance "the upstream has as much to do as it may have";
+    Shed "shed" 503 8 Balance "the upstream is overloaded, and this request made room for a more important one";
     ConnectFailed "connect_failed" 503 14 Connect "no connection to the upstream could be made";
     ConnectTimeout "connect_timeout" 504 14 Connect "no connection to the upstream could be made in time";
     RouteTimeout "route_timeout" 504 4 Upstream "the upstream did not answer within the route's time-out";
     PerTryTimeout "per_try_timeout" 504 4 Upstream "the upstream did not answer within the time for one try";
+    AdaptiveTimeout "adaptive_timeout" 504 4 Upstream "the upstream took much longer than it usually does";
     DeadlineExceeded "deadline_exceeded" 504 4 Upstream "the caller's own deadline passed";
     UpstreamReset "upstream_reset" 502 14 Upstream "the upstream closed the connection before it had answered";
     UpstreamBadResponse "upstream_bad_response" 502 14 Upstream "the upstream's answer is not valid HTTP";
@@ -294,6 +296,10 @@ impl Error {
         }
         if let Ok(value) = HeaderValue::from_str(&message.replace('%', "%25")) {
             headers.insert("grpc-message", value);
+        }
+        if let Some(after) = self.retry_after {
+            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            headers.insert("grpc-retry-pushback-ms", HeaderValue::from(millis));
         }
         headers
     }

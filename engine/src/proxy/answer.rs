@@ -152,11 +152,19 @@ impl Answer {
         }
     }
 
-    /// A gRPC call fails in its trailers.
+    /// A gRPC call fails in its trailers, or says there that the endpoint wants less.
     #[inline]
     fn looked_at(&mut self, frame: &Frame<Bytes>) {
-        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange) {
-            exchange.pass.belied |= exchange.is_grpc && guard::grpc_failed(trailers);
+        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange)
+            && exchange.is_grpc
+        {
+            exchange.pass.belied |= guard::grpc_failed(trailers);
+            let exhausted = trailers
+                .get("grpc-status")
+                .is_some_and(|status| status == "8");
+            if exhausted && exchange.outcome == Outcome::Success {
+                exchange.outcome = Outcome::RateLimited;
+            }
         }
     }
 

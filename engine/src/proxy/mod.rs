@@ -5,7 +5,9 @@
 
 mod answer;
 mod books;
+mod bulkhead;
 pub mod connection;
+mod fallback;
 mod forward;
 pub(crate) mod guard;
 mod limit;
@@ -177,7 +179,7 @@ impl Proxy {
             request.marks = Marks::of(&request.headers);
         }
         match &plan.item.action {
-            Action::Upstream(_) => self.forward(exchange, plan, 0, request).await,
+            Action::Upstream(_) => self.serve(exchange, plan, 0, request).await,
             Action::Split { sticky, .. } => {
                 let branch = split::choose(
                     &plan.compiled,
@@ -186,7 +188,7 @@ impl Proxy {
                     &exchange.connection,
                     self.random(),
                 );
-                self.forward(exchange, plan, branch, request).await
+                self.serve(exchange, plan, branch, request).await
             }
             Action::Respond {
                 status,
@@ -308,6 +310,7 @@ impl Proxy {
             request_id: id.as_str(),
             trace_id: [0; 16],
             span_id: [0; 8],
+            fallback: None,
             error: Some(Failure {
                 code: error.code.word(),
                 details: error.cause.as_deref(),

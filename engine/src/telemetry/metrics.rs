@@ -27,13 +27,15 @@ use closed::ByCode;
 use route::{Grid, RouteSizes};
 
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
-pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+pub use closed::{
+    ConnectResult, ConnectionState, FallbackResult, HealthState, Refusal, RetryClass, TimeoutKind,
+};
 pub use fault::FaultSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use route::{NONE, Observation, RouteSeries};
 pub use text::CONTENT_TYPE;
-pub use upstream::UpstreamSeries;
+pub use upstream::{Known, KnownBulkhead, UpstreamSeries};
 
 /// All series of this process. One exists, shared by all threads.
 #[derive(Debug)]

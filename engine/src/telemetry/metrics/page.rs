@@ -1,12 +1,15 @@
 //! The page: which families there are, in which order, with which help. Runs on the control thread only.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
 use super::closed::{BreakerReason, BreakerResult, BreakerState};
-use super::closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+use super::closed::{
+    ConnectResult, ConnectionState, FallbackResult, HealthState, PRIORITIES, Refusal, RetryClass,
+    TimeoutKind,
+};
 use super::text::{Kind, Text};
-use super::upstream::UpstreamSeries as Series;
+use super::upstream::{Known, UpstreamSeries as Series};
 use super::{Metrics, living, process};
 use crate::exchange::error::Code;
 
@@ -57,6 +60,20 @@ fn requests(metrics: &Metrics, text: &mut Text) {
     );
     for (labels, reading) in &series {
         reading.write_durations(text, labels);
+    }
+    text.family(
+        "fallbacks_total",
+        Kind::Counter,
+        "Requests that a route's fallback stood in for, by what came of it.",
+    );
+    for (route, sizes) in &sizes {
+        for (index, result) in FallbackResult::WORDS.iter().enumerate() {
+            let count = sizes.fallbacks(index);
+            // Most routes have none.
+            if count > 0 {
+                text.sample(&[("route", route), ("result", result)], count);
+            }
+        }
     }
     let sizes: Vec<_> = sizes
         .iter()
@@ -155,15 +172,23 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
         Kind::Counter,
         "Endpoints put aside by outlier detection.",
     );
-    for (name, upstream) in &upstreams {
-        text.sample(&[("upstream", name)], upstream.ejections());
+    let known: Vec<(&String, Known)> = upstreams
+        .iter()
+        .map(|(name, upstream)| (name, upstream.known()))
+        .collect();
+    for (name, known) in &known {
+        text.sample(&[("upstream", name)], known.ejections);
     }
     text.family(
         "upstream_health",
         Kind::Gauge,
         "How many endpoints of an upstream are in each state.",
     );
-    each(text, "state", HealthState::WORDS, Series::health);
+    for (name, known) in &known {
+        for (state, count) in HealthState::WORDS.iter().zip(known.endpoints) {
+            text.sample(&[("upstream", name), ("state", state)], count);
+        }
+    }
     text.family(
         "circuit_breaker_state",
         Kind::Gauge,
@@ -194,6 +219,72 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
     );
     for (name, upstream) in &upstreams {
         text.sample(&[("upstream", name)], upstream.exhaustions());
+    }
+    bulkheads(&upstreams, &known, text);
+}
+
+/// Of upstreams with a bulkhead; counters also of those that had one.
+fn bulkheads(upstreams: &[(String, Arc<Series>)], known: &[(&String, Known)], text: &mut Text) {
+    let bounded: Vec<_> = known
+        .iter()
+        .filter_map(|(name, known)| Some((name.as_str(), known.bulkhead?)))
+        .collect();
+    text.family(
+        "upstream_in_flight",
+        Kind::Gauge,
+        "Requests that hold a permit of the upstream's bulkhead.",
+    );
+    for (name, bulkhead) in &bounded {
+        text.sample(&[("upstream", name)], bulkhead.in_flight);
+    }
+    text.family(
+        "upstream_in_flight_limit",
+        Kind::Gauge,
+        "How many may hold one now.",
+    );
+    for (name, bulkhead) in &bounded {
+        text.sample(&[("upstream", name)], bulkhead.limit);
+    }
+    text.family(
+        "upstream_queue_depth",
+        Kind::Gauge,
+        "Requests that wait for a permit.",
+    );
+    for (name, bulkhead) in &bounded {
+        for (priority, waiting) in PRIORITIES.iter().zip(bulkhead.waiting) {
+            text.sample(&[("upstream", name), ("priority", priority)], waiting);
+        }
+    }
+    text.family(
+        "upstream_queue_wait_seconds",
+        Kind::Histogram,
+        "How long those waited that got a permit, but not at once.",
+    );
+    for (name, upstream) in upstreams {
+        let waits = upstream.waits();
+        if waits.count() > 0 {
+            waits.write_durations(text, &[("upstream", name)]);
+        }
+    }
+    text.family(
+        "upstream_refusals_total",
+        Kind::Counter,
+        "Requests that a bulkhead did not let through.",
+    );
+    for (name, upstream) in upstreams {
+        for (number, priority) in PRIORITIES.iter().enumerate() {
+            for (index, reason) in Refusal::WORDS.iter().enumerate() {
+                let count = upstream.refusals(number, index);
+                if count > 0 || bounded.iter().any(|(bounded, _)| bounded == name) {
+                    let labels = [
+                        ("upstream", &**name),
+                        ("priority", priority),
+                        ("reason", reason),
+                    ];
+                    text.sample(&labels, count);
+                }
+            }
+        }
     }
 }
 
