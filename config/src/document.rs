@@ -551,6 +551,29 @@ pub struct Breaker {
     pub probes: Setting<u32>,
     /// In a row, to close; at most `probes`. Default 3.
     pub successes: Setting<u32>,
+    pub grain: BreakerGrain,
+    pub kind: Setting<BreakerKind>,
+}
+
+/// What a breaker opens on, beside failures in a row (GW-411).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BreakerKind {
+    /// A share of failures that is written, and always the same time open.
+    #[default]
+    Fixed,
+    /// Also a share of failures that is unusual for the upstream; opened again and again, it stays open for longer.
+    Adaptive,
+}
+
+/// What has a breaker of its own (GW-412).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BreakerGrain {
+    #[default]
+    Upstream,
+    /// Each route that sends to the upstream.
+    Route,
+    /// What only reads, and the rest.
+    Operation,
 }
 
 /// How many retries an upstream is sent (GW-506).
@@ -574,6 +597,8 @@ impl Default for Breaker {
             open_for: Setting::default_of(Duration::from_secs(60)),
             probes: Setting::default_of(10),
             successes: Setting::default_of(3),
+            grain: BreakerGrain::Upstream,
+            kind: Setting::default_of(BreakerKind::Fixed),
         }
     }
 }

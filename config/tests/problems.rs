@@ -505,6 +505,8 @@ fn absurd_numbers_of_breakers_and_budgets_are_refused() {
         ("[upstream.breaker]\nwindow = \"61s\"", "bad-duration"),
         ("[upstream.breaker]\nwindow = \"500ms\"", "bad-duration"),
         ("[upstream.breaker]\nopen_for = \"0s\"", "bad-duration"),
+        ("[upstream.breaker]\ngrain = \"client\"", "bad-value"),
+        ("[upstream.breaker]\nkind = \"percentile\"", "bad-value"),
         ("[upstream.breaker]\nerror_rate = 1.5", "bad-value"),
         ("[upstream.breaker]\nerror_rate = -0.1", "bad-value"),
         ("[upstream.retry_budget]\nratio = 1.5", "bad-value"),
@@ -544,18 +546,6 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "[[upstream]]\nname = \"app\"\nservice = \"a\"",
         "not-available",
         3,
-        "take it out",
-    );
-    one(
-        &upstream("[upstream.breaker]\nkind = \"adaptive\""),
-        "not-available",
-        5,
-        "take it out",
-    );
-    one(
-        &upstream("[upstream.breaker]\ngrain = \"route\""),
-        "not-available",
-        5,
         "take it out",
     );
     one(

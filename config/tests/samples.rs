@@ -293,11 +293,13 @@ fn what_one_changed_route_of_five_thousand_costs() {
 fn gw_403_a_breaker_and_a_budget_are_read_as_written_and_can_be_switched_off() {
     use std::time::Duration;
     let document = load(&format!(
-        "{SMALLEST}\n  [upstream.breaker]\n  failures = 2\n  error_rate = 0.5\n  window = \"10s\"\n  open_for = \"1s\"\n\n  [upstream.retry_budget]\n  ratio = 0\n  floor = \"5/m\"\n"
+        "{SMALLEST}\n  [upstream.breaker]\n  grain = \"operation\"\n  kind = \"adaptive\"\n  failures = 2\n  error_rate = 0.5\n  window = \"10s\"\n  open_for = \"1s\"\n\n  [upstream.retry_budget]\n  ratio = 0\n  floor = \"5/m\"\n"
     ));
     let upstream = &document.upstreams[0];
     let breaker = upstream.breaker.as_ref().expect("on");
     assert_eq!((*breaker.failures, *breaker.volume), (2, 20));
+    assert_eq!(breaker.grain, tollgate_config::BreakerGrain::Operation);
+    assert_eq!(*breaker.kind, tollgate_config::BreakerKind::Adaptive);
     assert_eq!(*breaker.error_rate, Some(0.5));
     assert!(upstream.place(breaker.failures.at).is_some());
     assert!(upstream.place(breaker.volume.at).is_none());

@@ -90,6 +90,7 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, "/metrics") => {
                 self.metrics.generations_alive(self.store.alive().len());
+                breakers::count(&self.store.current());
                 answer(StatusCode::OK, CONTENT_TYPE, self.metrics.page().into())
             }
             (&Method::GET | &Method::HEAD, "/status") => {
@@ -155,9 +156,8 @@ impl Admin {
             .iter()
             .map(|plan| {
                 let mut status = json!(plan.upstream.status(now));
-                let (breaker, budget) = breakers::of(plan, now);
-                status["breaker"] = breaker;
-                status["retry_budget"] = budget;
+                status["breakers"] = json!(breakers::of(plan, now));
+                status["retry_budget"] = breakers::budget(plan, now);
                 status
             })
             .collect();

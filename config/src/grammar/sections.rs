@@ -923,8 +923,18 @@ pub(crate) static BREAKER: Section = Section {
             "3",
             "Of these in a row, to close it; one failure opens it again.",
         ),
-        later("kind", "Breakers that adapt, or watch latency."),
-        later("grain", "A breaker for each route or operation."),
+        default(
+            "grain",
+            Kind::Word(&["upstream", "route", "operation"]),
+            "\"upstream\"",
+            "What has a breaker of its own: the whole upstream, each route that sends to it, or its reads (GET HEAD OPTIONS TRACE) and its writes (all else, so every gRPC call).",
+        ),
+        default(
+            "kind",
+            Kind::Word(&["fixed", "adaptive"]),
+            "\"fixed\"",
+            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long.",
+        ),
     ],
     ..NOTHING
 };

@@ -12,7 +12,7 @@ use super::guard;
 use crate::clock;
 use crate::exchange::Request;
 use crate::exchange::error::{Code, Error, written};
-use crate::snapshot::{RoutePlan, UpstreamPlan};
+use crate::snapshot::{Branch, RoutePlan, UpstreamPlan};
 use crate::telemetry::metrics::{Refusal, TimeoutKind};
 use crate::upstream::bulkhead::{Entry, Shed, Wait};
 
@@ -25,9 +25,10 @@ impl Proxy {
         &self,
         exchange: &mut Exchange,
         plan: &RoutePlan,
-        upstream: &UpstreamPlan,
+        branch: &Branch,
         request: &Request,
     ) -> Result<(), Error> {
+        let upstream = &*branch.upstream;
         let priority = plan.item.priority.value;
         let now = clock::recent();
         let entry = match upstream.upstream.enter(priority, now) {
@@ -38,11 +39,12 @@ impl Proxy {
             }
             Some(entry) => entry,
         };
+        let own = branch.guards.of(&request.method);
         if let Some(policy) = &upstream.item.breaker
-            && upstream.guards.breaker.refuses(policy, now)
+            && own.breaker.refuses(policy, now)
         {
             // Nobody waits for an upstream that is left alone; the breaker says what the client is told.
-            guard::admit(exchange, upstream, now)?;
+            guard::admit(exchange, upstream, own, now)?;
         }
         match entry {
             Entry::Wait(wait) => Box::pin(self.wait(exchange, plan, upstream, request, wait)).await,

@@ -58,10 +58,10 @@ impl Proxy {
         {
             return Err(too_large(plan));
         }
-        self.admit(exchange, plan, &upstream, request).await?;
+        self.admit(exchange, plan, target, request).await?;
         let source = self.source(exchange, plan, request);
         let key = hash_key(&upstream.item.balance, request, exchange);
-        let mut tries = Tries::new(self, plan, &upstream, request);
+        let mut tries = Tries::new(self, plan, target, request);
         let mut fresh = false;
         loop {
             tries.admit(exchange)?;

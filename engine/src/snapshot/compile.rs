@@ -216,6 +216,7 @@ fn route(
         by_name.get(name).map(|upstream| Branch {
             upstream: upstream.clone(),
             weight,
+            guards: upstream.guards.of_route(upstream.grain(), &item.name),
         })
     };
     let mut branches: Vec<Branch> = match &item.action {

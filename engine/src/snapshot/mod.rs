@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tollgate_config::{self as config, Item, Place};
+use tollgate_config::{self as config, BreakerGrain, Item, Place};
 
 use crate::filter::Chain;
 use crate::filter::rate_limit::{Limit, Policies};
@@ -23,7 +23,7 @@ use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
-use crate::upstream::{Guards, Upstream};
+use crate::upstream::{Guards, RouteGuards, Upstream};
 
 /// One generation of the world.
 pub struct Snapshot {
@@ -79,6 +79,8 @@ pub struct CompiledRoute {
 pub struct Branch {
     pub upstream: Arc<UpstreamPlan>,
     pub weight: u32,
+    /// The upstream's, as far as this route is concerned.
+    pub guards: RouteGuards,
 }
 
 /// An upstream's settings, how to dial it and what is remembered of it.
@@ -88,6 +90,16 @@ pub struct UpstreamPlan {
     pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
+}
+
+impl UpstreamPlan {
+    /// What has a breaker of its own; where the document says "off", nothing is asked.
+    pub fn grain(&self) -> BreakerGrain {
+        self.item
+            .breaker
+            .map(|policy| policy.grain)
+            .unwrap_or_default()
+    }
 }
 
 impl Snapshot {

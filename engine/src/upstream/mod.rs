@@ -43,7 +43,7 @@ use tollgate_config::{Item, Priority};
 pub use breaker::Breaker;
 pub use budget::{Budget, BudgetStatus};
 pub use endpoint::Endpoint;
-pub use guards::{GuardMemory, Guards};
+pub use guards::{Guard, GuardMemory, Guards, Part, RouteGuards};
 pub use health::{Turn, Watch};
 pub use memory::{EndpointMemory, Resolved};
 pub use probe::{AsyncReadWrite, Connect, Connecting, Prober};

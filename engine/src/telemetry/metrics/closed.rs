@@ -105,6 +105,8 @@ closed! {
         Failures "failures",
         /// So large a share of failures.
         ErrorRate "error_rate",
+        /// A larger share of failures than is usual.
+        Deviation "deviation",
         /// Its time open is over.
         OpenFor "open_for",
         ProbeFailed "probe_failed",

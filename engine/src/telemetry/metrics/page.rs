@@ -192,9 +192,9 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
     text.family(
         "circuit_breaker_state",
         Kind::Gauge,
-        "1 for the state that an upstream's breaker is in.",
+        "How many breakers of an upstream are in each state.",
     );
-    each(text, "state", BreakerState::WORDS, Series::breaker_is);
+    each(text, "state", BreakerState::WORDS, Series::breakers);
     text.family(
         "circuit_breaker_transitions_total",
         Kind::Counter,

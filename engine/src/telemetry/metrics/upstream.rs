@@ -52,8 +52,7 @@ pub struct UpstreamSeries {
     workers: Box<[Shard<Counts>]>,
     /// Changed by reload only. Must not keep the upstream alive, which holds this.
     ask: Mutex<Option<Ask>>,
-    /// The number of its state; none has the number after the last.
-    breaker_state: Shared,
+    breakers: [Shared; BreakerState::COUNT],
     breaker_changes: [Shared; BreakerReason::COUNT],
 }
 
@@ -68,7 +67,7 @@ impl UpstreamSeries {
         UpstreamSeries {
             workers: shards(workers),
             ask: Mutex::default(),
-            breaker_state: Shared::default(),
+            breakers: Default::default(),
             breaker_changes: Default::default(),
         }
     }
@@ -143,10 +142,11 @@ impl UpstreamSeries {
         }
     }
 
-    /// The breaker is in this state; `None`: the document says "off". Any thread may call this; the last one wins.
-    pub fn show_breaker(&self, state: Option<BreakerState>) {
-        let shown = state.map_or(BreakerState::COUNT, |state| state as usize);
-        self.breaker_state.set(shown as u64);
+    /// How many of the upstream's breakers are in `state`. Any thread may call this; the last one wins.
+    pub fn set_breakers(&self, state: BreakerState, breakers: usize) {
+        if let Some(cell) = self.breakers.get(state as usize) {
+            cell.set(breakers as u64);
+        }
     }
 
     /// A request was not sent again because the budget was used up (GW-506).
@@ -207,9 +207,9 @@ impl UpstreamSeries {
         self.sum(|counts| counts.breaker.get(result))
     }
 
-    /// 1 for the state that it is in.
-    pub(crate) fn breaker_is(&self, state: usize) -> i64 {
-        i64::from(self.breaker_state.value() == state as u64)
+    pub(crate) fn breakers(&self, state: usize) -> i64 {
+        let breakers = self.breakers.get(state).map_or(0, Shared::value);
+        breakers.cast_signed()
     }
 
     pub(crate) fn breaker_changes(&self, reason: usize) -> i64 {
