@@ -133,6 +133,7 @@ fn told(status: &Value, now: u64) -> String {
         text.push_str(&table("", &bulkheads));
     }
     text.push_str(&limits(list(&status["limits"])));
+    text.push_str(&sharing(&status["sharing"], now));
     text.push_str(&paces(list(&status["adaptive_timeouts"])));
     text
 }
@@ -232,6 +233,21 @@ fn limits(limits: &[Value]) -> String {
     format!("\n{}", table("", &rows))
 }
 
+/// How it stands with the store of shared limits.
+fn sharing(sharing: &Value, now: u64) -> String {
+    let store = word(&sharing["store"]);
+    let for_how_long = span(now.saturating_sub(sharing["since"].as_u64().unwrap_or(now)));
+    let gateways = word(&sharing["gateways"]);
+    match sharing["reached"].as_bool() {
+        None => String::new(),
+        Some(true) => format!("\nlimits are shared through {store} by {gateways} gateways\n"),
+        Some(false) => format!(
+            "\nthe store of shared limits {store} is AWAY for {for_how_long}; this gateway serves 1/{gateways} of each: {}\n",
+            word(&sharing["reason"])
+        ),
+    }
+}
+
 /// An endpoint's health in a few words.
 pub(crate) fn health(health: &Value) -> String {
     match health["state"].as_str() {
@@ -284,6 +300,7 @@ mod tests {
                 "adaptive_timeouts": [{ "route": "orders", "normal_ms": 20.5, "timeout_ms": 100.0 }, { "route": "new", "normal_ms": null, "timeout_ms": 5000.0 }],
                 "limits": [{ "name": "login", "by": "client_ip", "keys": 3, "tiers": [{ "name": "login", "rate": "5/15m", "burst": 5,
                     "admitted": 7, "refused": 2, "over_quota": 0 }] }],
+                "sharing": { "store": "redis://store:6379/0", "reached": false, "since": 993, "reason": "it hangs", "gateways": 3 },
             }),
             1000,
         );
@@ -297,6 +314,7 @@ mod tests {
             "UPSTREAM  IN FLIGHT  LIMIT  WAITING",
             "app       7          8      3",
             "5/15m",
+            "redis://store:6379/0 is AWAY for 7 s; this gateway serves 1/3 of each: it hangs",
             "orders  20.5 ms           100 ms",
             "new     -                 5000 ms",
         ] {

@@ -62,6 +62,7 @@ pub(crate) struct Checks<'a> {
     pub(crate) limits: &'a [Item<Limit>],
     pub(crate) tiers: &'a [Item<Tier>],
     pub(crate) api_keys: &'a [Item<ApiKey>],
+    pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
     pub(crate) broken: &'a Broken,
@@ -332,6 +333,11 @@ fn files(checks: &mut Checks<'_>) {
             .into_iter()
             .filter_map(|(path, key)| path.as_deref().map(|p| (p, key)));
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
+    }
+    if let Some((Some(sharing), place)) = checks.sharing
+        && let (Some(ca), true) = (&sharing.ca, sharing.store.tls)
+    {
+        wanted.push((ca, false, Some(place.clone())));
     }
     let mut known: HashMap<&Path, Option<String>> = HashMap::new();
     for (path, is_key, place) in wanted {

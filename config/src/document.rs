@@ -17,8 +17,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod faults;
 mod limits;
 
+pub use faults::*;
 pub use limits::*;
 
 /// A whole document: everything one data plane needs to serve.
@@ -32,6 +34,8 @@ pub struct Document {
     /// Only those that were written; `tier::shipped` has the others.
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
+    /// `None`: every limit is this process's own.
+    pub sharing: Option<Sharing>,
     pub tests: Vec<Item<Test>>,
     pub telemetry: Telemetry,
     /// The file named on the command line, then every included one; also every `${file:…}` and certificate read.
@@ -367,6 +371,7 @@ pub enum Filter {
     SetHeaders(SetHeaders),
     RateLimit(RateLimit),
     ApiKey(ApiKeyUse),
+    Fault(InjectedFault),
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.

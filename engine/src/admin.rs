@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
+use crate::filter::rate_limit::LimitMemory;
 use crate::reload::SharedReport;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
@@ -36,6 +37,7 @@ pub enum Command {
 pub struct Admin {
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
+    pub limits: Arc<LimitMemory>,
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
     pub commands: mpsc::UnboundedSender<Command>,
@@ -208,6 +210,7 @@ impl Admin {
             "listeners": listeners,
             "upstreams": upstreams,
             "limits": limits,
+            "sharing": self.limits.leases.standing(),
             "adaptive_timeouts": paces,
         })
     }

@@ -2,7 +2,7 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, limits};
+use super::{Key, Kind, Presence, Section, Top, faults, limits};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -95,6 +95,12 @@ pub(crate) static TOP: &[Top] = &[
         name: "limit",
         list: true,
         section: Some(&limits::LIMIT),
+        doc: "",
+    },
+    Top {
+        name: "limits",
+        list: false,
+        section: Some(&limits::LIMITS),
         doc: "",
     },
     Top {
@@ -395,7 +401,7 @@ pub(crate) static MATCH: Section = Section {
     ..NOTHING
 };
 
-static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
+pub(super) static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
 
 pub(crate) static PREDICATE: Section = Section {
     title: "{ present = true } or { regex = \"…\" }",
@@ -507,7 +513,11 @@ pub(crate) static FILTER: Section = Section {
             "Whether a request must carry a known key in `X-API-Key`.",
         ),
         later("allow", "Who may call."),
-        later("fault", "Delays and aborts on purpose."),
+        optional(
+            "fault",
+            Kind::Table(&faults::FAULT),
+            "Delays, aborts and resets on purpose, to see what others make of them.",
+        ),
         later("transcode", "JSON to gRPC."),
     ],
     one_of: &[&[

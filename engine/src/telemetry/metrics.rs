@@ -7,6 +7,7 @@
 
 mod cell;
 mod closed;
+mod fault;
 mod limit;
 mod listener;
 mod page;
@@ -29,6 +30,7 @@ pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
     ConnectResult, ConnectionState, FallbackResult, HealthState, Refusal, RetryClass, TimeoutKind,
 };
+pub use fault::FaultSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use route::{NONE, Observation, RouteSeries};
@@ -47,6 +49,8 @@ pub struct Metrics {
     /// Unix milliseconds; 0 before the first one.
     config_last_reload: Shared,
     generations_alive: Shared,
+    /// Whether the store of shared limits answers, how many gateways share, failures.
+    sharing: [Shared; 3],
     /// The access log counts; we only read.
     access_log_dropped: Mutex<Option<Arc<AtomicU64>>>,
 }
@@ -63,6 +67,8 @@ struct Names {
     listeners: BTreeMap<String, Weak<ListenerSeries>>,
     /// By limit, then by tier; empty where there is none.
     limits: BTreeMap<(String, String), Weak<LimitSeries>>,
+    /// By route.
+    faults: BTreeMap<String, Weak<FaultSeries>>,
 }
 
 impl Metrics {
@@ -77,6 +83,7 @@ impl Metrics {
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
+            sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
     }
@@ -140,6 +147,13 @@ impl Metrics {
         })
     }
 
+    /// Of the faults that a route injects.
+    pub fn fault(&self, route: &str) -> Arc<FaultSeries> {
+        find_or_make(&mut self.names().faults, route.to_owned(), || {
+            FaultSeries::new(self.workers)
+        })
+    }
+
     /// We answered with `code` instead of an upstream.
     pub fn answered_error(&self, worker: usize, code: Code) {
         if let Some(shard) = self.errors.get(worker) {
@@ -163,6 +177,18 @@ impl Metrics {
     /// So many generations of the configuration are alive; to be said before a page is written.
     pub fn generations_alive(&self, count: usize) {
         self.generations_alive.set(count as u64);
+    }
+
+    /// How it stands with the store of shared limits.
+    pub fn shares(&self, reached: bool, gateways: u64, errors: u64) {
+        let now = [u64::from(reached), gateways, errors];
+        for (cell, now) in self.sharing.iter().zip(now) {
+            cell.set(now);
+        }
+    }
+
+    pub(crate) fn sharing(&self) -> [u64; 3] {
+        self.sharing.each_ref().map(Shared::value)
     }
 
     /// From now on `access_log_dropped_total` is what this counter says: see `AccessLog::dropped_counter`.
