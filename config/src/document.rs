@@ -17,14 +17,18 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod control_plane;
 mod limits;
 
+pub use control_plane::*;
 pub use limits::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
 pub struct Document {
     pub server: Server,
+    /// Absent: the file is everything.
+    pub control_plane: Option<ControlPlane>,
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
@@ -409,6 +413,13 @@ pub enum EndpointSource {
         name: String,
         port: Option<u16>,
         srv: bool,
+        at: At,
+    },
+    /// Instances that the control plane knows.
+    Service {
+        name: String,
+        /// Metadata that an instance must have.
+        with: Vec<(String, String)>,
         at: At,
     },
 }

@@ -130,7 +130,9 @@ mod tests {
         let listener = &schema["properties"]["listener"]["items"];
         assert_eq!(listener["required"], json!(["bind"]));
         assert_eq!(listener["additionalProperties"], json!(false));
-        assert!(schema["properties"]["control_plane"].is_null());
+        let control_plane = &schema["properties"]["control_plane"];
+        assert_eq!(control_plane["required"], json!(["urls"]));
+        assert!(control_plane["properties"]["register"].is_null());
         let tier = &schema["properties"]["tiers"]["additionalProperties"];
         assert_eq!(tier["required"], json!(["rate"]));
     }

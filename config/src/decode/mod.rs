@@ -2,6 +2,7 @@
 //! what it can use, puts a default where something was refused, and reports only what the grammar cannot say: keys
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
+mod control_plane;
 mod guard;
 mod limits;
 mod listener;
@@ -19,6 +20,7 @@ use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
+pub(crate) use control_plane::control_plane;
 pub(crate) use limits::{api_key, limit, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};
