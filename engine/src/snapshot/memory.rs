@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::filter::rate_limit::LimitMemory;
 use crate::route::ListenerIndex;
+use crate::upstream::discovery::Services;
 use crate::upstream::{EndpointMemory, GuardMemory};
 
 #[derive(Default)]
@@ -18,6 +19,8 @@ pub struct Memory {
     /// Breakers and retry budgets, by upstream.
     pub guards: GuardMemory,
     pub limits: Arc<LimitMemory>,
+    /// Instances that the control plane told of.
+    pub services: Arc<Services>,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }

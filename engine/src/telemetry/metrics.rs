@@ -7,6 +7,7 @@
 
 mod cell;
 mod closed;
+mod control_plane;
 mod limit;
 mod listener;
 mod page;
@@ -27,6 +28,7 @@ use route::{Grid, RouteSizes};
 
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+pub use control_plane::ControlPlaneSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use route::{NONE, Observation, RouteSeries};
@@ -45,6 +47,7 @@ pub struct Metrics {
     /// Unix milliseconds; 0 before the first one.
     config_last_reload: Shared,
     generations_alive: Shared,
+    control_plane: ControlPlaneSeries,
     /// The access log counts; we only read.
     access_log_dropped: Mutex<Option<Arc<AtomicU64>>>,
 }
@@ -75,6 +78,7 @@ impl Metrics {
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
+            control_plane: ControlPlaneSeries::default(),
             access_log_dropped: Mutex::default(),
         }
     }
@@ -156,6 +160,10 @@ impl Metrics {
     /// A configuration was refused; the one before it goes on.
     pub fn config_reload_failed(&self) {
         self.config_reload_failures.add(1);
+    }
+
+    pub fn control_plane(&self) -> &ControlPlaneSeries {
+        &self.control_plane
     }
 
     /// So many generations of the configuration are alive; to be said before a page is written.

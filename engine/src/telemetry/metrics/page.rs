@@ -17,6 +17,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     upstreams(metrics, &mut text);
     limits(metrics, &mut text);
     gateway(metrics, &mut text);
+    metrics.control_plane.write(&mut text);
     process::write(&mut text);
     text.finish()
 }
