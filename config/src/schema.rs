@@ -132,7 +132,8 @@ mod tests {
         assert_eq!(listener["additionalProperties"], json!(false));
         let control_plane = &schema["properties"]["control_plane"];
         assert_eq!(control_plane["required"], json!(["urls"]));
-        assert!(control_plane["properties"]["register"].is_null());
+        let register = &control_plane["properties"]["register"];
+        assert_eq!(register["required"], json!(["name", "address"]));
         let tier = &schema["properties"]["tiers"]["additionalProperties"];
         assert_eq!(tier["required"], json!(["rate"]));
     }

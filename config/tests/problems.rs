@@ -426,12 +426,6 @@ fn absurd_numbers_of_breakers_and_budgets_are_refused() {
 #[test]
 fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     one(
-        "[control_plane]\nurls = [\"http://127.0.0.1:8080\"]\nregister = { name = \"a\" }",
-        "not-available",
-        3,
-        "take it out",
-    );
-    one(
         "[[limit]]\nname = \"a\"\nby = { claim = \"sub\" }\nrate = \"1/s\"",
         "not-available",
         3,

@@ -477,12 +477,16 @@ impl Conductor {
             self.copy_sockets(admin_copy.as_ref());
         };
         keeping.abort();
-        feed.end(end != End::Succeeded);
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
-            _ => ready.store(false, Ordering::Release),
+            _ => {
+                ready.store(false, Ordering::Release);
+                // First of all: nobody should come any more. A successor is the same instance.
+                self.feed.leave().await;
+            }
         }
+        feed.end(end != End::Succeeded);
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
@@ -539,6 +543,7 @@ impl Conductor {
             return ready.load(Ordering::Acquire);
         }
         ready.store(true, Ordering::Release);
+        self.feed.ready();
         if let Some(taken) = self.options.taken.take()
             && let Err(error) = taken.confirm.serving()
         {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::upstream::tls;
 use super::{text, texts};
-use crate::document::{ControlPlane, Place, Url};
+use crate::document::{ControlPlane, Place, Register, Url};
 use crate::parse::Node;
 use crate::quick;
 use crate::report::ItemReport;
@@ -36,10 +36,22 @@ pub(crate) fn control_plane(
         urls: urls.collect(),
         node: text(node, "node").map(str::to_owned),
         tls: node.get("tls").map(|node| tls(node, folder)),
+        register: node.get("register").and_then(register),
         place: Place {
             file: report.file.clone(),
             line: report.line.saturating_add(node.spot.0),
             column: 1,
         },
     }
+}
+
+fn register(node: &Node) -> Option<Register> {
+    let metadata = node.get("metadata").map_or(&[][..], Node::entries).iter();
+    let metadata = metadata.filter_map(|e| Some((e.key.clone(), e.node.text()?.to_owned())));
+    Some(Register {
+        name: text(node, "name")?.to_owned(),
+        address: text(node, "address")?.to_owned(),
+        health: text(node, "health").unwrap_or("/health/ready").to_owned(),
+        metadata: metadata.collect(),
+    })
 }

@@ -10,7 +10,20 @@ pub struct ControlPlane {
     pub node: Option<String>,
     /// How the control plane proves itself, and we to it; used for `https` only.
     pub tls: Option<UpstreamTls>,
+    /// A service that this process announces.
+    pub register: Option<Register>,
     pub place: Place,
+}
+
+/// An instance of a service, announced for as long as the process is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    pub name: String,
+    /// `host:port`, as others reach it.
+    pub address: String,
+    /// The path that tells whether it is ready. Default `/health/ready`.
+    pub health: String,
+    pub metadata: Vec<(String, String)>,
 }
 
 /// `http://host:port` or `https://host:port`.

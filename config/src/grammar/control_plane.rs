@@ -1,7 +1,7 @@
 //! `[control_plane]`.
 
-use super::rules::{BASE_URL, NAME};
-use super::sections::{NOTHING, UPSTREAM_TLS, default, later, optional, required};
+use super::rules::{BASE_URL, ENDPOINT, NAME, PARAMETER, SENT_PATH};
+use super::sections::{NOTHING, UPSTREAM_TLS, default, optional, required};
 use super::{Kind, Section};
 
 pub(super) static CONTROL_PLANE: Section = Section {
@@ -26,9 +26,35 @@ pub(super) static CONTROL_PLANE: Section = Section {
             Kind::Table(&UPSTREAM_TLS),
             "How a control plane with an https URL proves itself, and we to it.",
         ),
-        later(
+        optional(
             "register",
-            "Announces a service for as long as this process is ready.",
+            Kind::Table(&REGISTER),
+            "Announces an instance of a service for as long as this process is ready.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(super) static REGISTER: Section = Section {
+    title: "register = { … }",
+    doc: "An instance that others find through the control plane. It is deregistered before this process drains.",
+    keys: &[
+        required("name", Kind::Rule(&NAME), "The service."),
+        required(
+            "address",
+            Kind::Rule(&ENDPOINT),
+            "Where others reach the instance.",
+        ),
+        default(
+            "health",
+            Kind::Rule(&SENT_PATH),
+            "\"/health/ready\"",
+            "The path that tells whether the instance is ready.",
+        ),
+        optional(
+            "metadata",
+            Kind::Map(&PARAMETER, &Kind::Text),
+            "What others may filter by, such as `{ version = \"1.2.3\", zone = \"b\" }`.",
         ),
     ],
     ..NOTHING

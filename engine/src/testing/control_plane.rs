@@ -2,7 +2,7 @@
 //! tells changes when the test makes them. It can fall silent, hang up, lie and be gone. On a thread and runtime of its
 //! own, over HTTP/2 in clear text or TLS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -31,6 +31,8 @@ pub struct Journal {
     pub outcomes: Vec<Outcome>,
     /// Feeds that are open.
     pub open: usize,
+    /// Requests of the registry, as `METHOD PATH BODY`.
+    pub registry: Vec<String>,
 }
 
 struct Model {
@@ -38,6 +40,8 @@ struct Model {
     revision: u64,
     blocks: BTreeMap<String, Put>,
     services: BTreeMap<String, Service>,
+    /// Ids of instances that were registered.
+    registered: BTreeSet<String>,
     journal: Journal,
 }
 
@@ -98,6 +102,7 @@ impl ControlPlane {
                 revision: 0,
                 blocks: BTreeMap::new(),
                 services: BTreeMap::new(),
+                registered: BTreeSet::new(),
                 journal: Journal::default(),
             }),
             changed: Condvar::new(),
@@ -193,6 +198,11 @@ impl ControlPlane {
     /// Falls silent without a word, or speaks again to who comes.
     pub fn silent(&self, silent: bool) {
         self.shared.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Knows no instance any more.
+    pub fn forget_instances(&self) {
+        self.shared.lock().registered.clear();
     }
 
     /// Ends every feed.
@@ -311,7 +321,10 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     shared: Arc<Shared>,
 ) {
-    let path = request.uri().path().to_owned();
+    let (method, path) = (
+        request.method().to_string(),
+        request.uri().path().to_owned(),
+    );
     let mut body = request.into_body();
     let mut whole = Vec::new();
     while let Some(Ok(piece)) = body.data().await {
@@ -329,14 +342,48 @@ async fn answer(
         let _sent = respond.send_response(head(StatusCode::OK), true);
         return;
     }
+    if path != "/feed" {
+        let (status, text) = registry(&shared, &method, &path, &whole);
+        if let Ok(mut send) = respond.send_response(head(status), false) {
+            let _sent = send.send_data(text.into(), true);
+        }
+        return;
+    }
     let subscribe: Option<Subscribe> = serde_json::from_slice(&whole).ok();
-    let (Some(subscribe), "/feed") = (subscribe, path.as_str()) else {
+    let Some(subscribe) = subscribe else {
         let _sent = respond.send_response(head(StatusCode::NOT_FOUND), true);
         return;
     };
     if let Ok(send) = respond.send_response(head(StatusCode::OK), false) {
         feed(subscribe, send, &shared).await;
         shared.note(|journal| journal.open -= 1);
+    }
+}
+
+/// Three of the registry's requests (REG-201).
+fn registry(shared: &Shared, method: &str, path: &str, body: &[u8]) -> (StatusCode, &'static str) {
+    let text = String::from_utf8_lossy(body);
+    shared.note(|journal| journal.registry.push(format!("{method} {path} {text}")));
+    let registered = &mut shared.lock().registered;
+    let id = path.rsplit('/').next().unwrap_or_default();
+    match method {
+        "POST" if path == "/register" => {
+            let record: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            let Some(id) = record["id"].as_str() else {
+                return (StatusCode::BAD_REQUEST, "id is missing");
+            };
+            registered.insert(id.to_owned());
+            (
+                StatusCode::CREATED,
+                r#"{"lease_seconds": 3, "heartbeat_seconds": 1}"#,
+            )
+        }
+        "PUT" if registered.contains(id) => (StatusCode::OK, "{}"),
+        "DELETE" => {
+            registered.remove(id);
+            (StatusCode::OK, "{}")
+        }
+        _ => (StatusCode::NOT_FOUND, "{}"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! report, a subscription or an answer.
 
 mod lasting;
+mod registering;
 mod services;
 mod telling;
 

@@ -20,29 +20,32 @@ use crate::upstream::discovery::{Dns, Source};
 
 /// From a name to the head of an answer.
 const CONNECT: Duration = Duration::from_secs(5);
-/// For a report to be taken.
+/// For a short request to be answered (REG-205).
 const REPORT: Duration = Duration::from_secs(10);
 /// What a control plane may send ahead of us.
 const WINDOW: u32 = 1 << 20;
-/// Bytes of a refusal that are read.
-const REFUSAL: usize = 16 * 1024;
+/// Bytes of a short answer that are read.
+const ANSWER: usize = 16 * 1024;
 
 pub(super) struct Link {
-    sender: SendRequest<Bytes>,
-    authority: String,
-    scheme: &'static str,
+    connection: Connection,
     body: RecvStream,
     lines: Lines,
+}
+
+/// A connection, for short requests; its task ends with it.
+pub(super) struct Connection {
+    desk: Desk,
     driver: AbortHandle,
 }
 
-impl Drop for Link {
+impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-/// Where a report can be sent, for as long as its link lives.
+/// Where requests can be sent, for as long as the connection lives.
 #[derive(Clone)]
 pub(super) struct Desk {
     sender: SendRequest<Bytes>,
@@ -57,11 +60,22 @@ impl Link {
         settings: &ControlPlane,
         subscribe: &Subscribe,
     ) -> Result<Link, String> {
-        let opening = open(url, settings, subscribe);
-        match tokio::time::timeout(CONNECT, opening).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {CONNECT:?}")),
-        }
+        let opening = async {
+            let connection = open(url, settings).await?;
+            let request = serde_json::to_vec(subscribe).map_err(|error| error.to_string())?;
+            let desk = &connection.desk;
+            let (status, mut body) = desk.ask(Method::POST, "/feed", request.into()).await?;
+            if status != StatusCode::OK {
+                let text = read(&mut body).await;
+                return Err(format!("it answered {}: {text}", status.as_u16()));
+            }
+            Ok(Link {
+                connection,
+                body,
+                lines: Lines::default(),
+            })
+        };
+        within(CONNECT, opening).await
     }
 
     /// The next line, or why there is none. Cancelling loses nothing. `heard` is called whenever bytes arrive.
@@ -88,15 +102,39 @@ impl Link {
     }
 
     pub(super) fn desk(&self) -> Desk {
-        Desk {
-            sender: self.sender.clone(),
-            authority: self.authority.clone(),
-            scheme: self.scheme,
-        }
+        self.connection.desk.clone()
     }
 }
 
-async fn open(url: &Url, settings: &ControlPlane, subscribe: &Subscribe) -> Result<Link, String> {
+impl Connection {
+    pub(super) async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> {
+        within(CONNECT, open(url, settings)).await
+    }
+
+    /// One request; its status and, of what comes with it, the beginning.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, String), String> {
+        let asking = async {
+            let (status, mut body) = self.desk.ask(method, path, body).await?;
+            Ok((status, read(&mut body).await))
+        };
+        within(REPORT, asking).await
+    }
+}
+
+async fn within<T>(
+    time: Duration,
+    doing: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let done = tokio::time::timeout(time, doing).await;
+    done.unwrap_or_else(|_| Err(format!("no answer within {time:?}")))
+}
+
+async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> {
     let address = resolve(&url.address).await?;
     let tls = match url.encrypted {
         false => None,
@@ -129,42 +167,14 @@ async fn open(url: &Url, settings: &ControlPlane, subscribe: &Subscribe) -> Resu
         drop(connection.await);
     });
     let scheme = if url.encrypted { "https" } else { "http" };
-    let mut link = Opening {
+    Ok(Connection {
         desk: Desk {
             sender,
             authority: url.address.clone(),
             scheme,
         },
-        driver: Some(driver.abort_handle()),
-    };
-    let body = serde_json::to_vec(subscribe).map_err(|error| error.to_string())?;
-    let mut body_of = link.desk.ask(Method::POST, "/feed", body.into()).await?;
-    if body_of.0 != StatusCode::OK {
-        return Err(refusal(body_of.0, &mut body_of.1).await);
-    }
-    let driver = link.driver.take().ok_or_else(String::new)?;
-    Ok(Link {
-        sender: link.desk.sender.clone(),
-        authority: link.desk.authority.clone(),
-        scheme,
-        body: body_of.1,
-        lines: Lines::default(),
-        driver,
+        driver: driver.abort_handle(),
     })
-}
-
-/// Ends the connection's task when opening is given up.
-struct Opening {
-    desk: Desk,
-    driver: Option<AbortHandle>,
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        if let Some(driver) = self.driver.take() {
-            driver.abort();
-        }
-    }
 }
 
 impl Desk {
@@ -176,12 +186,10 @@ impl Desk {
             if status.is_success() {
                 return Ok(());
             }
-            Err(refusal(status, &mut body).await)
+            let text = read(&mut body).await;
+            Err(format!("it answered {}: {text}", status.as_u16()))
         };
-        match tokio::time::timeout(REPORT, sending).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {REPORT:?}")),
-        }
+        within(REPORT, sending).await
     }
 
     async fn ask(
@@ -215,18 +223,18 @@ impl Desk {
     }
 }
 
-async fn refusal(status: StatusCode, body: &mut RecvStream) -> String {
+/// The beginning of a short answer, on one line.
+async fn read(body: &mut RecvStream) -> String {
     let mut text = Vec::new();
     while let Some(Ok(data)) = body.data().await {
         text.extend_from_slice(&data);
-        if text.len() > REFUSAL || body.flow_control().release_capacity(data.len()).is_err() {
+        if text.len() > ANSWER || body.flow_control().release_capacity(data.len()).is_err() {
             break;
         }
     }
     let text = String::from_utf8_lossy(&text);
     let words: String = text.trim().chars().take(300).collect();
-    let words = words.replace(char::is_control, " ");
-    format!("it answered {}: {words}", status.as_u16())
+    words.replace(char::is_control, " ")
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, String> {
@@ -249,7 +257,7 @@ async fn resolve(address: &str) -> Result<SocketAddr, String> {
 }
 
 /// A name as one segment of a path.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     let mut path = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

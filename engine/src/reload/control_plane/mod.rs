@@ -2,13 +2,15 @@
 //!
 //! All of it runs on the control thread and never in a request's way. `link` speaks to a control plane, `lines` makes
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
-//! begins with. Nothing here compiles or publishes: `Reloader` does, when `arrived` says so. That no control plane
+//! begins with. `registration` announces a service, when `lease` says so. Nothing here compiles or publishes: `Reloader` does, when `arrived` says so. That no control plane
 //! answers changes nothing that serves.
 
 mod known;
 mod last_good;
+mod lease;
 mod lines;
 mod link;
+mod registration;
 mod start;
 mod status;
 #[cfg(test)]
@@ -62,6 +64,7 @@ pub struct Feed {
     last_good: Option<LastGood>,
     instance: String,
     following: RefCell<Option<Following>>,
+    ready: tokio::sync::watch::Sender<bool>,
 }
 
 /// What came since the writer asked last; the latest of everything.
@@ -91,6 +94,7 @@ struct Served {
 struct Following {
     asks: Asks,
     task: AbortHandle,
+    registration: Option<AbortHandle>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -104,6 +108,9 @@ struct Asks {
 impl Drop for Following {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(registration) = &self.registration {
+            registration.abort();
+        }
     }
 }
 
@@ -139,13 +146,14 @@ impl Feed {
             last_good,
             instance: instance(),
             following: RefCell::default(),
+            ready: tokio::sync::watch::Sender::default(),
         })
     }
 
     /// Subscribes as this file says from now on, or not at all. What is known is kept.
     pub fn follow(self: &Rc<Self>, file: &Document) {
         let Some(settings) = &file.control_plane else {
-            self.following.take();
+            self.withdraw(None);
             self.status.borrow_mut().off();
             self.metrics.control_plane().off();
             return;
@@ -168,7 +176,52 @@ impl Feed {
         self.metrics.control_plane().on();
         let task = tokio::task::spawn_local(subscribe(self.clone(), asks.clone()));
         let task = task.abort_handle();
-        *self.following.borrow_mut() = Some(Following { asks, task });
+        let id = { settings.register.as_ref() }
+            .map(|register| registration::id_of(register, &asks.node, &machine()));
+        self.withdraw(id.as_deref());
+        let registration = settings.register.clone().zip(id).map(|(register, id)| {
+            let keeping = registration::keep(self.clone(), settings.clone(), register, id);
+            tokio::task::spawn_local(keeping).abort_handle()
+        });
+        *self.following.borrow_mut() = Some(Following {
+            asks,
+            task,
+            registration,
+        });
+    }
+
+    /// Announces nothing any longer, unless it is this instance again.
+    fn withdraw(&self, stays: Option<&str>) {
+        let former = self.following.take();
+        let registered = self.status.borrow().registered();
+        if let (Some(id), Some(former)) = (registered, former)
+            && stays != Some(&id)
+        {
+            self.status.borrow_mut().forget_registration();
+            let settings = former.asks.settings.clone();
+            // Ends by itself, soon.
+            tokio::task::spawn_local(async move { registration::leave(&settings, &id).await });
+        }
+    }
+
+    /// What serves is complete.
+    pub fn ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    async fn is_ready(&self) {
+        // The sender is ours: it does not go away.
+        let _told = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// Takes the word back that an instance is here; before a process drains.
+    pub async fn leave(&self) {
+        let registered = self.status.borrow().registered();
+        let settings = { self.following.borrow().as_ref() }.map(|one| one.asks.settings.clone());
+        self.following.take();
+        if let (Some(id), Some(settings)) = (registered, settings) {
+            registration::leave(&settings, &id).await;
+        }
     }
 
     /// Says no more; what is not on disk yet is written, unless a successor does.
@@ -513,6 +566,24 @@ impl Feed {
         }
     }
 
+    /// Says so once.
+    fn registered(&self, url: &str, id: &str) {
+        self.metrics.control_plane().registered(true);
+        if self.status.borrow_mut().is_registered(url, id) {
+            log::info("registered", &[("id", &id), ("url", &url)]);
+        }
+    }
+
+    fn unregistered(&self, url: &str, why: &str) {
+        self.metrics.control_plane().registered(false);
+        if self.status.borrow_mut().is_unregistered(url, why) {
+            log::warn(
+                "not registered with the control plane; it is tried again",
+                &[("url", &url), ("why", &why)],
+            );
+        }
+    }
+
     fn disconnected(&self, url: &str, why: &str) {
         self.metrics.control_plane().connected(false);
         if self.status.borrow_mut().disconnected(url, why) {
@@ -550,9 +621,12 @@ fn machine() -> String {
 
 /// Tells this process from every other.
 fn instance() -> String {
-    let bits = fastrand::u128(..);
-    // As RFC 9562 writes a random one.
-    let bits = bits & !(0xf000 << 64) & !(0b11 << 62) | 0x4000 << 64 | 0b10 << 62;
+    uuid(fastrand::u128(..), 4)
+}
+
+/// As RFC 9562 writes one of this version.
+fn uuid(bits: u128, version: u128) -> String {
+    let bits = bits & !(0xf000 << 64) & !(0b11 << 62) | version << 76 | 0b10 << 62;
     format!(
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
         bits >> 96,

@@ -27,6 +27,15 @@ pub(super) struct Status {
     last_refusal: Option<Value>,
     unsaved: Option<String>,
     saved: Option<SystemTime>,
+    registration: Registration,
+}
+
+#[derive(Debug, Default)]
+struct Registration {
+    /// From the first answer on; it may still hold after a failure.
+    id: Option<String>,
+    url: Option<String>,
+    why_not: Option<String>,
 }
 
 impl Status {
@@ -101,6 +110,33 @@ impl Status {
         self.unsaved = error;
     }
 
+    /// An instance that the control plane may have.
+    pub(super) fn registered(&self) -> Option<String> {
+        self.registration.id.clone()
+    }
+
+    pub(super) fn forget_registration(&mut self) {
+        self.registration = Registration::default();
+    }
+
+    /// Whether that is news.
+    pub(super) fn is_registered(&mut self, url: &str, id: &str) -> bool {
+        let news = self.registration.why_not.is_some() || self.registration.url.is_none();
+        self.registration = Registration {
+            id: Some(id.to_owned()),
+            url: Some(url.to_owned()),
+            why_not: None,
+        };
+        news
+    }
+
+    /// Whether that is news.
+    pub(super) fn is_unregistered(&mut self, url: &str, why: &str) -> bool {
+        let told = self.registration.why_not.is_some();
+        self.registration.why_not = Some(format!("{url}: {why}"));
+        !told
+    }
+
     pub(super) fn show(&self, known: &Known) -> Option<Value> {
         let node = self.node.as_ref()?;
         let source = match (self.revision, self.from_last_good) {
@@ -126,6 +162,11 @@ impl Status {
             "refused": self.refused,
             "last_micros": self.micros,
             "last_refusal": self.last_refusal,
+            "registration": {
+                "id": self.registration.id,
+                "url": self.registration.url,
+                "why_not": self.registration.why_not,
+            },
             "last_good": { "written": self.saved.map(seconds), "error": self.unsaved },
         }))
     }

@@ -13,6 +13,7 @@ pub struct ControlPlaneSeries {
     refused: Shared,
     services: Shared,
     breaks: Shared,
+    registered: Shared,
     unsaved: Shared,
 }
 
@@ -49,6 +50,11 @@ impl ControlPlaneSeries {
     /// Instances of services came or went.
     pub fn services(&self) {
         self.services.add(1);
+    }
+
+    /// Whether the control plane has the instance that we announce.
+    pub fn registered(&self, registered: bool) {
+        self.registered.set(u64::from(registered));
     }
 
     /// The last good configuration could not be written.
@@ -91,6 +97,12 @@ impl ControlPlaneSeries {
             "Connections to control planes that ended or were not made.",
         );
         text.sample(&[], self.breaks.value());
+        text.family(
+            "control_plane_registered",
+            Kind::Gauge,
+            "1 while the control plane has the instance that is announced.",
+        );
+        text.sample(&[], self.registered.value());
         text.family(
             "last_good_failures_total",
             Kind::Counter,
