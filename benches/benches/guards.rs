@@ -18,13 +18,22 @@ struct Policies {
 type Act = fn(&Guards, &Policies, usize, Instant);
 
 fn admit(guards: &Guards, policies: &Policies, _: usize, now: Instant) {
-    let _never_probes = black_box(guards.breaker.admit(&policies.breaker, now, &mut |_| {}));
+    let _never_probes = black_box(
+        guards
+            .whole
+            .breaker
+            .admit(&policies.breaker, now, &mut |_| {}),
+    );
 }
 
 fn request(guards: &Guards, policies: &Policies, worker: usize, now: Instant) {
-    if let Ok(mut permit) = guards.breaker.admit(&policies.breaker, now, &mut |_| {}) {
+    if let Ok(mut permit) = guards
+        .whole
+        .breaker
+        .admit(&policies.breaker, now, &mut |_| {})
+    {
         guards.budget.first_try(worker, now);
-        guards.breaker.answered(
+        guards.whole.breaker.answered(
             &policies.breaker,
             worker,
             &mut permit,
@@ -39,8 +48,12 @@ fn request(guards: &Guards, policies: &Policies, worker: usize, now: Instant) {
 /// Half of all fail, so that the shared row of failures is written all the time.
 fn flaky(guards: &Guards, policies: &Policies, worker: usize, now: Instant) {
     for good in [false, true] {
-        if let Ok(mut permit) = guards.breaker.admit(&policies.breaker, now, &mut |_| {}) {
-            guards.breaker.answered(
+        if let Ok(mut permit) = guards
+            .whole
+            .breaker
+            .admit(&policies.breaker, now, &mut |_| {})
+        {
+            guards.whole.breaker.answered(
                 &policies.breaker,
                 worker,
                 &mut permit,

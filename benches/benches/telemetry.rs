@@ -110,7 +110,9 @@ fn access(criterion: &mut Criterion) {
             request_id: "0123456789abcdef0123456789abcdef",
             trace_id: [0xab; 16],
             span_id: [0xcd; 8],
+            fallback: None,
             error: None,
+            fault: None,
             listener: "public",
             generation: 3,
         };

@@ -33,16 +33,22 @@ enum Act {
     /// Sends everything to this upstream for a while, whatever comes back; after that its counts begin anew.
     Close(Word),
     /// Leaves it to its counts again.
-    Auto {
-        /// The upstream's name.
-        name: String,
-    },
+    Auto(Which),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// The upstream's name.
+    name: String,
+    /// Of an upstream with several breakers: "reads", "writes", or a route's name. All of them when it is left out.
+    #[arg(long)]
+    part: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Word {
-    /// The upstream's name.
-    name: String,
+    #[command(flatten)]
+    which: Which,
     /// For how long, at most 24h.
     #[arg(long = "for", value_name = "DURATION", default_value = "5m")]
     span: String,
@@ -56,20 +62,22 @@ pub(crate) fn breakers(arguments: &Arguments) -> Result<String, String> {
     let answer = match &arguments.act {
         None => admin.ask("GET", "/breakers", "")?,
         Some(act) => {
-            let (name, state, said) = match act {
-                Act::Open(said) => (&said.name, "open", Some(said)),
-                Act::Close(said) => (&said.name, "closed", Some(said)),
-                Act::Auto { name } => (name, "auto", None),
+            let (which, state, said) = match act {
+                Act::Open(said) => (&said.which, "open", Some(said)),
+                Act::Close(said) => (&said.which, "closed", Some(said)),
+                Act::Auto(which) => (which, "auto", None),
             };
             let by = std::env::var("USER").unwrap_or_default();
             let mut wanted = json!({ "state": state, "by": by });
+            if let Some(part) = &which.part {
+                wanted["part"] = part.as_str().into();
+            }
             if let Some(said) = said {
                 wanted["for"] = said.span.as_str().into();
                 wanted["why"] = said.why.as_str().into();
             }
-            let path = format!("/breakers/{}", encoded(name));
-            let breaker = admin.ask("POST", &path, &wanted.to_string())?;
-            json!({ "breakers": [breaker] })
+            let path = format!("/breakers/{}", encoded(&which.name));
+            admin.ask("POST", &path, &wanted.to_string())?
         }
     };
     Ok(if arguments.json {
@@ -94,13 +102,17 @@ fn encoded(name: &str) -> String {
 
 fn told(answer: &Value) -> String {
     let mut rows = vec![row(&[
-        "UPSTREAM", "STATE", "WHY", "NEXT", "TRIES", "FAILED", "IN A ROW", "TRIPS", "RETRIES",
+        "UPSTREAM", "PART", "STATE", "WHY", "NEXT", "TRIES", "FAILED", "IN A ROW", "TRIPS",
+        "RETRIES",
     ])];
-    let mut last = vec![row(&["UPSTREAM", "AGO", "FROM", "TO", "WHY", "SEEN"])];
+    let mut last = vec![row(&[
+        "UPSTREAM", "PART", "AGO", "FROM", "TO", "WHY", "SEEN",
+    ])];
     for one in list(&answer["breakers"]) {
         let breaker = &one["breaker"];
         rows.push(row(&[
             &word(&one["upstream"]),
+            &word(&breaker["part"]),
             &word(&breaker["state"]),
             &why(breaker),
             &next(breaker),
@@ -122,6 +134,7 @@ fn told(answer: &Value) -> String {
             };
             last.push(row(&[
                 &word(&one["upstream"]),
+                &word(&breaker["part"]),
                 &seconds(&change["seconds_ago"]),
                 &word(&change["from"]),
                 &word(&change["to"]),

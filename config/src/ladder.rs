@@ -27,6 +27,7 @@ pub(crate) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
             .filter_map(|name| upstreams.get(name.as_str()))
         {
             let connect = upstream.connect_timeout;
+            waits(route, upstream, timeout, warnings);
             // Two defaults are in order; of the rest, one of the two has a line.
             if connect.value >= timeout {
                 let place = upstream.place(connect.at).or_else(|| route.place(written));
@@ -44,6 +45,31 @@ pub(crate) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
                 ));
             }
         }
+    }
+}
+
+fn waits(
+    route: &Item<Route>,
+    upstream: &Item<Upstream>,
+    timeout: Duration,
+    warnings: &mut Vec<Problem>,
+) {
+    let Some(queue) = &upstream.queue else { return };
+    let wait = queue.timeout;
+    if upstream.max_in_flight.value.is_some() && wait.value >= timeout {
+        let written = route.timeout.at;
+        warnings.push(ladder(
+            upstream.place(wait.at).or_else(|| route.place(written)),
+            format!(
+                "a request may wait {:?} for its turn at upstream `{}`{}, but route `{}` waits {timeout:?}{} in all",
+                wait.value,
+                upstream.name,
+                at(upstream, wait.at),
+                route.name,
+                at(route, written),
+            ),
+            "make `queue.timeout` shorter than the route's `timeout`",
+        ));
     }
 }
 

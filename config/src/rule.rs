@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use regex::{Regex, RegexBuilder};
 
-use crate::document::{Cidr, HostPattern, RetryOn};
+use crate::document::{Cidr, FallbackOn, HostPattern, RetryOn};
 use crate::path::{PathPattern, normalize};
 use crate::problem::Fault;
 use crate::unit::{self, short};
@@ -391,6 +391,26 @@ pub(crate) fn retry_on(text: &str) -> Result<RetryOn, Fault> {
             Fault::new(
                 format!("`{}` is no reason to try again", short(text)),
                 "the reasons are \"connect\", \"reset\", \"unavailable\" and statuses from \"500\" to \"599\"",
+            )
+        })
+}
+
+pub(crate) fn fallback_on(text: &str) -> Result<FallbackOn, Fault> {
+    match text {
+        "connect" => return Ok(FallbackOn::Connect),
+        "reset" => return Ok(FallbackOn::Reset),
+        "timeout" => return Ok(FallbackOn::Timeout),
+        "overloaded" => return Ok(FallbackOn::Overloaded),
+        _ => {}
+    }
+    text.parse()
+        .ok()
+        .filter(|status| (500..=599).contains(status))
+        .map(FallbackOn::Status)
+        .ok_or_else(|| {
+            Fault::new(
+                format!("`{}` is no reason to fall back", short(text)),
+                "the reasons are \"connect\", \"reset\", \"timeout\", \"overloaded\" and statuses from \"500\" to \"599\"",
             )
         })
 }

@@ -293,11 +293,13 @@ fn what_one_changed_route_of_five_thousand_costs() {
 fn gw_403_a_breaker_and_a_budget_are_read_as_written_and_can_be_switched_off() {
     use std::time::Duration;
     let document = load(&format!(
-        "{SMALLEST}\n  [upstream.breaker]\n  failures = 2\n  error_rate = 0.5\n  window = \"10s\"\n  open_for = \"1s\"\n\n  [upstream.retry_budget]\n  ratio = 0\n  floor = \"5/m\"\n"
+        "{SMALLEST}\n  [upstream.breaker]\n  grain = \"operation\"\n  kind = \"adaptive\"\n  failures = 2\n  error_rate = 0.5\n  window = \"10s\"\n  open_for = \"1s\"\n\n  [upstream.retry_budget]\n  ratio = 0\n  floor = \"5/m\"\n"
     ));
     let upstream = &document.upstreams[0];
     let breaker = upstream.breaker.as_ref().expect("on");
     assert_eq!((*breaker.failures, *breaker.volume), (2, 20));
+    assert_eq!(breaker.grain, tollgate_config::BreakerGrain::Operation);
+    assert_eq!(*breaker.kind, tollgate_config::BreakerKind::Adaptive);
     assert_eq!(*breaker.error_rate, Some(0.5));
     assert!(upstream.place(breaker.failures.at).is_some());
     assert!(upstream.place(breaker.volume.at).is_none());
@@ -346,15 +348,16 @@ fn gw_604_times_that_can_never_run_out_are_warned_of_and_not_refused() {
         )
         .replace(
             "name      = \"app\"\n",
-            "name      = \"app\"\nconnect_timeout = \"2s\"\n",
+            "name      = \"app\"\nconnect_timeout = \"2s\"\nmax_in_flight = 5\nqueue = { timeout = \"4s\" }\n",
         );
     let document = load(&text);
     let warnings = tollgate_config::warnings(&document);
     let words: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings.len(), 2, "{words:?}");
+    assert_eq!(warnings.len(), 3, "{words:?}");
     assert!(warnings.iter().all(|one| one.code == "time-out-ladder"));
     assert!(words[0].contains("one try may take 3s"), "{words:?}");
-    assert!(words[1].contains("may take 2s to connect"), "{words:?}");
+    assert!(words[1].contains("may wait 4s for its turn"), "{words:?}");
+    assert!(words[2].contains("may take 2s to connect"), "{words:?}");
 }
 
 #[test]

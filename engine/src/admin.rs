@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
+use crate::filter::rate_limit::LimitMemory;
 use crate::reload::SharedReport;
 use crate::reload::control_plane::Feed;
 use crate::snapshot::store::Store;
@@ -38,6 +39,7 @@ pub enum Command {
 pub struct Admin {
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
+    pub limits: Arc<LimitMemory>,
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
     pub commands: mpsc::UnboundedSender<Command>,
@@ -91,6 +93,7 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, "/metrics") => {
                 self.metrics.generations_alive(self.store.alive().len());
+                breakers::count(&self.store.current());
                 answer(StatusCode::OK, CONTENT_TYPE, self.metrics.page().into())
             }
             (&Method::GET | &Method::HEAD, "/status") => {
@@ -167,9 +170,8 @@ impl Admin {
             .iter()
             .map(|plan| {
                 let mut status = json!(plan.upstream.status(now));
-                let (breaker, budget) = breakers::of(plan, now);
-                status["breaker"] = breaker;
-                status["retry_budget"] = budget;
+                status["breakers"] = json!(breakers::of(plan, now));
+                status["retry_budget"] = breakers::budget(plan, now);
                 status
             })
             .collect();
@@ -177,6 +179,19 @@ impl Admin {
             .limits()
             .into_iter()
             .map(|limit| limit.status())
+            .collect();
+        let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let paces: Vec<_> = snapshot
+            .routes
+            .iter()
+            .filter_map(|plan| {
+                let normal = plan.compiled.pace.as_ref()?.normal();
+                Some(json!({
+                    "route": plan.item.name,
+                    "normal_ms": normal.map(milliseconds),
+                    "timeout_ms": plan.adaptive_timeout().or(plan.item.timeout.value).map(milliseconds),
+                }))
+            })
             .collect();
         let addresses = self
             .addresses
@@ -210,6 +225,8 @@ impl Admin {
             "listeners": listeners,
             "upstreams": upstreams,
             "limits": limits,
+            "sharing": self.limits.leases.standing(),
+            "adaptive_timeouts": paces,
         })
     }
 

@@ -14,6 +14,7 @@ use crate::net::tls::ClientTls;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
+use crate::telemetry::metrics::Known;
 use crate::upstream::discovery::{self, Source};
 use crate::upstream::{Connect, EndpointMemory, Prober, Resolved, Turn};
 
@@ -88,6 +89,12 @@ impl Upkeep {
 }
 
 fn tend(plan: &Arc<UpstreamPlan>, memory: &Memory) -> Tended {
+    let upstream = Arc::downgrade(&plan.upstream);
+    plan.series.asks(move || {
+        upstream
+            .upgrade()
+            .map_or_else(Known::default, |upstream| upstream.known(Instant::now()))
+    });
     let probed = plan.item.health.is_some();
     Tended {
         plan: plan.clone(),

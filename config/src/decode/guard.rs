@@ -1,7 +1,7 @@
 //! What stands between an upstream and too much of us: its breaker and its retry budget. Both are on unless a document
 //! says "off".
 
-use super::{at, duration, or_off, setting};
+use super::{at, duration, or_off, setting, text};
 use crate::document::*;
 use crate::parse::Node;
 use crate::report::ItemReport;
@@ -25,6 +25,12 @@ pub(crate) fn breaker(node: Option<&Node>, report: &mut ItemReport<'_>) -> Optio
         open_for: setting(node, "open_for", duration, default.open_for.value),
         probes: times("probes", default.probes),
         successes: times("successes", default.successes),
+        grain: match text(node, "grain") {
+            Some("route") => BreakerGrain::Route,
+            Some("operation") => BreakerGrain::Operation,
+            _ => BreakerGrain::Upstream,
+        },
+        kind: setting(node, "kind", kind, BreakerKind::Fixed),
     };
     if breaker.successes.value > breaker.probes.value {
         let (successes, probes) = (breaker.successes, breaker.probes);
@@ -49,6 +55,10 @@ pub(crate) fn breaker(node: Option<&Node>, report: &mut ItemReport<'_>) -> Optio
         );
     }
     Some(breaker)
+}
+
+fn kind(node: &Node) -> Option<BreakerKind> {
+    (node.text() == Some("adaptive")).then_some(BreakerKind::Adaptive)
 }
 
 pub(crate) fn retry_budget(node: Option<&Node>) -> Option<RetryBudget> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, headers, limits, or_off, parsed, retry, setting, setting_text, size, text,
-    texts,
+    at, count, duration, fallback, faults, headers, limits, or_off, parsed, retry, setting,
+    setting_text, size, text, texts,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -30,6 +30,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
             or_off(duration),
             Some(Duration::from_secs(5)),
         ),
+        adaptive_timeout: adaptive_timeout(node, report),
         idle_timeout: setting(
             node,
             "idle_timeout",
@@ -38,11 +39,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
         ),
         max_body: setting(node, "max_body", or_off(size), None),
         rewrite,
-        priority: match text(node, "priority") {
-            Some("critical") => Priority::Critical,
-            Some("sheddable") => Priority::Sheddable,
-            _ => Priority::Default,
-        },
+        priority: setting(node, "priority", priority, Priority::Default),
         filters: node
             .get("filters")
             .map_or(&[][..], Node::list)
@@ -55,8 +52,53 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
             })
             .collect(),
         retry: retry::retry(node.get("retry"), report),
+        fallback: fallback::fallback(node, report),
         matches,
     })
+}
+
+fn adaptive_timeout(route: &Node, report: &mut ItemReport<'_>) -> Setting<Option<Duration>> {
+    const LEAST: Duration = Duration::from_millis(100);
+    let Some(node) = route.get("adaptive_timeout") else {
+        return Setting::default_of(None);
+    };
+    if node.text() == Some("off") {
+        return Setting {
+            value: None,
+            at: at(node),
+        };
+    }
+    let least = node.get("least").and_then(duration).unwrap_or(LEAST);
+    let written = route.get("timeout");
+    let ceiling = written.map_or(Some(Some(Duration::from_secs(5))), or_off(duration));
+    let place = report.written_at(written.map(at).unwrap_or_default());
+    match ceiling.flatten() {
+        None => report.add(
+            "contradiction",
+            node.spot,
+            format!("there is no ceiling: `timeout` is \"off\"{place}"),
+            "give `timeout` a value: no try takes longer, whatever answers usually take",
+        ),
+        Some(most) if least >= most => report.add(
+            "contradiction",
+            node.spot,
+            format!("a try may take {least:?} at least and {most:?} at most, which is the `timeout`{place}"),
+            "make `least` shorter than `timeout`",
+        ),
+        Some(_) => {}
+    }
+    Setting {
+        value: Some(least),
+        at: at(node),
+    }
+}
+
+fn priority(node: &Node) -> Option<Priority> {
+    match node.text() {
+        Some("critical") => Some(Priority::Critical),
+        Some("sheddable") => Some(Priority::Sheddable),
+        _ => Some(Priority::Default),
+    }
 }
 
 /// Methods and path, such as `GET /orders/{id}`.
@@ -106,7 +148,7 @@ fn matches(node: &Node) -> Match {
     }
 }
 
-fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
+pub(super) fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
     let entries = node.map_or(&[][..], Node::entries).iter();
     entries
         .map(|entry| {
@@ -374,6 +416,9 @@ fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
     }
     if let Some(key) = node.get("api_key") {
         return limits::api_key_use(key).map(Filter::ApiKey);
+    }
+    if let Some(fault) = node.get("fault") {
+        return faults::fault(fault, report).map(Filter::Fault);
     }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {

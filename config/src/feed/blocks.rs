@@ -2,7 +2,7 @@
 //! walk; a list of all of them costs an owner's count each, and shares every text.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -31,9 +31,8 @@ impl Block {
 
     fn in_file(put: Put, file: Arc<str>) -> Block {
         let digest = [11, 12].map(|seed| {
-            let mut hasher = FixedState::with_seed(seed).build_hasher();
-            (&put.id, &put.file, put.line, &put.text, &put.uses).hash(&mut hasher);
-            hasher.finish()
+            FixedState::with_seed(seed)
+                .hash_one((&put.id, &put.file, put.line, &put.text, &put.uses))
         });
         Block {
             id: put.id.into(),

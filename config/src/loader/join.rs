@@ -59,6 +59,15 @@ pub(super) fn join(
     reading.tests.clone_from(&file.tests);
     let control_plane = file.control_plane.clone();
     reading.control_plane = control_plane.map(|one| (one.clone(), one.place));
+    let main = Place {
+        file: file.sources.first().map_or_else(
+            || Arc::from(""),
+            |path| Arc::from(path.display().to_string()),
+        ),
+        line: 1,
+        column: 1,
+    };
+    reading.sharing = file.sharing.clone().map(|sharing| (Some(sharing), main));
     if let Some(first) = file.tiers.first() {
         reading.tiers = Some((file.tiers.clone(), first.begins()));
     }
@@ -320,6 +329,7 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
         tiers: reading.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
         api_keys: reading.api_keys,
         tests: reading.tests,
+        sharing: file.sharing.clone(),
         telemetry: file.telemetry.clone(),
         sources,
         hash: hashers.map(|h| format!("{:016x}", h.finish())).collect(),

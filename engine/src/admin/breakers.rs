@@ -12,6 +12,7 @@ use tollgate_config::unit;
 use crate::proxy::guard::tell;
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
+use crate::telemetry::metrics::BreakerState;
 use crate::upstream::breaker::Hold;
 
 /// How long an operator's word holds when nothing is said, and at most.
@@ -28,6 +29,8 @@ struct Wanted {
     /// A duration such as "5m".
     #[serde(rename = "for")]
     span: Option<String>,
+    /// Of the upstream; absent: every breaker it has.
+    part: Option<String>,
     #[serde(default)]
     by: String,
     #[serde(default)]
@@ -43,32 +46,56 @@ enum State {
     Auto,
 }
 
-/// An upstream's guards as `/status` shows them beside its endpoints.
-pub(super) fn of(plan: &UpstreamPlan, now: Instant) -> (Value, Value) {
-    let breaker = plan.guards.breaker.status(plan.item.breaker.as_ref(), now);
-    let budget = plan
-        .item
-        .retry_budget
-        .as_ref()
-        .map(|policy| plan.guards.budget.status(policy, now));
-    (json!(breaker), budget.map_or(json!("off"), |it| json!(it)))
+/// An upstream's breakers, each with its part.
+pub(super) fn of(plan: &UpstreamPlan, now: Instant) -> Vec<Value> {
+    let guards = plan.guards.all(plan.grain());
+    let shown = guards.iter().map(|guard| {
+        let status = guard.breaker.status(plan.item.breaker.as_ref(), now);
+        let mut value = json!(status);
+        value["part"] = json!(guard.part.to_string());
+        value
+    });
+    shown.collect()
+}
+
+pub(super) fn budget(plan: &UpstreamPlan, now: Instant) -> Value {
+    match &plan.item.retry_budget {
+        Some(policy) => json!(plan.guards.budget.status(policy, now)),
+        None => json!("off"),
+    }
 }
 
 pub(super) fn all(snapshot: &Snapshot, now: Instant) -> Value {
-    let breakers: Vec<_> = snapshot
-        .upstreams
-        .iter()
-        .map(|plan| shown(plan, now))
-        .collect();
+    let upstreams = snapshot.upstreams.iter();
+    let breakers: Vec<_> = upstreams.flat_map(|plan| rows(plan, now)).collect();
     json!({ "breakers": breakers })
 }
 
-fn shown(plan: &UpstreamPlan, now: Instant) -> Value {
-    let (breaker, budget) = of(plan, now);
-    json!({ "upstream": plan.item.name, "breaker": breaker, "retry_budget": budget })
+fn rows(plan: &UpstreamPlan, now: Instant) -> Vec<Value> {
+    let budget = budget(plan, now);
+    let row =
+        |breaker| json!({ "upstream": plan.item.name, "breaker": breaker, "retry_budget": budget });
+    of(plan, now).into_iter().map(row).collect()
 }
 
-/// Does what an operator wants, and answers with the breaker as it is then.
+/// Counts breakers by state, just before somebody reads the metrics: nothing has to be kept in step with them.
+pub(super) fn count(snapshot: &Snapshot) {
+    for plan in &snapshot.upstreams {
+        let guards = plan.guards.all(plan.grain());
+        for state in [
+            BreakerState::Closed,
+            BreakerState::Open,
+            BreakerState::HalfOpen,
+        ] {
+            let alike = guards.iter().filter(|guard| guard.breaker.state() == state);
+            // One that is off is in no state.
+            let number = plan.item.breaker.map_or(0, |_| alike.count());
+            plan.series.set_breakers(state, number);
+        }
+    }
+}
+
+/// Does what an operator wants, and answers with the breakers as they are then.
 pub(super) fn hold(
     snapshot: &Snapshot,
     name: &str,
@@ -77,7 +104,7 @@ pub(super) fn hold(
     now: Instant,
 ) -> (StatusCode, Value) {
     let refused = |status, why: String| {
-        let expected = json!({ "state": "open, closed or auto", "for": "5m", "by": "optional", "why": "optional" });
+        let expected = json!({ "state": "open, closed or auto", "for": "5m", "part": "optional", "by": "optional", "why": "optional" });
         (status, json!({ "error": why, "expected": expected }))
     };
     let name = decoded(name);
@@ -112,6 +139,16 @@ pub(super) fn hold(
         }
         Some(Err(fault)) => return refused(StatusCode::BAD_REQUEST, fault.message),
     };
+    let mut guards = plan.guards.all(plan.grain());
+    if let Some(part) = &wanted.part {
+        guards.retain(|guard| guard.part.to_string() == *part);
+        if guards.is_empty() {
+            return refused(
+                StatusCode::NOT_FOUND,
+                format!("{name} has no breaker of its own for {part}"),
+            );
+        }
+    }
     let kept = |text: String| text.chars().take(KEPT).collect::<String>();
     let hold = Hold {
         by: kept(wanted.by),
@@ -127,6 +164,7 @@ pub(super) fn hold(
         "an operator set a circuit breaker",
         &[
             ("upstream", &name),
+            ("part", &wanted.part.as_deref().unwrap_or("all")),
             ("state", &word),
             ("for_ms", &span.as_millis()),
             ("by", &hold.by),
@@ -134,14 +172,15 @@ pub(super) fn hold(
             ("peer", &peer),
         ],
     );
-    let breaker = &plan.guards.breaker;
-    let mut told = |change| tell(plan, change);
-    match wanted.state {
-        State::Open => breaker.hold(true, span, hold, now, &mut told),
-        State::Closed => breaker.hold(false, span, hold, now, &mut told),
-        State::Auto => breaker.release(now, &mut told),
+    for guard in &guards {
+        let (breaker, mut told) = (&guard.breaker, |change| tell(plan, guard, change));
+        match wanted.state {
+            State::Open => breaker.hold(true, span, hold.clone(), now, &mut told),
+            State::Closed => breaker.hold(false, span, hold.clone(), now, &mut told),
+            State::Auto => breaker.release(now, &mut told),
+        }
     }
-    (StatusCode::OK, shown(plan, now))
+    (StatusCode::OK, json!({ "breakers": rows(plan, now) }))
 }
 
 /// A name as it stands in a path: `%20` and its like are what they stand for; what is no such code stays.

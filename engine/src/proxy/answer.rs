@@ -23,6 +23,8 @@ pub struct Answer {
     pub response: Response,
     /// After a 101: the endpoint's wire, for `tunnel`.
     pub tunnel: Option<SharedWire>,
+    /// Nothing of it may be sent: the client is to see a reset.
+    pub is_cut: bool,
     pump: Option<Pump>,
     source: Option<SharedSource>,
     /// `None`: ours, or "off".
@@ -38,6 +40,7 @@ impl Answer {
         Answer {
             response,
             tunnel: None,
+            is_cut: false,
             pump: None,
             source: None,
             idle: None,
@@ -149,11 +152,19 @@ impl Answer {
         }
     }
 
-    /// A gRPC call fails in its trailers.
+    /// A gRPC call fails in its trailers, or says there that the endpoint wants less.
     #[inline]
     fn looked_at(&mut self, frame: &Frame<Bytes>) {
-        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange) {
-            exchange.pass.belied |= exchange.is_grpc && guard::grpc_failed(trailers);
+        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange)
+            && exchange.is_grpc
+        {
+            exchange.pass.belied |= guard::grpc_failed(trailers);
+            let exhausted = trailers
+                .get("grpc-status")
+                .is_some_and(|status| status == "8");
+            if exhausted && exchange.outcome == Outcome::Success {
+                exchange.outcome = Outcome::RateLimited;
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::Proxy;
 use super::connection::Connection;
 use super::guard::{self, Pass};
+use super::replay::SharedSource;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::Body;
@@ -26,6 +27,7 @@ use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line};
 use crate::telemetry::metrics::Observation;
+use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Outcome, Slot};
 
 pub struct Exchange {
@@ -59,6 +61,12 @@ pub struct Exchange {
     /// The endpoint that answers; it is busy until the last byte.
     pub slot: Option<Slot>,
     pub outcome: Outcome,
+    /// Held, over all tries, until the last byte.
+    pub permit: Option<Permit>,
+    /// Why the route's fallback answers, or is about to.
+    pub fallback: Option<&'static str>,
+    /// The request's body, kept for a fallback.
+    pub(super) source: Option<SharedSource>,
     /// What the upstream's breaker is owed.
     pub pass: Pass,
     /// What the route's filters remember until the answer.
@@ -108,6 +116,9 @@ impl Exchange {
             bytes_out: 0,
             slot: None,
             outcome: Outcome::Cancelled,
+            permit: None,
+            fallback: None,
+            source: None,
             pass: Pass::default(),
             notes: Notes::default(),
             closed: false,
@@ -122,6 +133,7 @@ impl Exchange {
     pub fn failed(&mut self, error: &Error) {
         self.error = Some(error.code);
         self.cause.clone_from(&error.cause);
+        self.permit = None;
     }
 
     /// What is left of the caller's deadline.
@@ -140,6 +152,7 @@ impl Exchange {
         if let Some(slot) = self.slot.take() {
             slot.finish(self.outcome, now);
         }
+        self.permit = None;
         let plan = self.route();
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);
@@ -183,10 +196,12 @@ impl Exchange {
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,
+            fallback: self.fallback,
             error: self.error.map(|code| Failure {
                 code: code.word(),
                 details: self.cause.as_deref(),
             }),
+            fault: self.notes.fault(),
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

@@ -1,7 +1,6 @@
 //! Attempts under one deadline: pick an endpoint, find a way to it, send, and judge how it ended, until there is an
 //! answer to pass on or nothing left to try.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,12 +12,11 @@ use super::Proxy;
 use super::answer::Answer;
 use super::books::Exchange;
 use super::limit::Limit;
-use super::replay::{SharedSource, Source};
+use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
 use super::split;
 use super::tries::{self, Tries};
 use crate::clock;
-use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
@@ -36,7 +34,7 @@ impl Proxy {
         request: &mut Request,
     ) -> Result<Answer, Error> {
         if exchange
-            .left(exchange.started)
+            .left(clock::recent())
             .is_some_and(|left| left.is_zero())
         {
             return Err(Code::DeadlineExceeded.into());
@@ -46,7 +44,10 @@ impl Proxy {
         };
         let upstream = target.upstream.clone();
         exchange.branch = Some(branch);
-        if let Some(rewrite) = &plan.item.rewrite {
+        // A fallback finds the path rewritten already.
+        if let Some(rewrite) = &plan.item.rewrite
+            && exchange.fallback.is_none()
+        {
             let pattern = crate::route::pattern_of(&plan.item.matches);
             let path = crate::route::rewritten(rewrite, pattern, request.target.path())
                 .map_err(|_| Error::from(Code::RewriteRefused))?;
@@ -57,20 +58,10 @@ impl Proxy {
         {
             return Err(too_large(plan));
         }
-        let rules = plan.item.retry.value.as_ref();
-        let source = if request.body.is_empty() {
-            self.empty.clone()
-        } else {
-            let body = std::mem::replace(&mut request.body, Body::Empty);
-            let limit = rules.map_or(0, |rules| rules.max_replay);
-            Rc::new(RefCell::new(Source::new(
-                body,
-                limit,
-                plan.item.max_body.value,
-            )))
-        };
+        self.admit(exchange, plan, target, request).await?;
+        let source = self.source(exchange, plan, request);
         let key = hash_key(&upstream.item.balance, request, exchange);
-        let mut tries = Tries::new(self, plan, &upstream, request);
+        let mut tries = Tries::new(self, plan, target, request);
         let mut fresh = false;
         loop {
             tries.admit(exchange)?;
@@ -101,7 +92,13 @@ impl Proxy {
             };
             let pause = match attempt.run(exchange, &mut slot).await {
                 Ok(sent) => match tries.after_answer(exchange, &sent, request, &source) {
-                    None => return Ok(attempt.accept(exchange, slot, sent)),
+                    None => {
+                        let answer = attempt.accept(exchange, slot, sent);
+                        if exchange.outcome == Outcome::Success {
+                            upstream.upstream.learn(now, clock::recent());
+                        }
+                        return Ok(answer);
+                    }
                     Some(pause) => {
                         slot.finish(Outcome::Failure, clock::now());
                         pause
@@ -123,6 +120,12 @@ impl Proxy {
                 }
                 Err(failure) => {
                     slot.finish(failure.outcome, clock::now());
+                    if matches!(
+                        failure.error.code,
+                        Code::RouteTimeout | Code::PerTryTimeout | Code::AdaptiveTimeout
+                    ) {
+                        upstream.upstream.learn(now, clock::recent());
+                    }
                     match tries.after_failure(exchange, &failure, request, &source) {
                         Some(pause) => pause,
                         None => {
@@ -194,7 +197,9 @@ impl Attempt<'_> {
         .await;
         match outcome {
             Ok(Ok(sent)) => {
-                slot.first_byte(clock::now());
+                let now = clock::now();
+                slot.first_byte(now);
+                limit.answered(&sent.response, self.plan, now);
                 Ok(sent)
             }
             Ok(Err(mut failure)) => {
@@ -204,6 +209,7 @@ impl Attempt<'_> {
                 Err(failure)
             }
             Err(why) => {
+                limit.gave_up(self.plan, clock::now());
                 if let Some(kind) = kind(why) {
                     self.upstream.series.timed_out(self.proxy.worker, kind);
                 }
@@ -224,7 +230,9 @@ impl Attempt<'_> {
             return Ok(way);
         }
         // Rare and large: boxed, so that requests that find a way do not carry its size.
-        Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await
+        let way = Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await;
+        clock::now();
+        way
     }
 
     /// Connects within `connect_timeout` and the caller's deadline.
@@ -315,6 +323,14 @@ impl Attempt<'_> {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
             StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
+            _ if sent
+                .response
+                .headers
+                .get("grpc-status")
+                .is_some_and(|status| status == "8") =>
+            {
+                Outcome::RateLimited
+            }
             _ => Outcome::Success,
         };
         Answer::from_upstream(sent, self.source.clone(), self.plan.item.idle_timeout.value)
@@ -325,6 +341,7 @@ fn kind(why: Code) -> Option<TimeoutKind> {
     match why {
         Code::RouteTimeout => Some(TimeoutKind::Route),
         Code::PerTryTimeout => Some(TimeoutKind::PerTry),
+        Code::AdaptiveTimeout => Some(TimeoutKind::Adaptive),
         Code::DeadlineExceeded => Some(TimeoutKind::Deadline),
         _ => None,
     }

@@ -11,8 +11,8 @@ use crate::exchange::error::{Code, Error, written};
 use crate::snapshot::UpstreamPlan;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{BreakerReason, BreakerResult, BreakerState};
-use crate::upstream::Outcome;
 use crate::upstream::breaker::{Change, Permit, Refused};
+use crate::upstream::{Guard, Outcome};
 
 /// What an exchange holds of its upstream's breaker.
 #[derive(Default)]
@@ -29,16 +29,16 @@ pub struct Pass {
 pub(super) fn admit(
     exchange: &mut Exchange,
     upstream: &UpstreamPlan,
+    guard: &Guard,
     now: Instant,
 ) -> Result<(), Error> {
     let (Some(policy), None) = (&upstream.item.breaker, &exchange.pass.permit) else {
         return Ok(());
     };
     let worker = exchange.proxy.worker;
-    let admitted = upstream
-        .guards
+    let admitted = guard
         .breaker
-        .admit(policy, now, &mut |change| tell(upstream, change));
+        .admit(policy, now, &mut |change| tell(upstream, guard, change));
     match admitted {
         Ok(permit) => {
             let result = if permit.is_probe() {
@@ -52,24 +52,29 @@ pub(super) fn admit(
         }
         Err(refused) => {
             upstream.series.breaker_said(worker, BreakerResult::Refused);
-            Err(error(upstream, refused))
+            Err(error(upstream, guard, refused))
         }
     }
 }
 
 /// A try has had its answer's head (good or not), or failed without one.
 #[inline]
-pub(super) fn judge(exchange: &mut Exchange, upstream: &UpstreamPlan, good: bool, now: Instant) {
+pub(super) fn judge(
+    exchange: &mut Exchange,
+    upstream: &UpstreamPlan,
+    guard: &Guard,
+    good: bool,
+    now: Instant,
+) {
     let worker = exchange.proxy.worker;
     let pass = &mut exchange.pass;
     let (Some(policy), Some(permit)) = (&upstream.item.breaker, &mut pass.permit) else {
         return;
     };
-    upstream
-        .guards
+    guard
         .breaker
         .answered(policy, worker, permit, good, now, &mut |change| {
-            tell(upstream, change);
+            tell(upstream, guard, change);
         });
     pass.judged = good;
     if !good {
@@ -78,9 +83,9 @@ pub(super) fn judge(exchange: &mut Exchange, upstream: &UpstreamPlan, good: bool
 }
 
 /// A try ended without saying anything about the upstream.
-pub(super) fn give_back(exchange: &mut Exchange, upstream: &UpstreamPlan) {
+pub(super) fn give_back(exchange: &mut Exchange, guard: &Guard) {
     if let Some(permit) = exchange.pass.permit.take() {
-        upstream.guards.breaker.cancelled(permit);
+        guard.breaker.cancelled(permit);
     }
 }
 
@@ -102,18 +107,17 @@ fn settle_rest(exchange: &mut Exchange, now: Instant) {
     let Some(branch) = plan.compiled.branches.get(branch) else {
         return;
     };
-    let upstream = &*branch.upstream;
+    let (upstream, guard) = (&*branch.upstream, branch.guards.of(&exchange.method));
     match &upstream.item.breaker {
         Some(policy) if exchange.pass.judged => {
             let worker = exchange.proxy.worker;
-            upstream
-                .guards
+            guard
                 .breaker
                 .belied(policy, worker, permit, now, &mut |change| {
-                    tell(upstream, change);
+                    tell(upstream, guard, change);
                 });
         }
-        _ => upstream.guards.breaker.cancelled(permit),
+        _ => guard.breaker.cancelled(permit),
     }
 }
 
@@ -131,7 +135,7 @@ pub(super) fn grpc_failed(headers: &HeaderMap) -> bool {
 
 /// What a client is told: the setting that opened it, or the one that bounds probes.
 #[cold]
-fn error(upstream: &UpstreamPlan, refused: Refused) -> Error {
+fn error(upstream: &UpstreamPlan, guard: &Guard, refused: Refused) -> Error {
     let item = &upstream.item;
     let policy = item.breaker.unwrap_or_default();
     let governed = |setting, value: String, at: At| {
@@ -163,6 +167,9 @@ fn error(upstream: &UpstreamPlan, refused: Refused) -> Error {
                 .map_or_else(|| "off".into(), |rate| rate.to_string()),
             policy.error_rate.at,
         ),
+        Some(BreakerReason::Deviation) => {
+            governed("upstream.breaker.kind", "adaptive".into(), policy.kind.at)
+        }
         Some(BreakerReason::Operator) => Code::CircuitOpen.into(),
         _ => opened(),
     };
@@ -171,16 +178,15 @@ fn error(upstream: &UpstreamPlan, refused: Refused) -> Error {
         Some(reason) => reason.word(),
         None => "open",
     };
-    error.cause = Some(format!("upstream {}: {why}", item.name).into());
+    error.cause = Some(format!("upstream {}, {}: {why}", item.name, guard.part).into());
     error.retry_after = Some(refused.retry_in);
     error
 }
 
 /// A breaker has changed: into metrics, and one line into the log (GW-409). Rare: a few times for each `open_for`.
 #[cold]
-pub(crate) fn tell(upstream: &UpstreamPlan, change: Change) {
+pub(crate) fn tell(upstream: &UpstreamPlan, guard: &Guard, change: Change) {
     upstream.series.breaker_changed(change.reason);
-    show(upstream);
     let seen = change.evidence;
     log::warn(
         match change.to {
@@ -190,6 +196,7 @@ pub(crate) fn tell(upstream: &UpstreamPlan, change: Change) {
         },
         &[
             ("upstream", &upstream.item.name),
+            ("part", &guard.part),
             ("from", &change.from.word()),
             ("to", &change.to.word()),
             ("reason", &change.reason.word()),
@@ -198,20 +205,4 @@ pub(crate) fn tell(upstream: &UpstreamPlan, change: Change) {
             ("failed", &seen.failed),
         ],
     );
-}
-
-/// The gauge of a breaker's state. Two workers may tell of two changes in the other order; what is shown last is what is
-/// so then.
-#[cold]
-pub(crate) fn show(upstream: &UpstreamPlan) {
-    let breaker = &upstream.guards.breaker;
-    let state = || upstream.item.breaker.map(|_| breaker.state());
-    let mut shown = state();
-    loop {
-        upstream.series.show_breaker(shown);
-        let now = state();
-        if std::mem::replace(&mut shown, now) == now {
-            return;
-        }
-    }
 }

@@ -94,6 +94,7 @@ impl World {
                     let admitted = match &self.breaker {
                         Some(policy) => self
                             .guards
+                            .whole
                             .breaker
                             .admit(policy, now, &mut |_| {})
                             .map(Some),
@@ -113,7 +114,7 @@ impl World {
                     let good = !out && self.random.f64() >= self.flaky;
                     self.seconds[second].good += u64::from(good);
                     if let (Some(policy), Some(permit)) = (&self.breaker, &mut permits[number]) {
-                        self.guards.breaker.answered(
+                        self.guards.whole.breaker.answered(
                             policy,
                             worker,
                             permit,
@@ -140,7 +141,7 @@ impl World {
                         && !self
                             .breaker
                             .as_ref()
-                            .is_some_and(|policy| self.guards.breaker.refuses(policy, now))
+                            .is_some_and(|policy| self.guards.whole.breaker.refuses(policy, now))
                         && self.guards.budget.spend(&self.budget, now)
                     {
                         let pause = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);

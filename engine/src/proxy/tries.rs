@@ -15,14 +15,15 @@ use super::send::{Failure, Sent};
 use crate::clock;
 use crate::exchange::error::Error;
 use crate::exchange::{Marks, Request};
-use crate::snapshot::{RoutePlan, UpstreamPlan};
+use crate::snapshot::{Branch, RoutePlan, UpstreamPlan};
 use crate::telemetry::metrics::RetryClass;
-use crate::upstream::Outcome;
+use crate::upstream::{Guard, Outcome};
 
 pub(super) struct Tries<'a> {
     proxy: &'a Proxy,
     plan: &'a RoutePlan,
     upstream: &'a UpstreamPlan,
+    guard: &'a Guard,
     /// `None`: off, or whoever asks us tries again itself.
     rules: Option<&'a Retry>,
     /// The next hop is told to leave trying again to us (GW-509).
@@ -39,7 +40,7 @@ impl<'a> Tries<'a> {
     pub(super) fn new(
         proxy: &'a Proxy,
         plan: &'a RoutePlan,
-        upstream: &'a UpstreamPlan,
+        branch: &'a Branch,
         request: &Request,
     ) -> Self {
         let rules = plan.item.retry.value.as_ref();
@@ -47,7 +48,8 @@ impl<'a> Tries<'a> {
         Tries {
             proxy,
             plan,
-            upstream,
+            upstream: &branch.upstream,
+            guard: branch.guards.of(&request.method),
             rules,
             announced: rules
                 .is_some_and(|rules| retry::repeats(rules, &request.method, &request.headers)),
@@ -60,7 +62,7 @@ impl<'a> Tries<'a> {
     /// Before each try: the breaker is asked, before anything is looked up or connected (GW-401).
     pub(super) fn admit(&mut self, exchange: &mut Exchange) -> Result<(), Error> {
         let now = clock::recent();
-        guard::admit(exchange, self.upstream, now)?;
+        guard::admit(exchange, self.upstream, self.guard, now)?;
         if !std::mem::replace(&mut self.counted, true) && self.upstream.item.retry_budget.is_some()
         {
             self.upstream
@@ -81,7 +83,7 @@ impl<'a> Tries<'a> {
     ) -> Option<Duration> {
         let (status, headers) = (sent.response.status, &sent.response.headers);
         let good = guard::is_good(status, headers, exchange.is_grpc);
-        guard::judge(exchange, self.upstream, good, clock::recent());
+        guard::judge(exchange, self.upstream, self.guard, good, clock::recent());
         if good {
             return None;
         }
@@ -110,9 +112,9 @@ impl<'a> Tries<'a> {
         source: &SharedSource,
     ) -> Option<Duration> {
         if failure.outcome == Outcome::Failure {
-            guard::judge(exchange, self.upstream, false, clock::recent());
+            guard::judge(exchange, self.upstream, self.guard, false, clock::recent());
         } else {
-            guard::give_back(exchange, self.upstream);
+            guard::give_back(exchange, self.guard);
         }
         let tried = Try {
             ending: failure.ending,
@@ -157,7 +159,7 @@ impl<'a> Tries<'a> {
         } else if item
             .breaker
             .as_ref()
-            .is_some_and(|policy| guards.breaker.refuses(policy, now))
+            .is_some_and(|policy| self.guard.breaker.refuses(policy, now))
         {
             "circuit_open"
         } else if item

@@ -17,7 +17,6 @@ use serde::Serialize;
 use tollgate_config::{Document, Loader, Problem, Problems};
 
 use crate::net::accept::{self, Permits};
-use crate::proxy::guard;
 use crate::route::ListenerIndex;
 use crate::server::workers::{Common, Opening, Order, Workers};
 use crate::snapshot::compile::compile;
@@ -390,9 +389,6 @@ impl Reloader {
     fn tell(&self, serving: &Snapshot, micros: u64) {
         self.metrics
             .config_serves(serving.generation, serving.since);
-        for plan in &serving.upstreams {
-            guard::show(plan);
-        }
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.generation = serving.generation;
         report.hash.clone_from(&serving.hash);

@@ -20,6 +20,7 @@ use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
+use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
 
 /// Upstreams by name: documents are ours to trust, so the quick hash will do.
@@ -141,7 +142,7 @@ fn routes(
             item: item.clone(),
             compiled: match current {
                 Some(plan) => plan.compiled.clone(),
-                None => Arc::new(route(item, by_name, surroundings)),
+                None => Arc::new(route(item, by_name, surroundings, &memory.paces)),
             },
         });
     }
@@ -208,14 +209,16 @@ fn route(
     item: &Item<config::Route>,
     by_name: &ByName<'_>,
     surroundings: &Surroundings<'_>,
+    paces: &PaceMemory,
 ) -> CompiledRoute {
     let branch = |name: &str, weight| {
         by_name.get(name).map(|upstream| Branch {
             upstream: upstream.clone(),
             weight,
+            guards: upstream.guards.of_route(upstream.grain(), &item.name),
         })
     };
-    let branches: Vec<Branch> = match &item.action {
+    let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
             .iter()
@@ -223,11 +226,23 @@ fn route(
             .collect(),
         Action::Respond { .. } | Action::Redirect { .. } => Vec::new(),
     };
+    let fallback = match &item.fallback {
+        Some(config::Fallback {
+            action: config::FallbackAction::Upstream(name),
+            ..
+        }) => branch(name, 0).map(|branch| {
+            branches.push(branch);
+            branches.len() - 1
+        }),
+        _ => None,
+    };
     let names: Vec<&str> = branches
         .iter()
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
+        fallback,
+        pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         chain: Chain::compile(item, surroundings),
         total_weight: branches
             .iter()

@@ -251,6 +251,15 @@ async fn answer(seen: Seen, mut body: RecvStream, mut respond: SendResponse<Byte
                 .header("grpc-message", "no such thing");
             let _sent = respond.send_response(head(failure), true);
         }
+        "/echo.Echo/Exhausted" => {
+            read_all(&mut body, &place).await;
+            if let Ok(mut send) = respond.send_response(head(grpc()), false) {
+                let _sent = send.send_data(Bytes::from_static(b"some"), false);
+                let mut trailers = status_zero();
+                trailers.insert("grpc-status", http::HeaderValue::from_static("8"));
+                let _sent = send.send_trailers(trailers);
+            }
+        }
         "/echo.Echo/FailLate" => {
             read_all(&mut body, &place).await;
             if let Ok(mut send) = respond.send_response(head(grpc()), false) {

@@ -7,6 +7,7 @@
 //! A tally belongs to an *era* (a number that the caller chooses): with the first count of another era a worker's
 //! seconds begin anew, and counts of other eras are in no sum.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -113,6 +114,20 @@ impl Tally {
     /// What was counted in the present second and in those before it, so many in all.
     pub(super) fn sum(&self, era: u64, window: Duration, now: Moment) -> Counts {
         let (present, window) = (second(now), window.as_secs().min(KEPT - 1));
+        // The other half of all numbers is the future: another worker's clock may be a little ahead.
+        self.sum_of(era, |second| {
+            let age = present.wrapping_sub(second) & SECONDS;
+            age < window || age > SECONDS / 2
+        })
+    }
+
+    /// What was counted in these seconds, as numbered by `Moment`; they must be among the last that are kept.
+    pub(super) fn sum_between(&self, era: u64, seconds: Range<u64>) -> Counts {
+        let (first, count) = (seconds.start & SECONDS, seconds.end - seconds.start);
+        self.sum_of(era, |second| (second.wrapping_sub(first) & SECONDS) < count)
+    }
+
+    fn sum_of(&self, era: u64, wanted: impl Fn(u64) -> bool) -> Counts {
         let mut sum = Counts::default();
         for worker in self.workers.iter().filter_map(OnceLock::get) {
             if worker.era.load(Ordering::Acquire) != era {
@@ -120,9 +135,7 @@ impl Tally {
             }
             for slot in &worker.slots {
                 let (second, counts) = unpacked(slot.load(Ordering::Acquire));
-                let age = present.wrapping_sub(second) & SECONDS;
-                // The other half of all numbers is the future: another worker's clock may be a little ahead.
-                if age < window || age > SECONDS / 2 {
+                if wanted(second) {
                     sum.good += counts.good;
                     sum.bad += counts.bad;
                 }
@@ -212,6 +225,17 @@ mod tests {
                 prop_assert_eq!((sum.good, sum.total()), (good, within.len() as u64));
             }
         }
+    }
+
+    #[test]
+    fn seconds_are_summed_without_their_neighbours() {
+        let tally = Tally::new(1);
+        for second in 0..10 {
+            tally.note(0, 1, at(second * 1000), second % 2 == 0);
+        }
+        let first = START / 1_000_000_000 + 3;
+        let sum = tally.sum_between(1, first..first + 4);
+        assert_eq!(sum, Counts { good: 2, bad: 2 });
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Breakers from end to end: GW-401 to GW-415, HI-49. Time passes by itself here; tests wait until `/status` says that it
 //! has, and never for a span.
 
+mod grain;
 mod opening;
 mod operator;
 mod outage;
@@ -64,7 +65,7 @@ fn breaker(keys: &str) -> String {
 }
 
 fn of_app(gateway: &Gateway) -> Value {
-    gateway.get_status()["upstreams"][0]["breaker"].clone()
+    gateway.get_status()["upstreams"][0]["breakers"][0].clone()
 }
 
 /// Waits until `/status` shows the breaker so.

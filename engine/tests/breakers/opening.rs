@@ -119,6 +119,23 @@ fn gw_405_every_try_of_one_request_counts_by_itself() {
 }
 
 #[test]
+fn gw_411_an_adaptive_one_opens_by_failures_too_and_stays_open_for_about_its_time() {
+    let (upstream, _) = moody(FAILING);
+    let keys = breaker("kind = \"adaptive\"\nfailures = 2\nvolume = 2\nopen_for = \"100s\"");
+    let gateway = Gateway::start(&document(upstream.address(), "", NO_RETRY, &keys));
+    for _ in 0..2 {
+        assert_eq!(gateway.get("/").status, 500);
+    }
+    let refused = gateway.get("/");
+    assert_eq!(refused.code(), "circuit_open");
+    let wait: u64 = refused
+        .header("retry-after")
+        .and_then(|text| text.parse().ok())
+        .expect("a number");
+    assert!((70..=125).contains(&wait), "{wait}");
+}
+
+#[test]
 fn gw_405_answers_below_500_and_clients_that_leave_are_no_failures() {
     let (upstream, _) = moody(MISSING);
     let keys = breaker("failures = 1\nvolume = 1");

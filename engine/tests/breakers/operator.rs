@@ -5,7 +5,7 @@ use tollgate_engine::testing::gateway::{Gateway, document};
 
 use super::*;
 
-fn post(gateway: &Gateway, path: &str, body: &str) -> Response {
+pub(crate) fn post(gateway: &Gateway, path: &str, body: &str) -> Response {
     let mut client = Client::connect(gateway.admin());
     client.send(format!(
         "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

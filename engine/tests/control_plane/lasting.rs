@@ -8,7 +8,7 @@ use tollgate_engine::testing::control_plane::{ControlPlane, Setup, answering, bl
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::upstream::Upstream;
 
-use super::{asking, connected, free, ready, until};
+use super::{asking, connected, ready, reserved, until};
 
 #[test]
 fn hi_66_a_silent_control_plane_is_noticed_and_nothing_that_serves_changes() {
@@ -46,7 +46,8 @@ fn cp_106_a_restart_begins_with_what_served_last() {
     let folder = tempfile::tempdir().expect("a folder");
     let state = folder.path().join("state");
     let upstream = Upstream::fixed("upstream");
-    let control = ControlPlane::start();
+    let place = reserved();
+    let control = place.start();
     control.service("s", &[(upstream.address(), 1)]);
     let text = "[[upstream]]\nname = \"u\"\nservice = \"s\"\n";
     let route = "[[route]]\nname = \"u\"\nmatch = { path = \"/u\" }\nupstream = \"u\"\n";
@@ -65,7 +66,6 @@ fn cp_106_a_restart_begins_with_what_served_last() {
     control.change([block(Kind::Route, "bad", 9, "[[route]]\nname = 1\n")], &[]);
     control.outcome(2);
     gateway.stop();
-    let address = control.address();
     drop(control);
 
     let gateway = Gateway::start(&document);
@@ -79,10 +79,7 @@ fn cp_106_a_restart_begins_with_what_served_last() {
     );
 
     // The same control plane, with its memory.
-    let control = ControlPlane::with(Setup {
-        bind: address,
-        ..Setup::default()
-    });
+    let control = place.start();
     control.change([answering("a", "/a", "one")], &[]);
     control.change([answering("a", "/a", "two")], &[]);
     control.outcome(2);
@@ -96,7 +93,8 @@ fn cp_106_a_restart_begins_with_what_served_last() {
 #[test]
 fn cp_106_a_damaged_last_good_file_is_put_aside_and_the_control_plane_is_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");
-    let control = ControlPlane::start();
+    let place = reserved();
+    let control = place.start();
     control.change([answering("a", "/a", "one")], &[]);
     let document = asking(&[control.url()], Some(folder.path()));
     let gateway = Gateway::start(&document);
@@ -105,15 +103,11 @@ fn cp_106_a_damaged_last_good_file_is_put_aside_and_the_control_plane_is_waited_
     let file = folder.path().join("last_good");
     let bytes = fs::read(&file).expect("written at the end");
     fs::write(&file, &bytes[..bytes.len() - 7]).expect("truncated");
-    let address = control.address();
     drop(control);
     let gateway = Gateway::start(&document);
     assert!(!ready(&gateway));
     assert!(folder.path().join("last_good.damaged").exists() && !file.exists());
-    let control = ControlPlane::with(Setup {
-        bind: address,
-        ..Setup::default()
-    });
+    let control = place.start();
     control.change([answering("a", "/a", "again")], &[]);
     until("readiness", || ready(&gateway));
     until("the route", || gateway.get("/a").text() == "again");
@@ -168,8 +162,8 @@ fn reg_407_another_control_plane_is_asked_when_one_is_gone() {
     );
     first.change([answering("a", "/a", "first")], &[]);
     second.change([answering("a", "/a", "second")], &[]);
-    let dead = format!("http://{}", free());
-    let gateway = Gateway::start(&asking(&[dead, first.url(), second.url()], None));
+    let dead = reserved();
+    let gateway = Gateway::start(&asking(&[dead.url(), first.url(), second.url()], None));
     first.outcome(1);
     assert_eq!(gateway.get("/a").text(), "first");
     drop(first);

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use tollgate_engine::testing::PATIENCE;
+use tollgate_engine::testing::control_plane::{ControlPlane, Setup};
 use tollgate_engine::testing::gateway::Gateway;
 
 /// A document that asks these control planes; nothing in it routes.
@@ -28,9 +29,37 @@ fn asking(urls: &[String], state_dir: Option<&Path>) -> String {
     )
 }
 
-/// An address that nobody listens on, until somebody does.
-fn free() -> SocketAddr {
-    tollgate_engine::testing::upstream::Upstream::nobody()
+/// An address that nobody listens on and that nobody else is given, until a control plane is started there.
+struct Reserved {
+    address: SocketAddr,
+    /// Bound, and does not listen.
+    _socket: socket2::Socket,
+}
+
+fn reserved() -> Reserved {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    socket.bind(&any.into()).expect("a free port");
+    let address = socket.local_addr().expect("it is bound");
+    Reserved {
+        address: address.as_socket().expect("an internet address"),
+        _socket: socket,
+    }
+}
+
+impl Reserved {
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn start(&self) -> ControlPlane {
+        ControlPlane::with(Setup {
+            bind: self.address,
+            ..Setup::default()
+        })
+    }
 }
 
 /// Waits until it holds.

@@ -5,7 +5,7 @@ use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::journal::Gate;
 use tollgate_engine::testing::upstream::Upstream;
 
-use super::{asking, free, ready, until};
+use super::{asking, ready, reserved, until};
 
 const REGISTER: &str = "register = { name = \"orders\", address = \"10.0.0.7:7000\", metadata = { version = \"1.2.3\" } }\n";
 
@@ -20,14 +20,11 @@ fn calls(control: &ControlPlane, begin: &str) -> usize {
 
 #[test]
 fn reg_105_402_an_instance_is_registered_when_it_is_ready_and_again_when_it_is_not_known() {
-    let address = free();
-    let document = asking(&[format!("http://{address}")], None) + REGISTER;
+    let place = reserved();
+    let document = asking(&[place.url()], None) + REGISTER;
     let gateway = Gateway::start(&document);
     assert!(!ready(&gateway));
-    let control = ControlPlane::with(Setup {
-        bind: address,
-        ..Setup::default()
-    });
+    let control = place.start();
     control.outcome(0);
     control.change([answering("a", "/a", "one")], &[]);
     control.wait("a registration and beats", |journal| {
@@ -78,7 +75,7 @@ fn reg_105_402_an_instance_is_registered_when_it_is_ready_and_again_when_it_is_n
         has("DELETE /services/orders-", "-7000-") && has("POST /register", "10.0.0.7:7001")
     });
     gateway
-        .edit(&asking(&[format!("http://{address}")], None))
+        .edit(&asking(&[place.url()], None))
         .expect("a good file");
     control.wait("the end", |journal| {
         journal
@@ -106,7 +103,7 @@ fn reg_408_a_stopping_node_deregisters_before_it_drains() {
     let gateway = Gateway::start(&(asking(&[control.url()], None) + &own));
     control.wait("a registration", |journal| !journal.registry.is_empty());
     until("the answer", || {
-        gateway.get_status()["control_plane"]["registration"]["id"].is_string()
+        gateway.get_status()["control_plane"]["registration"]["url"].is_string()
     });
     let mut slow = gateway.client();
     slow.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -6,16 +6,16 @@ use tollgate_engine::testing::control_plane::{ControlPlane, Setup, answering, bl
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::upstream::Upstream;
 
-use super::{asking, connected, free, ready, until};
+use super::{asking, connected, ready, reserved, until};
 
 #[test]
 fn cp_102_a_node_is_ready_with_its_first_documents_and_reports_each_change() {
-    let address = free();
-    let gateway = Gateway::start(&asking(&[format!("http://{address}")], None));
+    let place = reserved();
+    let gateway = Gateway::start(&asking(&[place.url()], None));
     let health = gateway.ask("GET /health/ready");
     assert_eq!(health.status, 503);
     assert!(
-        health.text().contains(&address.to_string()),
+        health.text().contains(&place.url()),
         "it says what it waits for: {health:?}"
     );
     assert_eq!(gateway.get("/a").status, 404);
@@ -24,10 +24,7 @@ fn cp_102_a_node_is_ready_with_its_first_documents_and_reports_each_change() {
         "nothing yet"
     );
 
-    let control = ControlPlane::with(Setup {
-        bind: address,
-        ..Setup::default()
-    });
+    let control = place.start();
     control.outcome(0);
     let revision = control.change(
         [answering("a", "/a", "one"), answering("b", "/b", "stays")],
@@ -287,7 +284,7 @@ fn a_control_plane_is_followed_over_tls_and_only_by_its_name() {
     let with = |name: &str| {
         format!(
             "{}tls = {{ ca = \"{}\", name = \"{name}\" }}\n",
-            asking(&[url.clone()], None),
+            asking(std::slice::from_ref(&url), None),
             ca.display()
         )
     };

@@ -2,12 +2,12 @@
 //!
 //! All of it runs on the control thread and never in a request's way. `link` speaks to a control plane, `lines` makes
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
-//! begins with. `registration` announces a service, when `lease` says so. Nothing here compiles or publishes: `Reloader` does, when `arrived` says so. That no control plane
+//! begins with. `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader` does, when `arrived` says so. That no control plane
 //! answers changes nothing that serves.
 
+mod beats;
 mod known;
 mod last_good;
-mod lease;
 mod lines;
 mod link;
 mod registration;
@@ -123,7 +123,7 @@ impl Feed {
         } = restored;
         let mut status = Status::default();
         let served = serves.then(|| {
-            status.from_last_good(known.revision());
+            status.begins_with_last_good(known.revision());
             metrics.control_plane().serves(known.revision());
             Served {
                 epoch: known.epoch().to_owned(),
@@ -211,15 +211,17 @@ impl Feed {
 
     async fn is_ready(&self) {
         // The sender is ours: it does not go away.
-        let _told = self.ready.subscribe().wait_for(|ready| *ready).await;
+        let mut told = self.ready.subscribe();
+        drop(told.wait_for(|ready| *ready).await);
     }
 
     /// Takes the word back that an instance is here; before a process drains.
     pub async fn leave(&self) {
         let registered = self.status.borrow().registered();
-        let settings = { self.following.borrow().as_ref() }.map(|one| one.asks.settings.clone());
-        self.following.take();
-        if let (Some(id), Some(settings)) = (registered, settings) {
+        let following = self.following.take();
+        if let (Some(id), Some(following)) = (registered, following) {
+            let settings = following.asks.settings.clone();
+            drop(following);
             registration::leave(&settings, &id).await;
         }
     }

@@ -2,7 +2,7 @@
 //! stops (REG-402, REG-408). On a connection of its own, so that it does not depend on the feed. That no control plane
 //! answers harms nothing that serves.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout};
 use tollgate_config::{ControlPlane, Register};
 
 use super::Feed;
-use super::lease::{Act, Lease};
+use super::beats::{Act, Beats};
 use super::link::{Connection, escaped};
 use super::turns::Turns;
 use crate::telemetry::log;
@@ -25,10 +25,10 @@ const LEAVE: Duration = Duration::from_secs(2);
 pub(super) async fn keep(feed: Rc<Feed>, settings: ControlPlane, register: Register, id: String) {
     feed.is_ready().await;
     let mut turns = Turns::new(settings.urls.len());
-    let mut lease = Lease::new(Instant::now());
+    let mut beats = Beats::new(Instant::now());
     let mut open: Option<(String, Connection)> = None;
     loop {
-        sleep_until(lease.due().into()).await;
+        sleep_until(beats.due().into()).await;
         let (url, connection) = match open.take() {
             Some(open) => open,
             None => {
@@ -39,14 +39,14 @@ pub(super) async fn keep(feed: Rc<Feed>, settings: ControlPlane, register: Regis
                 match Connection::open(url, &settings).await {
                     Ok(connection) => (url.text.clone(), connection),
                     Err(why) => {
-                        lease.failed(Instant::now(), fastrand::f64());
+                        beats.failed(Instant::now(), fastrand::f64());
                         feed.unregistered(&url.text, &why);
                         continue;
                     }
                 }
             }
         };
-        let act = lease.act();
+        let act = beats.act();
         let (method, path, body) = match act {
             Act::Register => (Method::POST, "/register".to_owned(), record(&register, &id)),
             Act::Beat => (
@@ -55,30 +55,32 @@ pub(super) async fn keep(feed: Rc<Feed>, settings: ControlPlane, register: Regis
                 json!({ "id": id, "name": register.name, "health": "healthy" }),
             ),
         };
+        // Sent may be taken, whatever becomes of the answer.
+        feed.status.borrow_mut().may_be_registered(&id);
         let answer = connection.ask(method, &path, body.to_string().into()).await;
         let (now, random) = (Instant::now(), fastrand::f64());
         match answer {
             Ok((status, text)) if status.is_success() => {
                 if act == Act::Register {
-                    lease.registered(beat_of(&text), now, random);
+                    beats.registered(beat_of(&text), now, random);
                     feed.registered(&url, &id);
                 } else {
-                    lease.kept(now, random);
+                    beats.kept(now, random);
                 }
                 turns.good();
                 open = Some((url, connection));
             }
             Ok((StatusCode::NOT_FOUND, _)) if act == Act::Beat => {
-                lease.unknown(now);
+                beats.unknown(now);
                 feed.unregistered(&url, "it did not know us any more");
                 open = Some((url, connection));
             }
             Ok((status, text)) => {
-                lease.failed(now, random);
+                beats.failed(now, random);
                 feed.unregistered(&url, &format!("it answered {}: {text}", status.as_u16()));
             }
             Err(why) => {
-                lease.failed(now, random);
+                beats.failed(now, random);
                 feed.unregistered(&url, &why);
             }
         }
@@ -130,7 +132,7 @@ fn record(register: &Register, id: &str) -> Value {
     })
 }
 
-/// How often the control plane wants to hear: what it says, or a third of the lease.
+/// How often the control plane wants to hear: what it says, or a third of the beats.
 fn beat_of(answer: &str) -> Option<Duration> {
     let answer: Value = serde_json::from_str(answer).ok()?;
     let seconds = |key: &str| answer[key].as_u64();
@@ -142,9 +144,8 @@ fn beat_of(answer: &str) -> Option<Duration> {
 /// a process that comes back, or takes over, is the instance that it was.
 pub(super) fn id_of(register: &Register, node: &str, machine: &str) -> String {
     let of = |seed: u64| {
-        let mut hasher = FixedState::with_seed(seed).build_hasher();
-        (&register.name, &register.address, node, machine).hash(&mut hasher);
-        u128::from(hasher.finish())
+        let text = (&register.name, &register.address, node, machine);
+        u128::from(FixedState::with_seed(seed).hash_one(text))
     };
     let port = register.address.rsplit(':').next().unwrap_or_default();
     let bits = of(1) << 64 | of(2);

@@ -32,7 +32,7 @@ pub(super) struct Status {
 
 #[derive(Debug, Default)]
 struct Registration {
-    /// From the first answer on; it may still hold after a failure.
+    /// From the first request on: what was sent may have been taken.
     id: Option<String>,
     url: Option<String>,
     why_not: Option<String>,
@@ -52,7 +52,7 @@ impl Status {
         self.connected = None;
     }
 
-    pub(super) fn from_last_good(&mut self, revision: u64) {
+    pub(super) fn begins_with_last_good(&mut self, revision: u64) {
         self.revision = Some(revision);
         self.from_last_good = true;
     }
@@ -117,6 +117,12 @@ impl Status {
 
     pub(super) fn forget_registration(&mut self) {
         self.registration = Registration::default();
+    }
+
+    pub(super) fn may_be_registered(&mut self, id: &str) {
+        if self.registration.id.is_none() {
+            self.registration.id = Some(id.to_owned());
+        }
     }
 
     /// Whether that is news.

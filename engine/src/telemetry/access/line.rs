@@ -37,8 +37,12 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     pub trace_id: [u8; 16],
     pub span_id: [u8; 8],
+    /// Why a fallback answered instead of the upstream.
+    pub fallback: Option<&'a str>,
     /// When we answered, or broke off, instead of the upstream.
     pub error: Option<Failure<'a>>,
+    /// The faults on purpose that it met.
+    pub fault: Option<&'a str>,
     pub listener: &'a str,
     /// The configuration that served it.
     pub generation: u64,
@@ -100,12 +104,18 @@ impl Line<'_> {
         hex(out, &self.trace_id);
         out.extend_from_slice(b",\"span_id\":");
         hex(out, &self.span_id);
+        if let Some(fallback) = self.fallback {
+            text(out, b",\"fallback\":", fallback);
+        }
         if let Some(Failure { code, details }) = self.error {
             text(out, b",\"error\":{\"code\":", code);
             if let Some(details) = details {
                 text(out, b",\"details\":", details);
             }
             out.push(b'}');
+        }
+        if let Some(fault) = self.fault {
+            text(out, b",\"fault\":", fault);
         }
         text(out, b",\"listener\":", self.listener);
         count(out, b",\"generation\":", self.generation);

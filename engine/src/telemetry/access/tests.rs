@@ -37,7 +37,9 @@ fn line(path: &str, status: u16) -> Line<'_> {
         request_id: "r1",
         trace_id: [0xab; 16],
         span_id: [0xcd; 8],
+        fallback: None,
         error: None,
+        fault: None,
         listener: "public",
         generation: 3,
     }

@@ -62,6 +62,7 @@ closed! {
         Connect "connect",
         Route "route",
         PerTry "per_try",
+        Adaptive "adaptive",
         Deadline "deadline",
         Idle "idle",
     }
@@ -73,6 +74,18 @@ closed! {
         Healthy "healthy",
         Unhealthy "unhealthy",
         Ejected "ejected",
+    }
+}
+
+closed! {
+    /// Why a bulkhead did not let a request through: `upstream_refusals_total{reason}`.
+    Refusal {
+        /// All permits were out and the queue was full.
+        Full "full",
+        /// Made room in the queue for somebody more important.
+        Shed "shed",
+        /// Waited too long.
+        Expired "expired",
     }
 }
 
@@ -92,6 +105,8 @@ closed! {
         Failures "failures",
         /// So large a share of failures.
         ErrorRate "error_rate",
+        /// A larger share of failures than is usual.
+        Deviation "deviation",
         /// Its time open is over.
         OpenFor "open_for",
         ProbeFailed "probe_failed",
@@ -105,6 +120,16 @@ closed! {
 }
 
 closed! {
+    /// What came of a fallback: `fallbacks_total{result}`.
+    FallbackResult {
+        Respond "respond",
+        Upstream "upstream",
+        /// The other upstream failed too.
+        Failed "failed",
+    }
+}
+
+closed! {
     /// What a breaker said to a try: `circuit_breaker_requests_total{result}`.
     BreakerResult {
         Admitted "admitted",
@@ -113,6 +138,9 @@ closed! {
         Refused "refused",
     }
 }
+
+/// `{priority}`, in the order of `tollgate_config::Priority`.
+pub(crate) const PRIORITIES: [&str; 3] = ["critical", "default", "sheddable"];
 
 pub(crate) const CODES: usize = Code::ALL.len();
 

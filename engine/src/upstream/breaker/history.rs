@@ -90,6 +90,7 @@ fn read((word, said): &(AtomicU64, AtomicU64)) -> Option<Entry> {
 const REASONS: [BreakerReason; BreakerReason::COUNT] = [
     BreakerReason::Failures,
     BreakerReason::ErrorRate,
+    BreakerReason::Deviation,
     BreakerReason::OpenFor,
     BreakerReason::ProbeFailed,
     BreakerReason::Recovered,

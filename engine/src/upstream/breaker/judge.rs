@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use tollgate_config::Breaker as Policy;
+use tollgate_config::{Breaker as Policy, BreakerKind};
 
 use super::history::Evidence;
 use super::word::{Counted, Kind, Word};
@@ -36,6 +36,9 @@ impl Breaker {
         match word.kind() {
             Kind::Closed | Kind::HeldClosed => {
                 self.tally.note(worker, word.0, now, good);
+                if policy.kind.value == BreakerKind::Adaptive && word.kind() == Kind::Closed {
+                    self.learn(policy, word, now);
+                }
                 if good {
                     permit.judged = now;
                     permit.ended = self.end_row(word);
@@ -101,6 +104,17 @@ impl Breaker {
         }
     }
 
+    /// Once for each slice of the window that has passed: what was usual in it.
+    #[inline]
+    fn learn(&self, policy: &Policy, word: Word, now: Moment) {
+        if let Some(seconds) = self.baseline.turn_over(policy.window.value, now) {
+            // Of a slice in which the state began, only a part was counted.
+            if word.since().0 <= seconds.start * 1_000_000_000 {
+                self.baseline.learn(self.tally.sum_between(word.0, seconds));
+            }
+        }
+    }
+
     /// A success ends the row. Reading first leaves the line shared in the ordinary case.
     #[inline]
     fn end_row(&self, word: Word) -> (u32, u64) {
@@ -148,19 +162,27 @@ impl Breaker {
     fn consider_opening(&self, policy: &Policy, word: Word, row: u32, now: Moment, tell: Tell<'_>) {
         let in_a_row = row >= policy.failures.value;
         let rate = policy.error_rate.value;
-        if word.kind() != Kind::Closed || !(in_a_row || rate.is_some()) {
+        let usual = match policy.kind.value {
+            BreakerKind::Adaptive => self.baseline.usual(),
+            BreakerKind::Fixed => None,
+        };
+        if word.kind() != Kind::Closed || !(in_a_row || rate.is_some() || usual.is_some()) {
             return;
         }
         let counts = self.tally.sum(word.0, policy.window.value, now);
         let total = counts.total();
         let too_many = rate.is_some_and(|rate| counts.bad as f64 > rate * total as f64);
-        if total < u64::from(policy.volume.value) || !(in_a_row || too_many) {
+        let few = counts.bad < u64::from(policy.failures.value);
+        let unusual = usual.is_some_and(|usual| !few && usual.is_exceeded_by(counts));
+        if total < u64::from(policy.volume.value) || !(in_a_row || too_many || unusual) {
             return;
         }
         let reason = if in_a_row {
             BreakerReason::Failures
-        } else {
+        } else if too_many {
             BreakerReason::ErrorRate
+        } else {
+            BreakerReason::Deviation
         };
         self.turn_with(word, Kind::Open, reason, evidence(row, counts), now, tell);
     }

@@ -6,11 +6,14 @@
 //! answer is counted on a line of the worker's own (`Tally`); only failures and changes of state are written where all
 //! workers read. No lock anywhere on the way of a request, and nobody waits.
 //!
+//! An adaptive one also knows what is usual (`baseline`) and stays open longer each time it opens again.
+//!
 //! A permit carries the state that it was given under. What comes back under another state is old news and changes
 //! nothing. A try is judged by its answer's head, so that streams are no riddle; what goes wrong after that takes the
 //! judgement back. A try that ends without a judgement (the client left) returns its place, and probes that say nothing
 //! for as long as the breaker was open make room for others: half-open cannot jam.
 
+mod baseline;
 mod history;
 mod judge;
 mod status;
@@ -22,17 +25,22 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tollgate_config::Breaker as Policy;
+use tollgate_config::{Breaker as Policy, BreakerKind};
 
-use super::moment::Moment;
+use super::moment::{Moment, nanoseconds};
 use super::tally::Tally;
 use crate::telemetry::metrics::{BreakerReason, BreakerState};
+use baseline::Baseline;
 use history::History;
 use word::{Counted, Kind, Probes, Word};
 
 pub use history::Evidence;
 pub use status::{BreakerStatus, Hold};
 
+/// Closed for so long, a breaker that opens does so for the first time.
+const STEADY: Duration = Duration::from_secs(300);
+/// An adaptive breaker doubles its time open this often, so to 32 times.
+const LONGEST_AGAIN: u64 = 5;
 /// What whoever was refused because enough probes are under way is told to wait.
 const PROBES_TAKE: Duration = Duration::from_secs(1);
 
@@ -47,6 +55,10 @@ pub struct Breaker {
     /// How often it opened by itself.
     trips: AtomicU64,
     tally: Tally,
+    /// What is usual; learned for the adaptive kind alone.
+    baseline: Baseline,
+    /// How often it has opened without having been closed for `STEADY` in between.
+    again: AtomicU64,
     history: History,
     /// Who holds it and why. Locked on the control thread only.
     hold: Mutex<Option<Hold>>,
@@ -120,6 +132,8 @@ impl Breaker {
             last_failure: AtomicU64::new(0),
             trips: AtomicU64::new(0),
             tally: Tally::new(workers),
+            baseline: Baseline::default(),
+            again: AtomicU64::new(0),
             history: History::default(),
             hold: Mutex::new(None),
         }
@@ -207,9 +221,23 @@ impl Breaker {
     fn until(&self, word: Word, policy: &Policy) -> Moment {
         match word.kind() {
             Kind::Closed => Moment(u64::MAX),
-            Kind::Open | Kind::HalfOpen => word.since().plus(policy.open_for.value),
+            Kind::Open => word.since().plus(self.open_for(policy, word)),
+            Kind::HalfOpen => word.since().plus(policy.open_for.value),
             Kind::HeldOpen | Kind::HeldClosed => Moment(self.held_until.load(Ordering::Acquire)),
         }
+    }
+
+    /// How long this turn stays open. An adaptive one waits twice as long each time it opens again soon, a little more or
+    /// less so that many gateways do not come back at one moment; the dice are the turn itself.
+    fn open_for(&self, policy: &Policy, word: Word) -> Duration {
+        let span = policy.open_for.value;
+        if policy.kind.value == BreakerKind::Fixed {
+            return span;
+        }
+        let again = self.again.load(Ordering::Relaxed).min(LONGEST_AGAIN);
+        let dice = word.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let share = 0.75 + dice as f64 / f64::from(u32::MAX) / 2.0;
+        span.saturating_mul(1 << again).mul_f64(share)
     }
 
     fn refused(
@@ -225,6 +253,7 @@ impl Breaker {
         Refused {
             retry_in: match word.kind() {
                 Kind::HeldOpen => left,
+                Kind::Open => left.min(self.open_for(policy, word)),
                 // A state begins at the next whole millisecond; nobody is told to wait for that as well.
                 _ => left.min(policy.open_for.value),
             },
@@ -298,6 +327,11 @@ impl Breaker {
         }
         if to == Kind::Open {
             self.trips.fetch_add(1, Ordering::Relaxed);
+            let steady =
+                from.kind() != Kind::HalfOpen && now.since(from.since()) >= nanoseconds(STEADY);
+            let again = self.again.load(Ordering::Relaxed);
+            let again = if steady { 0 } else { again.saturating_add(1) };
+            self.again.store(again, Ordering::Relaxed);
         }
         self.history.write(from, next, reason, evidence);
         tell(Change {

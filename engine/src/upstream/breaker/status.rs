@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tollgate_config::Breaker as Policy;
+use tollgate_config::{Breaker as Policy, BreakerKind};
 
 use super::history::Evidence;
 use super::word::{Counted, Kind, Probes};
@@ -39,6 +39,9 @@ pub struct BreakerStatus {
     pub probes: Option<ProbesStatus>,
     /// How often it opened by itself.
     pub trips: u64,
+    /// The share of tries that usually fails, once an adaptive breaker has learned it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usual_share: Option<f64>,
     /// In the window, since it was last closed.
     pub tries: u64,
     pub failed: u64,
@@ -112,6 +115,11 @@ impl Breaker {
                 needed: rules.successes.value,
             }),
             trips: self.trips.load(Ordering::Relaxed),
+            usual_share: match rules.kind.value {
+                BreakerKind::Adaptive => self.baseline.usual(),
+                BreakerKind::Fixed => None,
+            }
+            .map(|usual| (f64::from(usual.mean) * 1e4).round() / 1e4),
             tries: counts.total(),
             failed: counts.bad,
             failures_in_a_row: Counted(self.state.row.load(Ordering::Relaxed)).of(word.turn()),

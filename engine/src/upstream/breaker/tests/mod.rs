@@ -1,10 +1,11 @@
 //! Each row of GW-402 by itself, and what an operator may do.
 
+mod adaptive;
 mod table;
 mod threads;
 
 use proptest::prelude::*;
-use tollgate_config::Setting;
+use tollgate_config::{BreakerGrain, BreakerKind, Setting};
 
 use super::*;
 

@@ -111,6 +111,8 @@ proptest! {
             open_for: Setting::default_of(Duration::from_millis(open_for * 500)),
             probes: Setting::default_of(probes),
             successes: Setting::default_of(successes.min(probes)),
+            grain: BreakerGrain::Upstream,
+            kind: Setting::default_of(BreakerKind::Fixed),
         });
         let (policy, start) = (bench.policy, bench.now);
         let mut table = Table {

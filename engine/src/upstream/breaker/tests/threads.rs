@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use super::*;
 
 /// Runs `each` on so many threads, all at once; every thread has its number.
-fn together(threads: usize, each: impl Fn(usize) + Send + Sync + 'static) {
+pub(super) fn together(threads: usize, each: impl Fn(usize) + Send + Sync + 'static) {
     let (each, waiting) = (Arc::new(each), Arc::new(AtomicUsize::new(threads)));
     let running: Vec<_> = (0..threads)
         .map(|number| {

@@ -15,7 +15,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 const JITTER: f64 = 0.1;
 
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct Beats {
     /// The control plane said that it has us, and nothing else since.
     registered: bool,
     beat: Duration,
@@ -30,9 +30,9 @@ pub(super) enum Act {
     Beat,
 }
 
-impl Lease {
-    pub(super) fn new(now: Instant) -> Lease {
-        Lease {
+impl Beats {
+    pub(super) fn new(now: Instant) -> Beats {
+        Beats {
             registered: false,
             beat: BEAT,
             failures: 0,
@@ -85,47 +85,47 @@ impl Lease {
 mod tests {
     use super::*;
 
-    fn wait(lease: &Lease, now: Instant) -> f64 {
-        lease.due().duration_since(now).as_secs_f64()
+    fn wait(beats: &Beats, now: Instant) -> f64 {
+        beats.due().duration_since(now).as_secs_f64()
     }
 
     #[test]
     fn reg_402_a_registration_is_tried_with_growing_pauses_and_again_when_it_is_unknown() {
         let now = Instant::now();
-        let mut lease = Lease::new(now);
-        assert_eq!((lease.act(), lease.due()), (Act::Register, now));
+        let mut beats = Beats::new(now);
+        assert_eq!((beats.act(), beats.due()), (Act::Register, now));
         let mut last = 0.0;
         for _ in 0..20 {
-            lease.failed(now, 1.0);
-            assert!(wait(&lease, now) >= last && wait(&lease, now) <= 10.0);
-            last = wait(&lease, now);
+            beats.failed(now, 1.0);
+            assert!(wait(&beats, now) >= last && wait(&beats, now) <= 10.0);
+            last = wait(&beats, now);
         }
         assert_eq!(last, 10.0);
-        lease.failed(now, 0.0);
-        assert_eq!(wait(&lease, now), 5.0);
-        lease.registered(Some(Duration::from_secs(20)), now, 0.5);
-        assert_eq!((lease.act(), wait(&lease, now)), (Act::Beat, 20.0));
-        lease.failed(now, 1.0);
+        beats.failed(now, 0.0);
+        assert_eq!(wait(&beats, now), 5.0);
+        beats.registered(Some(Duration::from_secs(20)), now, 0.5);
+        assert_eq!((beats.act(), wait(&beats, now)), (Act::Beat, 20.0));
+        beats.failed(now, 1.0);
         assert_eq!(
-            (lease.act(), wait(&lease, now)),
+            (beats.act(), wait(&beats, now)),
             (Act::Beat, 0.25),
             "the lease may still hold"
         );
-        lease.unknown(now);
-        assert_eq!((lease.act(), lease.due()), (Act::Register, now));
+        beats.unknown(now);
+        assert_eq!((beats.act(), beats.due()), (Act::Register, now));
     }
 
     #[test]
     fn reg_308_beats_differ_and_keep_to_bounds() {
         let now = Instant::now();
-        let mut lease = Lease::new(now);
-        lease.registered(None, now, 0.0);
-        assert!((wait(&lease, now) - 13.5).abs() < 0.001);
-        lease.kept(now, 1.0);
-        assert!((wait(&lease, now) - 16.5).abs() < 0.001);
+        let mut beats = Beats::new(now);
+        beats.registered(None, now, 0.0);
+        assert!((wait(&beats, now) - 13.5).abs() < 0.001);
+        beats.kept(now, 1.0);
+        assert!((wait(&beats, now) - 16.5).abs() < 0.001);
         for (asked, beat) in [(0, 1.0), (100_000, 300.0)] {
-            lease.registered(Some(Duration::from_secs(asked)), now, 0.5);
-            assert!((wait(&lease, now) - beat).abs() < 0.001);
+            beats.registered(Some(Duration::from_secs(asked)), now, 0.5);
+            assert!((wait(&beats, now) - beat).abs() < 0.001);
         }
     }
 }
