@@ -4,6 +4,7 @@
 //! sockets, no proxy and no clock; the control plane reads, checks and sends the same documents with the same code.
 
 mod check;
+pub mod control_plane;
 mod cut;
 mod decode;
 pub mod document;
