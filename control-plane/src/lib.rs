@@ -1,0 +1,3 @@
+//! The control plane of Tollgate: where services announce themselves, and where data planes learn of them.
+
+pub mod registry;
