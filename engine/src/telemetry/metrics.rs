@@ -28,8 +28,9 @@ use route::{Grid, RouteSizes};
 pub use closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
+pub use process::write as write_process;
 pub use route::{NONE, Observation, RouteSeries};
-pub use text::CONTENT_TYPE;
+pub use text::{CONTENT_TYPE, Kind, Labels, Text};
 pub use upstream::UpstreamSeries;
 
 /// All series of this process. One exists, shared by all threads.
