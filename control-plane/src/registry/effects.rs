@@ -81,3 +81,13 @@ pub enum Outcome {
     /// No answer in time, or no way there.
     Silent,
 }
+
+impl Outcome {
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Good => "good",
+            Outcome::Refused => "refused",
+            Outcome::Silent => "silent",
+        }
+    }
+}

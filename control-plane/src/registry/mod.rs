@@ -575,9 +575,8 @@ impl Registry {
         let former: Vec<_> = { there.into_iter().flatten() }
             .filter(|id| **id != record.id)
             .filter(|id| {
-                self.entry(id).is_some_and(|entry| {
-                    entry.unproven || entry.age(heard) >= rules.lifecycle.suspect_after
-                })
+                let silent = |entry: &Entry| entry.age(heard) >= rules.lifecycle.suspect_after;
+                self.entry(id).is_some_and(silent)
             })
             .cloned()
             .collect();

@@ -22,8 +22,6 @@ struct Truth {
     last_sign: u64,
     last_probe: Option<Outcome>,
     confirmed: bool,
-    /// Restored, and not heard of since.
-    unproven: bool,
     /// When it was lost without a confirmation.
     lost: Option<u64>,
 }
@@ -142,9 +140,8 @@ impl World {
                 Cause::Replaced => self.rules.lifecycle.suspect_after,
                 _ => self.rules.lifecycle.service_timeout,
             };
-            let restored = truth.unproven && cause == Cause::Replaced;
             assert!(
-                age >= least.as_millis() as u64 || restored,
+                age >= least.as_millis() as u64,
                 "seed {seed}: {} removed by {cause} {age} ms after its last sign",
                 removed.id
             );
@@ -325,7 +322,6 @@ impl World {
             }
             truth.last_sign = self.listened;
             truth.confirmed = false;
-            truth.unproven = false;
             let metadata = Metadata::from([("load_cpu".to_owned(), figure)]);
             let result = self.call(&[], |registry, rules, now| {
                 let metadata = Some(metadata);
@@ -383,7 +379,6 @@ impl World {
                         true => {
                             truth.last_sign = self.listened;
                             truth.confirmed = false;
-                            truth.unproven = false;
                         }
                         false => truth.last_probe = Some(Outcome::Silent),
                     }
@@ -435,7 +430,6 @@ impl World {
             last_sign: self.listened,
             last_probe: None,
             confirmed: false,
-            unproven: false,
             lost: former.and_then(|former| former.lost),
         };
         self.truths.insert(record.id.clone(), truth);
@@ -549,7 +543,6 @@ impl World {
         }
         truth.last_sign = self.listened;
         truth.confirmed = false;
-        truth.unproven = false;
         let mut record = Record::clone(&truth.record);
         record.health = health;
         truth.record = Arc::new(record);
@@ -601,7 +594,6 @@ impl World {
                 last_sign: self.listened,
                 last_probe: None,
                 confirmed: false,
-                unproven: true,
                 lost: None,
                 ..all_of(&all[&record.id])
             };

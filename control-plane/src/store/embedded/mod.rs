@@ -16,7 +16,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
@@ -63,6 +63,7 @@ struct Counters {
     refused: AtomicU64,
     compactions: AtomicU64,
     bytes: AtomicU64,
+    failing: AtomicBool,
 }
 
 /// Figures of a store since it was opened.
@@ -80,6 +81,8 @@ pub struct Figures {
     /// Transactions that could not be written.
     pub refused: u64,
     pub compactions: u64,
+    /// The last write failed.
+    pub failing: bool,
 }
 
 /// Why a store does not open.
@@ -192,6 +195,7 @@ impl Embedded {
             sync_time: Duration::from_micros(counters.sync_micros.load(Relaxed)),
             refused: counters.refused.load(Relaxed),
             compactions: counters.compactions.load(Relaxed),
+            failing: counters.failing.load(Relaxed),
         }
     }
 
@@ -456,6 +460,7 @@ impl<M: Medium> Writer<M> {
 
     fn count(&self, result: &io::Result<()>, transactions: u64, took: Duration) {
         let counters = &self.shared.figures;
+        counters.failing.store(result.is_err(), Relaxed);
         match result {
             Ok(()) => {
                 counters.transactions.fetch_add(transactions, Relaxed);

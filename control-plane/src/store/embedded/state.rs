@@ -52,9 +52,11 @@ pub(super) struct Base {
     revision: u64,
     last_lease: u64,
     leases: BTreeMap<u64, u64>,
-    /// Key, value, created, revision, lease.
-    keys: Vec<(Arc<str>, Arc<str>, u64, u64, Option<u64>)>,
+    keys: Vec<Row>,
 }
+
+/// Key, value, created, revision, lease.
+type Row = (Arc<str>, Arc<str>, u64, u64, Option<u64>);
 
 impl State {
     pub(super) fn one(&self, key: &str) -> Option<Kept> {

@@ -147,8 +147,11 @@ fn put(revision: u64, key: &str, value: &str) -> Written {
     }
 }
 
+/// Key, value and revision of everything.
+type Content = Vec<(String, String, u64)>;
+
 /// What a state holds, to be compared.
-fn content(state: &State) -> Vec<(String, String, u64)> {
+fn content(state: &State) -> Content {
     let kept = state.range("").into_iter();
     kept.map(|kept| (kept.key.to_string(), kept.value.to_string(), kept.revision))
         .collect()
@@ -156,7 +159,7 @@ fn content(state: &State) -> Vec<(String, String, u64)> {
 
 /// A log with a workload: batches of several transactions, and compactions in between. Returns the state after each
 /// batch, and how many of them were answered.
-fn work(disk: &Disk) -> (Vec<Vec<(String, String, u64)>>, usize) {
+fn work(disk: &Disk) -> (Vec<Content>, usize) {
     let mut states = vec![Vec::new()];
     let mut answered = 0;
     let Ok((mut log, mut state, _)) = Log::open(disk.clone(), 7) else {
@@ -193,7 +196,7 @@ fn work(disk: &Disk) -> (Vec<Vec<(String, String, u64)>>, usize) {
     (states, answered)
 }
 
-fn open(disk: Disk) -> Result<(Vec<(String, String, u64)>, Found), LogError> {
+fn open(disk: Disk) -> Result<(Content, Found), LogError> {
     Log::open(disk, 8).map(|(_, state, found)| (content(&state), found))
 }
 
