@@ -328,6 +328,12 @@ fn what_is_not_there_and_what_is_not_allowed_are_told_apart() {
             Some("application/problem+json")
         );
     }
+    for target in ["/services/%ff", "/%ff", "/debug/registry/audit?limit=x"] {
+        let response = caller.ask(&format!("GET {target}"), "");
+        assert_eq!(response.status, 400, "{target}");
+        let kind = response.header("content-type");
+        assert_eq!(kind, Some("application/problem+json"), "{target}");
+    }
     assert_eq!(caller.json("GET /never-registered", "", 200), json!([]));
 }
 
@@ -451,7 +457,7 @@ fn suspected_instances_are_probed_and_their_answers_decide() {
     assert_eq!(caller.ids("/orders"), ["good"]);
     let audit = caller.json("GET /debug/registry/audit?id=gone", "", 200);
     assert_eq!(audit["events"][0]["what"], "removed");
-    let text = caller.0.get("/metrics").text().to_string();
+    let text = caller.0.get("/metrics").text();
     assert!(text.contains("registry_removals_total{cause=\"silence\"}"));
     assert!(
         !text.contains("registry_probes_total{outcome=\"good\"} 0\n"),
@@ -502,7 +508,7 @@ fn thousands_of_registrations_at_once_are_all_taken_with_few_syncs() {
         }
     });
     let mut caller = plane.caller();
-    let text = caller.0.get("/metrics").text().to_string();
+    let text = caller.0.get("/metrics").text();
     assert!(
         text.contains("registry_instances{state=\"active\"} 2560"),
         "{text}"

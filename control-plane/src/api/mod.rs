@@ -18,6 +18,7 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
+use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -143,5 +144,13 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
                 .into_response();
         }
     };
-    next.run(Request::from_parts(parts, Body::from(body))).await
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if response.status().is_client_error() && kind.is_none_or(|kind| kind != problem::CONTENT_TYPE)
+    {
+        // Of the framework: a path or a query that is no text.
+        let title = "the path or the query is not understood; both are UTF-8, percent-encoded";
+        return Problem::new(Code::BadRequest, title).into_response();
+    }
+    response
 }

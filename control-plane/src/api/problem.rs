@@ -10,6 +10,9 @@ use crate::keeper::Refused;
 use crate::registry::Refusal;
 use crate::store::StoreError;
 
+/// Of every refusal.
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -160,10 +163,9 @@ impl IntoResponse for Problem {
         }
         let mut response = Response::new(Body::from(format!("{body}\n")));
         *response.status_mut() = status;
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()

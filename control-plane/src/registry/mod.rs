@@ -9,8 +9,10 @@ mod attention;
 mod effects;
 mod entry;
 mod guard;
+mod look;
 mod record;
 mod service;
+mod settle;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -24,12 +26,13 @@ use tollgate_config::control_plane::{Probe, Registry as Lifecycle};
 
 pub use attention::Now;
 pub use effects::{Change, Effects, Event, Order, Outcome, What};
+pub use look::{Detail, Since};
 pub use record::{Cause, Health, MOST_METADATA, Metadata, Record, State};
 pub use service::Seen;
 
 use attention::Attention;
-use entry::{Entry, MOST_REPORTS, Report, Verdict};
-use service::{Service, seen};
+use entry::{Entry, MOST_REPORTS, Report};
+use service::Service;
 
 /// Every interval and bound, as the document has them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -94,33 +97,6 @@ pub struct News<'a> {
     pub service: Option<&'a str>,
     pub health: Option<Health>,
     pub metadata: Option<Metadata>,
-}
-
-/// What changed since somebody last asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Since {
-    pub changes: Vec<Change>,
-    /// What to ask with the next time.
-    pub sequence: u64,
-    /// Services were dropped meanwhile: who holds lists has to compare all of them.
-    pub gap: bool,
-}
-
-/// One instance with everything that is known of it.
-#[derive(Debug, Clone)]
-pub struct Detail {
-    pub seen: Seen,
-    pub since: Duration,
-    pub age: Duration,
-    pub cause: Cause,
-    pub held: bool,
-    /// In lookups.
-    pub shown: bool,
-    pub last_probe: Option<Outcome>,
-    /// In a row.
-    pub failed_probes: u32,
-    /// Data planes that see it fail, and all that reported on it lately.
-    pub observers: (usize, usize),
 }
 
 impl Registry {
@@ -428,108 +404,6 @@ impl Registry {
         std::mem::take(&mut self.effects)
     }
 
-    /// The instances of a service that may be used (REG-202).
-    pub fn lookup(&self, rules: &Rules, service: &str, now: Now) -> Vec<Seen> {
-        let heard = self.attention.at(now);
-        let service = self.services.get(service);
-        service.map_or_else(Vec::new, |service| service.lookup(rules, heard))
-    }
-
-    /// The version of a service and the list that belongs to it, for the feed.
-    pub fn service(&self, name: &str) -> Option<(u64, Vec<Seen>)> {
-        let service = self.services.get(name)?;
-        Some((service.version, service.list()))
-    }
-
-    /// All instances of a service, whatever their state (REG-203).
-    pub fn all(&self, service: &str) -> Vec<Seen> {
-        let service = self.services.get(service);
-        service.map_or_else(Vec::new, |service| {
-            service.entries.values().map(seen).collect()
-        })
-    }
-
-    /// All instances of a service with what is known of them.
-    pub fn details(&self, rules: &Rules, service: &str, now: Now) -> Vec<Detail> {
-        let heard = self.attention.at(now);
-        let age = rules.lifecycle.observation_age;
-        let Some(service) = self.services.get(service) else {
-            return Vec::new();
-        };
-        let details = service.entries.values().map(|entry| {
-            let recent = entry.reports.values().filter(|r| heard < r.at + age);
-            let failing = recent.clone().filter(|report| report.failing).count();
-            Detail {
-                seen: seen(entry),
-                since: heard.saturating_sub(entry.since),
-                age: entry.age(heard),
-                cause: entry.cause,
-                held: entry.held,
-                shown: entry.shown,
-                last_probe: entry.probe.last,
-                failed_probes: entry.probe.failed,
-                observers: (failing, recent.count()),
-            }
-        });
-        details.collect()
-    }
-
-    /// Names of all services with instances.
-    pub fn names(&self) -> Vec<Arc<str>> {
-        let there = self.services.iter().filter(|(_, s)| !s.entries.is_empty());
-        there.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Services whose lists changed after `sequence`. Nobody has to be told every change: a reader remembers one
-    /// number, and finds each service once, at its latest version.
-    pub fn changed_since(&self, sequence: u64) -> Since {
-        let later = self.order.range(sequence.saturating_add(1)..);
-        let changes = later.filter_map(|(_, service)| {
-            Some(Change {
-                service: service.clone(),
-                version: self.services.get(service)?.version,
-            })
-        });
-        Since {
-            changes: changes.collect(),
-            sequence: self.sequence,
-            gap: sequence < self.forgotten,
-        }
-    }
-
-    /// The highest version that was given to any service.
-    pub fn highest_version(&self) -> u64 {
-        let versions = self.services.values().map(|service| service.version);
-        versions.fold(self.floor, u64::max)
-    }
-
-    /// The instance of a service at an address, the one that registered last.
-    pub fn at_address(&self, service: &str, address: &str) -> Option<Arc<str>> {
-        let ids = self.addresses.get(address)?;
-        let mut own =
-            { ids.iter().rev() }.filter(|id| self.ids.get(*id).is_some_and(|of| **of == *service));
-        own.next().cloned()
-    }
-
-    pub fn contains(&self, id: &str) -> bool {
-        self.ids.contains_key(id)
-    }
-
-    pub fn record(&self, id: &str) -> Option<Arc<Record>> {
-        self.entry(id).map(|entry| entry.record.clone())
-    }
-
-    /// How many instances there are in each state, in the order of `State::ALL`, and how many are held.
-    pub fn counts(&self) -> ([usize; 4], usize) {
-        let mut states = [0; 4];
-        let mut held = 0;
-        for entry in self.services.values().flat_map(|s| s.entries.values()) {
-            states[entry.state as usize] += 1;
-            held += usize::from(entry.held);
-        }
-        (states, held)
-    }
-
     fn entry(&self, id: &str) -> Option<&Entry> {
         let service = self.ids.get(id)?;
         self.services.get(service)?.entries.get(id)
@@ -539,228 +413,4 @@ impl Registry {
         let service = self.ids.get(id)?;
         self.services.get_mut(service)?.entries.get_mut(id)
     }
-
-    /// Puts an entry in, or in the place of the one with its id.
-    fn put(&mut self, rules: &Rules, entry: Entry) {
-        let record = entry.record.clone();
-        let floor = self.floor;
-        let service =
-            { self.services.entry(record.name.clone()) }.or_insert_with(|| Service::new(floor));
-        self.ids.insert(record.id.clone(), record.name.clone());
-        let id = record.id.clone();
-        let shown = entry.shown;
-        if let Some(former) = service.entries.insert(id.clone(), entry) {
-            if shown && !former.record.reads_like(&record) {
-                self.touched.insert(record.name.clone());
-            }
-            self.leave_address(&former.record);
-        }
-        let there = self.addresses.entry(record.address.clone()).or_default();
-        there.push(id);
-        debug_assert!(there.len() <= rules.lifecycle.max_instances);
-    }
-
-    fn leave_address(&mut self, record: &Record) {
-        if let Some(there) = self.addresses.get_mut(&record.address) {
-            there.retain(|id| *id != record.id);
-            if there.is_empty() {
-                self.addresses.remove(&record.address);
-            }
-        }
-    }
-
-    /// An address belongs to whoever registered last: others there that no longer beat were its former owners.
-    fn replace_silent(&mut self, rules: &Rules, record: &Record, heard: Duration, now: Now) {
-        let there = self.addresses.get(&record.address);
-        let former: Vec<_> = { there.into_iter().flatten() }
-            .filter(|id| **id != record.id)
-            .filter(|id| {
-                let silent = |entry: &Entry| entry.age(heard) >= rules.lifecycle.suspect_after;
-                self.entry(id).is_some_and(silent)
-            })
-            .cloned()
-            .collect();
-        for id in former {
-            self.lose(&id, Cause::Replaced, now);
-        }
-    }
-
-    /// Removes an instance by our own decision.
-    fn lose(&mut self, id: &str, cause: Cause, now: Now) {
-        if let Some(entry) = self.remove(id) {
-            let record = entry.record;
-            let from = Some((entry.state, None));
-            self.event(&record, What::Removed, cause, from, None, now);
-            self.effects.removed.push(record);
-        }
-    }
-
-    fn remove(&mut self, id: &str) -> Option<Entry> {
-        let name = self.ids.remove(id)?;
-        let service = self.services.get_mut(&name)?;
-        let entry = service.entries.remove(id)?;
-        if entry.shown {
-            service.shown -= 1;
-            self.touched.insert(name);
-        }
-        self.agenda.remove(&(entry.due, entry.record.id.clone()));
-        self.leave_address(&entry.record);
-        Some(entry)
-    }
-
-    /// Makes one instance what the evidence says, orders its probe, and writes it into the agenda.
-    fn settle(&mut self, rules: &Rules, id: &Arc<str>, heard: Duration, now: Now) {
-        let Some(name) = self.ids.get(id).cloned() else {
-            return;
-        };
-        let Some(service) = self.services.get_mut(&name) else {
-            return;
-        };
-        let users = service.users(rules, heard);
-        let Some(entry) = service.entries.get_mut(id) else {
-            return;
-        };
-        let (mut state, cause) = match entry.verdict(rules, users, heard) {
-            Verdict::Remove(cause) => return self.lose(id, cause, now),
-            Verdict::Be(state, cause) => (state, cause),
-        };
-        let mut held = false;
-        if state == State::Draining && entry.shown {
-            let lifecycle = &rules.lifecycle;
-            let confirmed = entry.is_confirmed();
-            held = !confirmed && service.guard.allowance(lifecycle, service.shown, heard) == 0;
-            if held {
-                state = State::Suspected;
-            } else {
-                entry.drops.push(heard);
-                let more = entry.drops.len().saturating_sub(lifecycle.flap_count);
-                entry.drops.drain(..more);
-                if !confirmed {
-                    service.guard.note(lifecycle, heard);
-                    entry.lost = Some(heard);
-                }
-            }
-        }
-        let from = entry.state;
-        let newly_held = held && !entry.held;
-        entry.held = held;
-        entry.cause = cause;
-        if state != from {
-            entry.state = state;
-            entry.since = heard;
-            if state == State::Draining {
-                entry.good = 0;
-            }
-        }
-        let shown = entry.serves();
-        if shown != entry.shown {
-            entry.shown = shown;
-            match shown {
-                true => {
-                    service.shown += 1;
-                    if let Some(lost) = entry.lost.take() {
-                        service.guard.forgive(lost);
-                    }
-                }
-                false => service.shown -= 1,
-            }
-            self.touched.insert(name);
-        }
-        if let Some(order) = order(rules, entry, &mut self.orders, heard) {
-            self.effects.probes.push(order);
-        }
-        let mut due = entry.next_due(rules, heard);
-        if held && let Some(free) = service.guard.next_free(&rules.lifecycle, heard) {
-            due = due.min(free);
-        }
-        self.agenda.remove(&(entry.due, id.clone()));
-        entry.due = due;
-        self.agenda.insert((due, id.clone()));
-        let record = entry.record.clone();
-        if state != from {
-            let states = Some((from, Some(state)));
-            self.event(&record, What::State, cause, states, None, now);
-        }
-        if newly_held {
-            self.event(&record, What::Held, cause, None, None, now);
-        }
-    }
-
-    fn event(
-        &mut self,
-        record: &Record,
-        what: What,
-        cause: Cause,
-        states: Option<(State, Option<State>)>,
-        by: Option<&str>,
-        now: Now,
-    ) {
-        self.effects.events.push(Event {
-            time: now.time,
-            service: record.name.clone(),
-            id: record.id.clone(),
-            what,
-            from: states.map(|(from, _)| from),
-            to: states.and_then(|(_, to)| to),
-            cause,
-            by: by.map(Arc::from),
-        });
-    }
-
-    /// Ends a call: every service whose list reads differently has one version more.
-    fn close(&mut self) {
-        for name in std::mem::take(&mut self.touched) {
-            let Some(service) = self.services.get_mut(&name) else {
-                continue;
-            };
-            self.sequence += 1;
-            self.order.remove(&service.sequence);
-            service.sequence = self.sequence;
-            service.version += 1;
-            self.order.insert(self.sequence, name.clone());
-            self.effects.changes.push(Change {
-                service: name,
-                version: service.version,
-            });
-        }
-    }
-
-    /// Forgets names without instances (REG-304).
-    fn drop_empty(&mut self) {
-        let Registry {
-            services,
-            order,
-            floor,
-            forgotten,
-            ..
-        } = self;
-        services.retain(|_, service| {
-            let empty = service.entries.is_empty();
-            if empty {
-                order.remove(&service.sequence);
-                *floor = (*floor).max(service.version);
-                *forgotten = (*forgotten).max(service.sequence);
-            }
-            !empty
-        });
-    }
-}
-
-/// The next probe of an instance, if its time has come.
-fn order(rules: &Rules, entry: &mut Entry, orders: &mut u64, heard: Duration) -> Option<Order> {
-    let every = entry.probe_every(rules)?;
-    if { entry.probe.under_way }.is_some_and(|(_, until)| heard < until) || heard < entry.probe.next
-    {
-        return None;
-    }
-    *orders += 1;
-    // Orders wait while many are under way; one that was lost is given up some time later.
-    let until = heard + rules.probe.timeout * 4 + rules.probe.interval;
-    entry.probe.under_way = Some((*orders, until));
-    entry.probe.next = heard + every;
-    Some(Order {
-        record: entry.record.clone(),
-        number: *orders,
-        timeout: rules.probe.timeout,
-    })
 }
