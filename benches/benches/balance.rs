@@ -19,10 +19,16 @@ fn upstream(balance: Balance, count: u8, now: Instant) -> Upstream {
         balance,
         connect_timeout: Setting::default_of(Duration::from_secs(1)),
         max_connections: Setting::default_of(None),
+        max_in_flight: Setting::default_of(None),
+        queue: None,
         idle_connections: Setting::default_of(512),
         outlier: Some(Outlier {
             failures: Setting::default_of(5),
+            deviation: Setting::default_of(Some(0.3)),
+            volume: 50,
         }),
+        breaker: None,
+        retry_budget: None,
         health: None,
     };
     let memory = EndpointMemory::default();

@@ -69,6 +69,7 @@ fn write(criterion: &mut Criterion) {
             trace: &trace,
             request_id: "0123456789abcdef0123456789abcdef",
             deadline: None,
+            attempt: None,
             host: None,
         };
         let mut out = Vec::with_capacity(4096);
@@ -93,6 +94,7 @@ fn write(criterion: &mut Criterion) {
             trace: &trace,
             request_id: "0123456789abcdef0123456789abcdef",
             deadline: None,
+            attempt: None,
             host: None,
         };
         bencher.iter(|| fuzz::to_http1(&sender, black_box(&request), Framing::None));

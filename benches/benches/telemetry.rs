@@ -106,10 +106,13 @@ fn access(criterion: &mut Criterion) {
             upstream: Some("users"),
             endpoint: Some("10.0.0.2:8080"),
             attempts: 1,
+            not_retried: None,
             request_id: "0123456789abcdef0123456789abcdef",
             trace_id: [0xab; 16],
             span_id: [0xcd; 8],
+            fallback: None,
             error: None,
+            fault: None,
             listener: "public",
             generation: 3,
         };

@@ -1,8 +1,9 @@
-//! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status` and `explain --live` ask the
-//! admin address of a running part; `gateway` is the gateway's own program.
+//! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
+//! `explain --live` ask the admin address of a running part; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
+mod breakers;
 mod client;
 mod explain;
 mod status;
@@ -42,6 +43,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Circuit breakers and retry budgets: their state and why; opens or closes one for a while.
+    Breakers(breakers::Arguments),
     /// Which route a request takes and why: of a document, or with `--live` of a running gateway.
     Explain {
         /// Ask the running gateway; without this, the first word is a document.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Up(arguments) => up::up(&arguments),
         Command::Status { admin, json } => ended(status::status(&admin, json)),
+        Command::Breakers(arguments) => ended(breakers::breakers(&arguments)),
         Command::Explain {
             live,
             admin,

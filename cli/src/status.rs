@@ -127,8 +127,69 @@ fn told(status: &Value, now: u64) -> String {
     }
     text.push('\n');
     text.push_str(&table("", &rows));
+    let bulkheads = bulkheads(status);
+    if bulkheads.len() > 1 {
+        text.push('\n');
+        text.push_str(&table("", &bulkheads));
+    }
     text.push_str(&limits(list(&status["limits"])));
+    text.push_str(&sharing(&status["sharing"], now));
+    text.push_str(&paces(list(&status["adaptive_timeouts"])));
     text
+}
+
+/// Of the upstreams that have one.
+fn bulkheads(status: &Value) -> Vec<Vec<String>> {
+    let mut rows = vec![row(&[
+        "UPSTREAM",
+        "IN FLIGHT",
+        "LIMIT",
+        "WAITING",
+        "EXPIRED",
+        "REFUSED",
+        "SHED",
+    ])];
+    for upstream in list(&status["upstreams"]) {
+        let bulkhead = &upstream["bulkhead"];
+        if bulkhead.is_null() {
+            continue;
+        }
+        let sum = |key: &str| {
+            let counts = ["critical", "default", "sheddable"];
+            let counts = counts.map(|priority| bulkhead[key][priority].as_u64().unwrap_or(0));
+            counts.iter().sum::<u64>().to_string()
+        };
+        rows.push(row(&[
+            &word(&upstream["name"]),
+            &word(&bulkhead["in_flight"]),
+            &word(&bulkhead["limit"]),
+            &sum("waiting"),
+            &sum("expired"),
+            &sum("refused"),
+            &sum("shed"),
+        ]));
+    }
+    rows
+}
+
+/// Of the routes whose time-out follows their answers.
+fn paces(paces: &[Value]) -> String {
+    if paces.is_empty() {
+        return String::new();
+    }
+    let mut rows = vec![row(&["ROUTE", "99 OF 100 WITHIN", "TIME-OUT"])];
+    for pace in paces {
+        let time = |key: &str| {
+            let ms = pace[key].as_f64();
+            ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"))
+        };
+        rows.push(row(&[
+            &word(&pace["route"]),
+            &time("normal_ms"),
+            &time("timeout_ms"),
+        ]));
+    }
+    format!("\n{}", table("", &rows))
 }
 
 /// A row for each rate limit, and for each tier.
@@ -170,6 +231,21 @@ fn limits(limits: &[Value]) -> String {
         return String::new();
     }
     format!("\n{}", table("", &rows))
+}
+
+/// How it stands with the store of shared limits.
+fn sharing(sharing: &Value, now: u64) -> String {
+    let store = word(&sharing["store"]);
+    let for_how_long = span(now.saturating_sub(sharing["since"].as_u64().unwrap_or(now)));
+    let gateways = word(&sharing["gateways"]);
+    match sharing["reached"].as_bool() {
+        None => String::new(),
+        Some(true) => format!("\nlimits are shared through {store} by {gateways} gateways\n"),
+        Some(false) => format!(
+            "\nthe store of shared limits {store} is AWAY for {for_how_long}; this gateway serves 1/{gateways} of each: {}\n",
+            word(&sharing["reason"])
+        ),
+    }
 }
 
 /// An endpoint's health in a few words.
@@ -219,10 +295,12 @@ mod tests {
                 "generations": [{ "generation": 1, "in_flight": 4 }, { "generation": 2, "in_flight": 0 }],
                 "connections": 3, "routes": 4,
                 "listeners": [{ "name": "public", "bind": "127.0.0.1:8000", "tls": false }],
-                "upstreams": [{ "name": "app", "endpoints": [{ "address": "127.0.0.1:9000", "weight": 1, "in_flight": 2,
+                "upstreams": [{ "name": "app", "bulkhead": { "in_flight": 7, "limit": 8, "waiting": { "critical": 1, "sheddable": 2 } }, "endpoints": [{ "address": "127.0.0.1:9000", "weight": 1, "in_flight": 2,
                     "health": { "state": "ejected", "returns_in_seconds": 9.5 }, "picks": 10, "failures": 5 }] }],
+                "adaptive_timeouts": [{ "route": "orders", "normal_ms": 20.5, "timeout_ms": 100.0 }, { "route": "new", "normal_ms": null, "timeout_ms": 5000.0 }],
                 "limits": [{ "name": "login", "by": "client_ip", "keys": 3, "tiers": [{ "name": "login", "rate": "5/15m", "burst": 5,
                     "admitted": 7, "refused": 2, "over_quota": 0 }] }],
+                "sharing": { "store": "redis://store:6379/0", "reached": false, "since": 993, "reason": "it hangs", "gateways": 3 },
             }),
             1000,
         );
@@ -233,7 +311,12 @@ mod tests {
             "  gateway.toml:3:1: no",
             "older generations still alive: 1 (4 in flight)",
             "ejected, back in 9.5 s",
+            "UPSTREAM  IN FLIGHT  LIMIT  WAITING",
+            "app       7          8      3",
             "5/15m",
+            "redis://store:6379/0 is AWAY for 7 s; this gateway serves 1/3 of each: it hangs",
+            "orders  20.5 ms           100 ms",
+            "new     -                 5000 ms",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -271,6 +271,40 @@ fn status_and_explain_ask_the_running_gateway() {
 }
 
 #[test]
+fn breakers_are_shown_and_held_by_hand() {
+    let up = Up::start();
+    let (gateway, admin) = (
+        up.address("gateway"),
+        format!("http://{}", up.address("admin")),
+    );
+    let breakers = |arguments: &[&str]| {
+        let arguments = [&["breakers", "--admin", &admin], arguments].concat();
+        let output = tollgate(&arguments).output().unwrap();
+        (output.status.success(), said(&output))
+    };
+    let (fine, told) = breakers(&[]);
+    assert!(
+        fine && told.contains("catalog") && told.contains("closed"),
+        "{told}"
+    );
+    let (fine, told) = breakers(&["open", "orders", "--for", "1h", "--why", "drill"]);
+    assert!(fine, "{told}");
+    for expected in ["held", "drill", "ends in", "operator"] {
+        assert!(told.contains(expected), "{expected}\n{told}");
+    }
+    assert!(get(gateway, "/orders/7").1.contains("circuit_open"));
+    assert_eq!(get(gateway, "/catalog").0, 200, "others are left alone");
+    let (fine, told) = breakers(&["close", "orders"]);
+    assert!(fine, "{told}");
+    assert_eq!(get(gateway, "/orders/7").0, 200);
+    let (fine, told) = breakers(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(fine && json["breakers"].is_array(), "{told}");
+    let (fine, told) = breakers(&["open", "nobody"]);
+    assert!(!fine && told.contains("no upstream nobody"), "{told}");
+}
+
+#[test]
 fn a_port_in_use_is_named_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

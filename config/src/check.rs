@@ -62,6 +62,7 @@ pub(crate) struct Checks<'a> {
     pub(crate) limits: &'a [Item<Limit>],
     pub(crate) tiers: &'a [Item<Tier>],
     pub(crate) api_keys: &'a [Item<ApiKey>],
+    pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
     pub(crate) broken: &'a Broken,
@@ -213,6 +214,11 @@ fn names_of_route(
         Action::Split { branches, .. } => branches.iter().for_each(|b| upstream(&b.upstream)),
         Action::Respond { .. } | Action::Redirect { .. } => {}
     }
+    if let Some(fallback) = &route.fallback
+        && let FallbackAction::Upstream(setting) = &fallback.action
+    {
+        upstream(setting);
+    }
 }
 
 /// Of two routes that accept the same requests, the later never gets one.
@@ -327,6 +333,11 @@ fn files(checks: &mut Checks<'_>) {
             .into_iter()
             .filter_map(|(path, key)| path.as_deref().map(|p| (p, key)));
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
+    }
+    if let Some((Some(sharing), place)) = checks.sharing
+        && let (Some(ca), true) = (&sharing.ca, sharing.store.tls)
+    {
+        wanted.push((ca, false, Some(place.clone())));
     }
     let mut known: HashMap<&Path, Option<String>> = HashMap::new();
     for (path, is_key, place) in wanted {

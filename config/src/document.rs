@@ -15,9 +15,12 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::path::PathPattern;
+use crate::unit::Rate;
 
+mod faults;
 mod limits;
 
+pub use faults::*;
 pub use limits::*;
 
 /// A whole document: everything one data plane needs to serve.
@@ -31,6 +34,8 @@ pub struct Document {
     /// Only those that were written; `tier::shipped` has the others.
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
+    /// `None`: every limit is this process's own.
+    pub sharing: Option<Sharing>,
     pub tests: Vec<Item<Test>>,
     pub telemetry: Telemetry,
     /// The file named on the command line, then every included one; also every `${file:…}` and certificate read.
@@ -218,15 +223,52 @@ pub struct Route {
     pub action: Action,
     /// The whole exchange up to the response head; `None` = "off". Default 5 s.
     pub timeout: Setting<Option<Duration>>,
+    /// The shortest that a try may take when how long is found by watching answers; `None` = "off", the default.
+    pub adaptive_timeout: Setting<Option<Duration>>,
     /// No byte in either direction on a body, stream or tunnel. Default 60 s.
     pub idle_timeout: Setting<Option<Duration>>,
     /// Bytes of request body; `None` = "off".
     pub max_body: Setting<Option<u64>>,
     pub rewrite: Option<Rewrite>,
-    pub priority: Priority,
+    pub priority: Setting<Priority>,
     pub filters: Vec<Setting<Filter>>,
     /// `None` = "off".
     pub retry: Setting<Option<Retry>>,
+    /// What is answered when the upstream cannot.
+    pub fallback: Option<Fallback>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    pub action: FallbackAction,
+    pub on: Vec<FallbackOn>,
+    pub at: At,
+}
+
+#[derive(Debug, Clone)]
+pub enum FallbackAction {
+    Respond {
+        status: StatusCode,
+        body: String,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
+    /// Another upstream is asked.
+    Upstream(Setting<String>),
+}
+
+/// What a fallback stands in for, after all tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FallbackOn {
+    /// No endpoint, or no connection to one.
+    Connect,
+    /// The connection or stream broke before an answer, or the answer was no answer.
+    Reset,
+    /// The upstream took too long.
+    Timeout,
+    /// The request was not sent, to spare the upstream.
+    Overloaded,
+    /// 500 to 599.
+    Status(u16),
 }
 
 /// What a request must be for a route. An absent part matches everything.
@@ -316,6 +358,7 @@ pub enum RewritePath {
     StripPrefix(String),
 }
 
+/// Who goes first when an upstream cannot serve all. The number is the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     Critical,
@@ -328,6 +371,7 @@ pub enum Filter {
     SetHeaders(SetHeaders),
     RateLimit(RateLimit),
     ApiKey(ApiKeyUse),
+    Fault(InjectedFault),
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.
@@ -340,6 +384,8 @@ pub struct SetHeaders {
 
 #[derive(Debug, Clone)]
 pub struct Retry {
+    /// Where the defaults of the rest come from (GW-503).
+    pub preset: Option<Setting<RetryPreset>>,
     /// After the first try. Default 2.
     pub attempts: Setting<u32>,
     pub on: Vec<RetryOn>,
@@ -349,6 +395,13 @@ pub struct Retry {
     pub per_try_timeout: Setting<Option<Duration>>,
     /// Bytes. A larger body is never sent twice. Default 64 KiB.
     pub max_replay: u64,
+}
+
+/// How eager a route's retries are (GW-503).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryPreset {
+    Read,
+    Write,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -364,6 +417,8 @@ pub enum RetryOn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryMethods {
     Idempotent,
+    /// Only what brings an `Idempotency-Key`.
+    Keyed,
     /// An explicit list of methods.
     Only(Vec<Method>),
 }
@@ -378,10 +433,18 @@ pub struct Upstream {
     pub connect_timeout: Setting<Duration>,
     /// Per endpoint; `None` = "off".
     pub max_connections: Setting<Option<u64>>,
+    /// For the whole upstream; `None` = "off".
+    pub max_in_flight: Setting<Option<MaxInFlight>>,
+    /// Who waits when `max_in_flight` are. `None` = "off": nobody.
+    pub queue: Option<Queue>,
     /// Kept per endpoint and worker. Default 512.
     pub idle_connections: Setting<usize>,
     /// `None` = "off".
     pub outlier: Option<Outlier>,
+    /// `None` = "off".
+    pub breaker: Option<Breaker>,
+    /// `None` = "off".
+    pub retry_budget: Option<RetryBudget>,
     pub health: Option<Health>,
 }
 
@@ -442,10 +505,116 @@ pub enum HashKey {
     Path,
 }
 
+/// How many requests may be in flight at an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxInFlight {
+    Fixed(u32),
+    /// Found by watching how long answers take, within these bounds.
+    Adaptive {
+        least: u32,
+        most: u32,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// How many wait. Default 100.
+    pub length: Setting<u32>,
+    /// The longest that one waits. Default 100 ms.
+    pub timeout: Setting<Duration>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Outlier {
     /// Consecutive failures. Default 5.
     pub failures: Setting<u32>,
+    /// How much larger an endpoint's share of failures is than that of the others; `None` = "off". Default 0.3.
+    pub deviation: Setting<Option<f64>>,
+    /// Requests an endpoint must have had in the last 10 s for its share to mean anything. Default 50.
+    pub volume: u32,
+}
+
+/// When an upstream is no longer asked, and when it is again (GW-403).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Breaker {
+    /// Failures in a row that open. Default 5.
+    pub failures: Setting<u32>,
+    /// Tries in the window without which nothing opens. Default 20.
+    pub volume: Setting<u32>,
+    /// 1 to 60 s; seconds are counted whole. Default 60 s.
+    pub window: Setting<Duration>,
+    /// A larger share of failures in the window opens, 0.0 to below 1.0; `None` = "off".
+    pub error_rate: Setting<Option<f64>>,
+    /// Default 60 s.
+    pub open_for: Setting<Duration>,
+    /// Let through while half-open. Default 10.
+    pub probes: Setting<u32>,
+    /// In a row, to close; at most `probes`. Default 3.
+    pub successes: Setting<u32>,
+    pub grain: BreakerGrain,
+    pub kind: Setting<BreakerKind>,
+}
+
+/// What a breaker opens on, beside failures in a row (GW-411).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BreakerKind {
+    /// A share of failures that is written, and always the same time open.
+    #[default]
+    Fixed,
+    /// Also a share of failures that is unusual for the upstream; opened again and again, it stays open for longer.
+    Adaptive,
+}
+
+/// What has a breaker of its own (GW-412).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BreakerGrain {
+    #[default]
+    Upstream,
+    /// Each route that sends to the upstream.
+    Route,
+    /// What only reads, and the rest.
+    Operation,
+}
+
+/// How many retries an upstream is sent (GW-506).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// For each first try in the window. Default 0.2.
+    pub ratio: Setting<f64>,
+    /// On top of that. Default 10/s.
+    pub floor: Setting<Rate>,
+    /// 1 to 60 s; seconds are counted whole. Default 10 s.
+    pub window: Setting<Duration>,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Breaker {
+            failures: Setting::default_of(5),
+            volume: Setting::default_of(20),
+            window: Setting::default_of(Duration::from_secs(60)),
+            error_rate: Setting::default_of(None),
+            open_for: Setting::default_of(Duration::from_secs(60)),
+            probes: Setting::default_of(10),
+            successes: Setting::default_of(3),
+            grain: BreakerGrain::Upstream,
+            kind: Setting::default_of(BreakerKind::Fixed),
+        }
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        RetryBudget {
+            ratio: Setting::default_of(0.2),
+            floor: Setting::default_of(Rate {
+                count: 10,
+                per: second,
+            }),
+            window: Setting::default_of(second * 10),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod decode;
 pub mod document;
 mod grammar;
 mod interpolate;
+mod ladder;
 mod loader;
 mod nearest;
 mod parse;

@@ -79,6 +79,11 @@ impl Node {
         }
     }
 
+    /// The same, where four thousand million are enough.
+    pub(crate) fn small_count(&self) -> Option<u32> {
+        u32::try_from(self.count()?).ok()
+    }
+
     pub(crate) fn number(&self) -> Option<f64> {
         match &self.value {
             Value::Float(number) => Some(*number),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::document::Place;
+use crate::document::{At, Place};
 use crate::problem::{Fault, Problem};
 
 /// More than anybody reads. The rest is counted.
@@ -96,6 +96,15 @@ impl ItemReport<'_> {
             column: spot.1,
         };
         self.report.add(code, Some(place), message, hint);
+    }
+
+    /// Where the other side of a contradiction stands, to be put behind its name: ` at FILE:LINE`, or that it is the
+    /// default.
+    pub(crate) fn written_at(&self, at: At) -> String {
+        match at.0 {
+            Some((line, _)) => format!(" at {}:{}", self.file, self.line.saturating_add(line)),
+            None => " by default".to_owned(),
+        }
     }
 
     pub(crate) fn fault(&mut self, code: &'static str, spot: Spot, fault: Fault) {

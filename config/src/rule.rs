@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use regex::{Regex, RegexBuilder};
 
-use crate::document::{Cidr, HostPattern, RetryOn};
+use crate::document::{Cidr, FallbackOn, HostPattern, RetryOn};
 use crate::path::{PathPattern, normalize};
 use crate::problem::Fault;
 use crate::unit::{self, short};
@@ -21,6 +21,18 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, Fault> {
         ));
     }
     Ok(duration)
+}
+
+/// Seconds are counted whole, and a minute of them is kept.
+pub(crate) fn window(text: &str) -> Result<Duration, Fault> {
+    let window = unit::duration(text)?;
+    if !(1..=60).contains(&window.as_secs()) || window > Duration::from_secs(60) {
+        return Err(Fault::new(
+            format!("`{text}` is no window that can be counted"),
+            "write something from \"1s\" to \"60s\"",
+        ));
+    }
+    Ok(window)
 }
 
 /// A whole request head has to fit, and every connection may hold one: neither tiny nor huge.
@@ -379,6 +391,26 @@ pub(crate) fn retry_on(text: &str) -> Result<RetryOn, Fault> {
             Fault::new(
                 format!("`{}` is no reason to try again", short(text)),
                 "the reasons are \"connect\", \"reset\", \"unavailable\" and statuses from \"500\" to \"599\"",
+            )
+        })
+}
+
+pub(crate) fn fallback_on(text: &str) -> Result<FallbackOn, Fault> {
+    match text {
+        "connect" => return Ok(FallbackOn::Connect),
+        "reset" => return Ok(FallbackOn::Reset),
+        "timeout" => return Ok(FallbackOn::Timeout),
+        "overloaded" => return Ok(FallbackOn::Overloaded),
+        _ => {}
+    }
+    text.parse()
+        .ok()
+        .filter(|status| (500..=599).contains(status))
+        .map(FallbackOn::Status)
+        .ok_or_else(|| {
+            Fault::new(
+                format!("`{}` is no reason to fall back", short(text)),
+                "the reasons are \"connect\", \"reset\", \"timeout\", \"overloaded\" and statuses from \"500\" to \"599\"",
             )
         })
 }

@@ -99,13 +99,14 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Word(words) => json!({ "type": "string", "enum": words }),
         Kind::Count(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+        Kind::Percent => json!({ "type": "number", "minimum": 0, "maximum": 100 }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Yes => json!({ "const": true }),
         Kind::List(kind) => json!({ "type": "array", "items": of_kind(kind) }),
         Kind::Map(_, kind) => json!({ "type": "object", "additionalProperties": of_kind(kind) }),
         Kind::Table(section) => of_section(section),
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(of_kind).collect::<Vec<_>>() }),
-        Kind::Later | Kind::LaterOrOff => json!({ "const": "off" }),
+        Kind::Later => json!({ "const": "off" }),
     }
 }
 

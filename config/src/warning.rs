@@ -1,6 +1,7 @@
 //! What a document may say, but its writer should know: told at every load, refused never.
 
 use crate::document::{Document, Filter, RateLimit, Tier};
+use crate::ladder;
 use crate::problem::Problem;
 
 /// Everything worth a warning, in the words of problems.
@@ -23,6 +24,7 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
             ),
         });
     }
+    ladder::warn(document, &mut warnings);
     warnings
 }
 

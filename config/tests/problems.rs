@@ -68,6 +68,11 @@ fn listener(key: &str) -> String {
     format!("[[listener]]\nbind = \"127.0.0.1:0\"\n{key}\n")
 }
 
+fn line_of(text: &str, part: &str) -> u32 {
+    let before = text.find(part).expect("it is there");
+    text[..before].matches('\n').count() as u32 + 1
+}
+
 #[test]
 fn a_document_without_problems_has_none() {
     assert_eq!(problems(&around("")), []);
@@ -357,11 +362,164 @@ fn what_is_missing_or_too_much_is_named() {
         "`max`",
     );
     one(
-        &upstream("breaker = \"of\""),
-        "not-available",
+        &upstream("max_in_flight = \"of\""),
+        "bad-value",
         4,
-        "breaker = \"off\"",
+        "max_in_flight = \"off\"",
     );
+}
+
+#[test]
+fn a_bulkhead_that_contradicts_itself_is_refused() {
+    one(
+        &upstream("queue = { length = 1 }"),
+        "missing-key",
+        4,
+        "max_in_flight",
+    );
+    let off = upstream("max_in_flight = \"off\"\nqueue = { length = 1 }");
+    one(&off, "contradiction", 5, "give `max_in_flight` a number");
+    let found = problems(&around(&off));
+    assert!(found[0].message.contains(":4"), "{}", found[0]);
+    one(
+        &upstream("max_in_flight = { least = 9, most = 8 }"),
+        "contradiction",
+        4,
+        "make `most` at least as large",
+    );
+    one(&upstream("max_in_flight = 0"), "bad-value", 4, "");
+    one(
+        &upstream("max_in_flight = 5\nqueue = { length = 0 }"),
+        "bad-value",
+        5,
+        "length = 100",
+    );
+    one(
+        &upstream("max_in_flight = 5\nqueue = { timeout = \"0s\" }"),
+        "bad-duration",
+        5,
+        "",
+    );
+    one(
+        &upstream("max_in_flight = \"adaptve\""),
+        "bad-value",
+        4,
+        "adaptive",
+    );
+    one(
+        &upstream("outlier = { deviation = 1.5 }"),
+        "bad-value",
+        4,
+        "",
+    );
+}
+
+#[test]
+fn an_adaptive_time_out_needs_room_below_its_ceiling() {
+    let route = |keys: &str| route(&format!("upstream = \"app\"\n{keys}"));
+    one(
+        &route("timeout = \"off\"\nadaptive_timeout = {}"),
+        "contradiction",
+        5,
+        "give `timeout` a value",
+    );
+    let tight = route("adaptive_timeout = { least = \"2s\" }\ntimeout = \"2s\"");
+    one(&tight, "contradiction", 4, "shorter than `timeout`");
+    assert!(problems(&around(&tight))[0].message.contains(":5"));
+    one(
+        &route("adaptive_timeout = { least = \"6s\" }"),
+        "contradiction",
+        4,
+        "shorter than `timeout`",
+    );
+    one(
+        &route("adaptive_timeout = \"on\""),
+        "bad-value",
+        4,
+        "\"off\"",
+    );
+}
+
+#[test]
+fn a_fallback_that_cannot_be_is_refused() {
+    let fallback = |keys: &str| route(&format!("upstream = \"app\"\n[route.fallback]\n{keys}"));
+    one(
+        &fallback("upstream = \"ap\""),
+        "unknown-upstream",
+        5,
+        "did you mean `app`?",
+    );
+    one(
+        &fallback("upstream = \"app\""),
+        "contradiction",
+        5,
+        "another",
+    );
+    one(
+        &fallback("respond = {}\non = [\"slow\"]"),
+        "bad-reason",
+        6,
+        "\"timeout\"",
+    );
+    let own = route("respond = {}\n[route.fallback]\nrespond = {}");
+    one(&own, "contradiction", 4, "take `fallback` out");
+    assert!(problems(&around(&own))[0].message.contains(":3"));
+}
+
+#[test]
+fn settings_of_breakers_budgets_and_retries_that_contradict_each_other_are_named_with_both_lines() {
+    let both = |toml: &str, line: u32, words: &str| {
+        let found = problems(toml);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].code, "contradiction", "{found:?}");
+        assert_eq!(
+            found[0].place.as_ref().map(|place| place.line),
+            Some(line),
+            "{found:?}"
+        );
+        assert!(found[0].message.contains(words), "{found:?}");
+    };
+    let toml = upstream("[upstream.breaker]\nprobes = 2\nsuccesses = 3");
+    let line = line_of(&around(&toml), "successes");
+    let probes = format!(":{}", line - 1);
+    both(&around(&toml), line, &probes);
+    let toml = around(&upstream("[upstream.breaker]\nprobes = 2"));
+    both(&toml, line_of(&toml, "probes"), "could never close");
+    let toml = around(&upstream("[upstream.breaker]\nerror_rate = 1.0"));
+    both(&toml, line_of(&toml, "error_rate"), "never opens");
+    let toml = around(&route(
+        "upstream = \"app\"\n[route.retry]\npreset = \"critical\"\nattempts = 3",
+    ));
+    let line = line_of(&toml, "attempts");
+    both(&toml, line, &format!(":{}", line - 1));
+    let toml = around(&route("upstream = \"app\"\nretry = { on = [] }"));
+    both(&toml, line_of(&toml, "on = ["), "names nothing");
+}
+
+#[test]
+fn absurd_numbers_of_breakers_and_budgets_are_refused() {
+    for (keys, code) in [
+        ("[upstream.breaker]\nfailures = 0", "bad-value"),
+        ("[upstream.breaker]\nfailures = -1", "bad-value"),
+        ("[upstream.breaker]\nvolume = 0", "bad-value"),
+        ("[upstream.breaker]\nwindow = \"61s\"", "bad-duration"),
+        ("[upstream.breaker]\nwindow = \"500ms\"", "bad-duration"),
+        ("[upstream.breaker]\nopen_for = \"0s\"", "bad-duration"),
+        ("[upstream.breaker]\ngrain = \"client\"", "bad-value"),
+        ("[upstream.breaker]\nkind = \"percentile\"", "bad-value"),
+        ("[upstream.breaker]\nerror_rate = 1.5", "bad-value"),
+        ("[upstream.breaker]\nerror_rate = -0.1", "bad-value"),
+        ("[upstream.retry_budget]\nratio = 1.5", "bad-value"),
+        ("[upstream.retry_budget]\nratio = -0.2", "bad-value"),
+        ("[upstream.retry_budget]\nfloor = \"-1/s\"", "bad-rate"),
+        ("[upstream.retry_budget]\nfloor = \"10\"", "bad-rate"),
+        ("[upstream.retry_budget]\nwindow = \"1h\"", "bad-duration"),
+    ] {
+        let found = problems(&around(&upstream(keys)));
+        assert_eq!(found.len(), 1, "{keys}: {found:?}");
+        assert_eq!(found[0].code, code, "{keys}: {found:?}");
+        assert!(found[0].hint.is_some(), "{keys}: {found:?}");
+    }
 }
 
 #[test]
@@ -391,36 +549,12 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "take it out",
     );
     one(
-        &upstream("[upstream.breaker]\nfailures = 1"),
-        "not-available",
-        4,
-        "\"off\"",
-    );
-    one(
-        &upstream("[upstream.retry_budget]\nratio = 0.2"),
-        "not-available",
-        4,
-        "\"off\"",
-    );
-    one(
-        &upstream("max_in_flight = 10"),
-        "not-available",
-        4,
-        "\"off\"",
-    );
-    one(
-        &upstream("queue = { length = 1 }"),
-        "not-available",
-        4,
-        "take it out",
-    );
-    one(
         &listener("proxy_protocol = true"),
         "not-available",
         3,
         "take it out",
     );
-    for filter in ["cors = {}", "jwt = {}", "fault = {}"] {
+    for filter in ["cors = {}", "jwt = {}"] {
         one(
             &route(&format!("upstream = \"app\"\nfilters = [{{ {filter} }}]")),
             "not-available",
@@ -434,6 +568,44 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         ))),
         []
     );
+}
+
+#[test]
+fn a_fault_must_do_something_that_can_be_done() {
+    let fault = |text: &str| {
+        route(&format!(
+            "upstream = \"app\"\nfilters = [{{ fault = {{ {text} }} }}]"
+        ))
+    };
+    for (text, code, hint) in [
+        ("", "missing-key", "abort = 503"),
+        ("percent = 5", "missing-key", "delay = \"200ms\""),
+        ("headers = { x = \"1\" }", "missing-key", "or both"),
+        ("abort = 200", "bad-value", "abort = 400"),
+        ("abort = 600", "bad-value", "abort = 400"),
+        ("abort = \"rest\"", "bad-value", "reset"),
+        ("delay = \"0s\"", "bad-duration", "1ms"),
+        ("delay = 200", "wrong-type", "\"5s\""),
+        ("abort = 503, percent = 101", "bad-value", "percent = 100"),
+        ("abort = 503, percent = -0.1", "bad-value", "percent = 100"),
+        (
+            "abort = 503, percent = \"5\"",
+            "wrong-type",
+            "percent = 100",
+        ),
+        ("abort = 503, percent = nan", "bad-value", "percent = 100"),
+        ("abort = 503, header = {}", "unknown-key", "headers"),
+    ] {
+        one(&fault(text), code, 4, hint);
+    }
+    for good in [
+        "delay = \"200ms\"",
+        "abort = 503, percent = 0.01",
+        "abort = \"reset\", percent = 0",
+        "delay = \"1s\", abort = 429, headers = { x-a = { regex = \"a+\" }, x-b = { present = true } }",
+    ] {
+        assert_eq!(problems(&around(&fault(good))), [], "{good}");
+    }
 }
 
 #[test]
@@ -712,6 +884,51 @@ fn limits_that_mean_nothing_are_refused_with_what_to_write() {
         3,
         "`burst`",
     );
+}
+
+#[test]
+fn a_shared_limit_needs_a_store_and_a_bad_store_is_told_without_its_text() {
+    let shared = "[[limit]]\nname = \"a\"\nby = \"route\"\nrate = \"1/s\"\nshared = true\n";
+    one(shared, "no-store", 1, "store = ");
+    let limits = |text: &str| format!("[limits]\n{text}\n{shared}");
+    assert_eq!(problems(&around(&limits("store = \"redis://a\""))), []);
+    for (text, code, line, hint) in [
+        ("store = \"a:1\"", "bad-store", 1, "redis://"),
+        ("store = \"redis://:hush@a:x\"", "bad-store", 1, "rediss"),
+        ("timeout = \"1s\"", "missing-key", 1, "store"),
+        (
+            "store = \"redis://a\"\nca = \"ca.pem\"",
+            "contradiction",
+            3,
+            "rediss",
+        ),
+        (
+            "store = \"redis://a\"\novershoot = 1.5",
+            "bad-value",
+            3,
+            "0.1",
+        ),
+        ("store = \"redis://a\"\ngateways = 0", "bad-value", 3, "1"),
+        (
+            "store = \"redis://a\"\ntimeout = \"0s\"",
+            "bad-duration",
+            3,
+            "1ms",
+        ),
+        (
+            "store = \"redis://a\"\nurl = \"b\"",
+            "unknown-key",
+            3,
+            "store",
+        ),
+    ] {
+        one(&limits(text), code, line, hint);
+    }
+    let told = format!(
+        "{:?}",
+        problems(&around(&limits("store = \"redis://:hush@a:x\"")))
+    );
+    assert!(!told.contains("hush"), "{told}");
 }
 
 #[test]

@@ -95,6 +95,19 @@ fn the_smallest_gateway_has_the_defaults_of_the_contract() {
     assert_eq!(upstream.protocol, UpstreamProtocol::Http1);
     assert_eq!(upstream.outlier.as_ref().map(|o| *o.failures), Some(5));
     assert!(upstream.health.is_none());
+    let breaker = upstream.breaker.as_ref().expect("on by default");
+    assert_eq!(
+        (*breaker.failures, *breaker.volume, *breaker.error_rate),
+        (5, 20, None)
+    );
+    assert_eq!((*breaker.probes, *breaker.successes), (10, 3));
+    assert_eq!(
+        (*breaker.window, *breaker.open_for),
+        (Duration::from_secs(60), Duration::from_secs(60))
+    );
+    let budget = upstream.retry_budget.as_ref().expect("on by default");
+    assert_eq!((*budget.ratio, budget.floor.count), (0.2, 10));
+    assert_eq!(*budget.window, Duration::from_secs(10));
     assert_eq!(document.server.drain, Duration::from_secs(30));
     assert_eq!(document.server.admin, Some(([127, 0, 0, 1], 9901).into()));
     assert_eq!(document.telemetry.access_log, AccessLog::Stdout);
@@ -276,6 +289,77 @@ fn what_one_changed_route_of_five_thousand_costs() {
             begin.elapsed()
         );
     }
+}
+
+#[test]
+fn gw_403_a_breaker_and_a_budget_are_read_as_written_and_can_be_switched_off() {
+    use std::time::Duration;
+    let document = load(&format!(
+        "{SMALLEST}\n  [upstream.breaker]\n  grain = \"operation\"\n  kind = \"adaptive\"\n  failures = 2\n  error_rate = 0.5\n  window = \"10s\"\n  open_for = \"1s\"\n\n  [upstream.retry_budget]\n  ratio = 0\n  floor = \"5/m\"\n"
+    ));
+    let upstream = &document.upstreams[0];
+    let breaker = upstream.breaker.as_ref().expect("on");
+    assert_eq!((*breaker.failures, *breaker.volume), (2, 20));
+    assert_eq!(breaker.grain, tollgate_config::BreakerGrain::Operation);
+    assert_eq!(*breaker.kind, tollgate_config::BreakerKind::Adaptive);
+    assert_eq!(*breaker.error_rate, Some(0.5));
+    assert!(upstream.place(breaker.failures.at).is_some());
+    assert!(upstream.place(breaker.volume.at).is_none());
+    let budget = upstream.retry_budget.as_ref().expect("on");
+    assert_eq!((*budget.ratio, budget.floor.count), (0.0, 5));
+    assert_eq!(budget.floor.per, Duration::from_secs(60));
+    let document = load(&format!(
+        "{SMALLEST}breaker = \"off\"\nretry_budget = \"off\"\n"
+    ));
+    assert!(document.upstreams[0].breaker.is_none());
+    assert!(document.upstreams[0].retry_budget.is_none());
+}
+
+#[test]
+fn gw_503_a_preset_changes_defaults_and_what_is_written_wins() {
+    use std::time::Duration;
+    use tollgate_config::RetryMethods;
+    let retry = |keys: &str| {
+        let text = SMALLEST.replace(
+            "upstream = \"app\"\n",
+            &format!("upstream = \"app\"\nretry = {{ {keys} }}\n"),
+        );
+        load(&text).routes[0].retry.value.clone()
+    };
+    let read = retry("preset = \"read\"").expect("on");
+    assert_eq!(
+        (*read.attempts, read.methods),
+        (3, RetryMethods::Idempotent)
+    );
+    assert_eq!(read.backoff_base, Duration::from_millis(100));
+    let write = retry("preset = \"write\"").expect("on");
+    assert_eq!((*write.attempts, write.methods), (1, RetryMethods::Keyed));
+    let more = retry("preset = \"write\", attempts = 4").expect("on");
+    assert_eq!((*more.attempts, more.methods), (4, RetryMethods::Keyed));
+    assert!(retry("preset = \"critical\"").is_none());
+}
+
+#[test]
+fn gw_604_times_that_can_never_run_out_are_warned_of_and_not_refused() {
+    let document = load(SMALLEST);
+    assert_eq!(tollgate_config::warnings(&document), []);
+    let text = SMALLEST
+        .replace(
+            "upstream = \"app\"\n",
+            "upstream = \"app\"\ntimeout = \"2s\"\nretry = { per_try_timeout = \"3s\" }\n",
+        )
+        .replace(
+            "name      = \"app\"\n",
+            "name      = \"app\"\nconnect_timeout = \"2s\"\nmax_in_flight = 5\nqueue = { timeout = \"4s\" }\n",
+        );
+    let document = load(&text);
+    let warnings = tollgate_config::warnings(&document);
+    let words: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 3, "{words:?}");
+    assert!(warnings.iter().all(|one| one.code == "time-out-ladder"));
+    assert!(words[0].contains("one try may take 3s"), "{words:?}");
+    assert!(words[1].contains("may wait 4s for its turn"), "{words:?}");
+    assert!(words[2].contains("may take 2s to connect"), "{words:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! The operator's door: alive, ready, metrics, status, explain, reload, drain. Runs on the control thread, so that a
+//! The operator's door: alive, ready, metrics, status, explain, reload, drain, breakers. Runs on the control thread, so that a
 //! scrape cannot touch a request. Speaks HTTP/1 by hyper; nothing here is hot and nothing here decides.
+
+mod breakers;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
+use crate::filter::rate_limit::LimitMemory;
 use crate::reload::SharedReport;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
@@ -34,6 +37,7 @@ pub enum Command {
 pub struct Admin {
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
+    pub limits: Arc<LimitMemory>,
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
     pub commands: mpsc::UnboundedSender<Command>,
@@ -50,7 +54,7 @@ impl Admin {
     /// Serves until the future is dropped.
     pub async fn serve(self: std::rc::Rc<Self>, listener: TcpListener) {
         loop {
-            let Ok((socket, _)) = listener.accept().await else {
+            let Ok((socket, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
@@ -58,7 +62,7 @@ impl Admin {
             tokio::task::spawn_local(async move {
                 let service = service_fn(move |request| {
                     let admin = admin.clone();
-                    async move { Ok::<_, Infallible>(admin.answer(request).await) }
+                    async move { Ok::<_, Infallible>(admin.answer(peer, request).await) }
                 });
                 let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -71,7 +75,7 @@ impl Admin {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::GET | &Method::HEAD, "/health/live") => {
@@ -86,10 +90,18 @@ impl Admin {
             }
             (&Method::GET | &Method::HEAD, "/metrics") => {
                 self.metrics.generations_alive(self.store.alive().len());
+                breakers::count(&self.store.current());
                 answer(StatusCode::OK, CONTENT_TYPE, self.metrics.page().into())
             }
             (&Method::GET | &Method::HEAD, "/status") => {
                 json_answer(StatusCode::OK, &self.status())
+            }
+            (&Method::GET | &Method::HEAD, "/breakers") => json_answer(
+                StatusCode::OK,
+                &breakers::all(&self.store.current(), Instant::now()),
+            ),
+            (&Method::POST, path) if path.starts_with("/breakers/") => {
+                self.hold(peer, &path["/breakers/".len()..], request).await
             }
             (&Method::POST, "/reload") => self.reload().await,
             (&Method::POST, "/drain") => {
@@ -99,12 +111,14 @@ impl Admin {
             (&Method::POST, "/explain") => self.explain(request).await,
             (
                 _,
-                "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status",
+                "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status"
+                | "/breakers",
             ) => refused("GET, HEAD"),
             (_, "/reload" | "/drain" | "/explain") => refused("POST"),
+            (_, path) if path.starts_with("/breakers/") => refused("POST"),
             _ => json_answer(
                 StatusCode::NOT_FOUND,
-                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "POST /explain", "POST /reload", "POST /drain"] }),
+                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
             ),
         }
     }
@@ -140,12 +154,30 @@ impl Admin {
         let upstreams: Vec<_> = snapshot
             .upstreams
             .iter()
-            .map(|plan| plan.upstream.status(now))
+            .map(|plan| {
+                let mut status = json!(plan.upstream.status(now));
+                status["breakers"] = json!(breakers::of(plan, now));
+                status["retry_budget"] = breakers::budget(plan, now);
+                status
+            })
             .collect();
         let limits: Vec<_> = snapshot
             .limits()
             .into_iter()
             .map(|limit| limit.status())
+            .collect();
+        let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let paces: Vec<_> = snapshot
+            .routes
+            .iter()
+            .filter_map(|plan| {
+                let normal = plan.compiled.pace.as_ref()?.normal();
+                Some(json!({
+                    "route": plan.item.name,
+                    "normal_ms": normal.map(milliseconds),
+                    "timeout_ms": plan.adaptive_timeout().or(plan.item.timeout.value).map(milliseconds),
+                }))
+            })
             .collect();
         let addresses = self
             .addresses
@@ -178,6 +210,8 @@ impl Admin {
             "listeners": listeners,
             "upstreams": upstreams,
             "limits": limits,
+            "sharing": self.limits.leases.standing(),
+            "adaptive_timeouts": paces,
         })
     }
 
@@ -197,15 +231,26 @@ impl Admin {
         }
     }
 
-    async fn explain(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let body = match Limited::new(request.into_body(), QUESTION).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) => {
-                return json_answer(
-                    StatusCode::BAD_REQUEST,
-                    &json!({ "error": error.to_string() }),
-                );
+    async fn hold(
+        &self,
+        peer: SocketAddr,
+        name: &str,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        match asked(request).await {
+            Ok(body) => {
+                let snapshot = self.store.current();
+                let (status, value) = breakers::hold(&snapshot, name, &body, peer, Instant::now());
+                json_answer(status, &value)
             }
+            Err(refusal) => refusal,
+        }
+    }
+
+    async fn explain(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let body = match asked(request).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
         };
         let ask = match serde_json::from_slice::<Question>(&body)
             .map_err(|error| error.to_string())
@@ -226,6 +271,17 @@ impl Admin {
             ),
             Err(error) => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
         }
+    }
+}
+
+/// A question's body.
+async fn asked(request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>>> {
+    match Limited::new(request.into_body(), QUESTION).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) => Err(json_answer(
+            StatusCode::BAD_REQUEST,
+            &json!({ "error": error.to_string() }),
+        )),
     }
 }
 

@@ -17,6 +17,7 @@ use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
+use crate::leasing::leasing;
 use crate::net::accept;
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
 use crate::process::{self, Request as Signal};
@@ -395,6 +396,13 @@ impl Conductor {
         let limits = self.reloader.memory.limits.clone();
         let keeper = keeper(self.common.store.clone(), limits, self.state.clone());
         let keeper = tokio::task::spawn_local(keeper).abort_handle();
+        let leasing = leasing(
+            self.common.store.clone(),
+            self.reloader.memory.limits.clone(),
+            self.common.metrics.clone(),
+        );
+        // Ends with the process: whoever drains still serves.
+        let leasing = tokio::task::spawn_local(leasing).abort_handle();
         let mut watch = Watch::new();
         if self.options.watch {
             watch.follow(&self.reloader.document.sources);
@@ -470,6 +478,7 @@ impl Conductor {
         self.handed.borrow_mut().clear();
         drop(admin_copy);
         let report = self.drain(end, &mut signals).await;
+        leasing.abort();
         if let Some(serving) = serving {
             serving.abort();
         }
@@ -503,6 +512,7 @@ impl Conductor {
         let admin = Admin {
             store: self.common.store.clone(),
             metrics: self.common.metrics.clone(),
+            limits: self.reloader.memory.limits.clone(),
             report: self.reloader.report.clone(),
             ready: ready.clone(),
             commands,

@@ -12,6 +12,7 @@ use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
+use crate::telemetry::metrics::Known;
 use crate::upstream::discovery::{self, Source};
 use crate::upstream::{Connect, EndpointMemory, Prober, Turn};
 
@@ -69,6 +70,12 @@ impl Upkeep {
 }
 
 fn tend(plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHandle> {
+    let upstream = Arc::downgrade(&plan.upstream);
+    plan.series.asks(move || {
+        upstream
+            .upgrade()
+            .map_or_else(Known::default, |upstream| upstream.known(Instant::now()))
+    });
     let mut tasks = Vec::new();
     if let Some(source) = Source::of(&plan.item.endpoints) {
         let discovering = discover(plan.clone(), memory.clone(), source);

@@ -283,6 +283,7 @@ fn everything_else_crosses_as_it_came() {
         "x-forwarded-for",
         "x-forwarded-proto",
         "x-forwarded-host",
+        "x-tollgate-attempt",
     ];
     let theirs = [
         "host",

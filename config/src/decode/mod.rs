@@ -2,9 +2,15 @@
 //! what it can use, puts a default where something was refused, and reports only what the grammar cannot say: keys
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
+mod bulkhead;
+mod fallback;
+mod faults;
+mod guard;
 mod limits;
 mod listener;
+mod retry;
 mod route;
+mod store;
 mod upstream;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +23,7 @@ use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
-pub(crate) use limits::{api_key, limit, tiers};
+pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};
 pub(crate) use upstream::upstream;

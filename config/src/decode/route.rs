@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, headers, limits, or_off, parsed, setting, setting_text, size, text, texts,
+    at, count, duration, fallback, faults, headers, limits, or_off, parsed, retry, setting,
+    setting_text, size, text, texts,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -29,6 +30,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
             or_off(duration),
             Some(Duration::from_secs(5)),
         ),
+        adaptive_timeout: adaptive_timeout(node, report),
         idle_timeout: setting(
             node,
             "idle_timeout",
@@ -37,11 +39,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
         ),
         max_body: setting(node, "max_body", or_off(size), None),
         rewrite,
-        priority: match text(node, "priority") {
-            Some("critical") => Priority::Critical,
-            Some("sheddable") => Priority::Sheddable,
-            _ => Priority::Default,
-        },
+        priority: setting(node, "priority", priority, Priority::Default),
         filters: node
             .get("filters")
             .map_or(&[][..], Node::list)
@@ -53,9 +51,54 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
                 })
             })
             .collect(),
-        retry: retry(node.get("retry"), report),
+        retry: retry::retry(node.get("retry"), report),
+        fallback: fallback::fallback(node, report),
         matches,
     })
+}
+
+fn adaptive_timeout(route: &Node, report: &mut ItemReport<'_>) -> Setting<Option<Duration>> {
+    const LEAST: Duration = Duration::from_millis(100);
+    let Some(node) = route.get("adaptive_timeout") else {
+        return Setting::default_of(None);
+    };
+    if node.text() == Some("off") {
+        return Setting {
+            value: None,
+            at: at(node),
+        };
+    }
+    let least = node.get("least").and_then(duration).unwrap_or(LEAST);
+    let written = route.get("timeout");
+    let ceiling = written.map_or(Some(Some(Duration::from_secs(5))), or_off(duration));
+    let place = report.written_at(written.map(at).unwrap_or_default());
+    match ceiling.flatten() {
+        None => report.add(
+            "contradiction",
+            node.spot,
+            format!("there is no ceiling: `timeout` is \"off\"{place}"),
+            "give `timeout` a value: no try takes longer, whatever answers usually take",
+        ),
+        Some(most) if least >= most => report.add(
+            "contradiction",
+            node.spot,
+            format!("a try may take {least:?} at least and {most:?} at most, which is the `timeout`{place}"),
+            "make `least` shorter than `timeout`",
+        ),
+        Some(_) => {}
+    }
+    Setting {
+        value: Some(least),
+        at: at(node),
+    }
+}
+
+fn priority(node: &Node) -> Option<Priority> {
+    match node.text() {
+        Some("critical") => Some(Priority::Critical),
+        Some("sheddable") => Some(Priority::Sheddable),
+        _ => Some(Priority::Default),
+    }
 }
 
 /// Methods and path, such as `GET /orders/{id}`.
@@ -105,7 +148,7 @@ fn matches(node: &Node) -> Match {
     }
 }
 
-fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
+pub(super) fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
     let entries = node.map_or(&[][..], Node::entries).iter();
     entries
         .map(|entry| {
@@ -374,6 +417,9 @@ fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
     if let Some(key) = node.get("api_key") {
         return limits::api_key_use(key).map(Filter::ApiKey);
     }
+    if let Some(fault) = node.get("fault") {
+        return faults::fault(fault, report).map(Filter::Fault);
+    }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {
         request: headers(set.get("request")),
@@ -383,78 +429,4 @@ fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
             .filter_map(|name| rule::header_name(name).ok())
             .collect(),
     }))
-}
-
-fn retry(node: Option<&Node>, report: &mut ItemReport<'_>) -> Setting<Option<Retry>> {
-    let Some(node) = node else {
-        let none = Node {
-            value: crate::parse::Value::Table(Vec::new()),
-            spot: (0, 1),
-        };
-        return Setting::default_of(Some(retry_table(&none, report)));
-    };
-    let value = (node.text() != Some("off")).then(|| retry_table(node, report));
-    Setting {
-        value,
-        at: at(node),
-    }
-}
-
-fn retry_table(node: &Node, report: &mut ItemReport<'_>) -> Retry {
-    let backoff = |key: &str, default: u64| {
-        let read = node
-            .get("backoff")
-            .and_then(|b| b.get(key))
-            .and_then(duration);
-        read.unwrap_or(Duration::from_millis(default))
-    };
-    let base = backoff("base", 25);
-    let max = backoff("max", 250);
-    if base > max {
-        report.add(
-            "contradiction",
-            node.get("backoff").map_or(node.spot, |n| n.spot),
-            format!("the first wait ({base:?}) is longer than the longest ({max:?})"),
-            "make `max` at least as long as `base`",
-        );
-    }
-    let default_on = || {
-        let statuses = [502, 503, 504].map(RetryOn::Status);
-        let mut on = vec![RetryOn::Connect, RetryOn::Reset];
-        on.extend(statuses);
-        on.push(RetryOn::Unavailable);
-        on
-    };
-    let reason = |node: &Node| match node.text() {
-        Some(text) => rule::retry_on(text).ok(),
-        None => node
-            .count()
-            .and_then(|n| u16::try_from(n).ok())
-            .map(RetryOn::Status),
-    };
-    Retry {
-        attempts: setting(
-            node,
-            "attempts",
-            |n| n.count().and_then(|n| u32::try_from(n).ok()),
-            2,
-        ),
-        on: match node.get("on") {
-            Some(on) => on.list().iter().filter_map(reason).collect(),
-            None => default_on(),
-        },
-        backoff_base: base,
-        backoff_max: max,
-        methods: match node.get("methods") {
-            Some(list) if list.text().is_none() => RetryMethods::Only(
-                texts(Some(list))
-                    .into_iter()
-                    .filter_map(|method| rule::method(method).ok())
-                    .collect(),
-            ),
-            _ => RetryMethods::Idempotent,
-        },
-        per_try_timeout: setting(node, "per_try_timeout", or_off(duration), None),
-        max_replay: node.get("max_replay").and_then(size).unwrap_or(64 << 10),
-    }
 }

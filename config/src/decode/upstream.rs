@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{at, count, duration, file, or_off, parsed, setting, text};
+use super::{at, bulkhead, count, duration, file, guard, or_off, parsed, setting, text};
 use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
@@ -58,6 +58,8 @@ pub(crate) fn upstream(
         balance: balance(node.get("balance")),
         connect_timeout: setting(node, "connect_timeout", duration, Duration::from_secs(1)),
         max_connections: setting(node, "max_connections", or_off(Node::count), None),
+        max_in_flight: bulkhead::max_in_flight(node, report),
+        queue: bulkhead::queue(node, report),
         idle_connections: setting(
             node,
             "idle_connections",
@@ -65,6 +67,8 @@ pub(crate) fn upstream(
             512,
         ),
         outlier: outlier(node.get("outlier")),
+        breaker: guard::breaker(node.get("breaker"), report),
+        retry_budget: guard::retry_budget(node.get("retry_budget")),
         health,
     })
 }
@@ -154,20 +158,20 @@ fn balance(node: Option<&Node>) -> Balance {
 }
 
 fn outlier(node: Option<&Node>) -> Option<Outlier> {
-    match node {
-        None => Some(Outlier {
-            failures: Setting::default_of(5),
-        }),
-        Some(node) if node.text() == Some("off") => None,
-        Some(node) => Some(Outlier {
-            failures: setting(
-                node,
-                "failures",
-                |n| n.count().and_then(|n| u32::try_from(n).ok()),
-                5,
-            ),
-        }),
+    let none = Node {
+        value: Value::Table(Vec::new()),
+        spot: (0, 1),
+    };
+    let node = node.unwrap_or(&none);
+    if node.text() == Some("off") {
+        return None;
     }
+    let number = |node: &Node| node.count().and_then(|n| u32::try_from(n).ok());
+    Some(Outlier {
+        failures: setting(node, "failures", number, 5),
+        deviation: setting(node, "deviation", or_off(Node::number), Some(0.3)),
+        volume: node.get("volume").and_then(number).unwrap_or(50),
+    })
 }
 
 fn health(node: &Node, report: &mut ItemReport<'_>) -> Option<Health> {

@@ -1,6 +1,7 @@
 //! Rate limits, tiers and API keys as values.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -16,6 +17,52 @@ pub const MOST_BURST: u64 = 10_000_000;
 pub struct Limit {
     pub name: String,
     pub what: Bucket,
+    /// One bucket over all gateways.
+    pub shared: bool,
+}
+
+/// `[limits]`: where gateways share limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sharing {
+    pub store: StoreUrl,
+    /// Absent: the system's.
+    pub ca: Option<PathBuf>,
+    /// Of one question to the store. Default 250 ms.
+    pub timeout: Duration,
+    /// The share of a burst that all gateways together may hold ahead; 0 to 1. Default 0.1 (GW-315).
+    pub overshoot: f64,
+    /// Until the store has told. Default 1.
+    pub gateways: u32,
+}
+
+/// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, taken apart. Neither shown nor logged with its secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl {
+    pub tls: bool,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    /// A name or an address; an IPv6 one without its brackets.
+    pub host: String,
+    pub port: u16,
+    pub database: u32,
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let (host, port, database) = (&self.host, self.port, self.database);
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}/{database}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}/{database}")
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The part that named limits, limits of one route and tiers share.

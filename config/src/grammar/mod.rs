@@ -3,6 +3,7 @@
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
 pub(crate) mod control_plane;
+mod faults;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
@@ -52,6 +53,8 @@ pub(crate) enum Kind {
     Count(u64, u64),
     /// A number from 0 to 1.
     Share,
+    /// A number from 0 to 100, with fractions.
+    Percent,
     Flag,
     /// Only `true`.
     Yes,
@@ -62,8 +65,6 @@ pub(crate) enum Kind {
     Either(&'static [Kind]),
     /// Known by name, but nothing that this build can do.
     Later,
-    /// The same, but it may be switched off.
-    LaterOrOff,
 }
 
 pub(crate) struct Rule {
@@ -104,6 +105,7 @@ impl Kind {
             Kind::Count(least, u64::MAX) => format!("a whole number from {least}"),
             Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
             Kind::Share => "a number from 0.0 to 1.0".to_owned(),
+            Kind::Percent => "a number from 0 to 100".to_owned(),
             Kind::Flag => "true or false".to_owned(),
             Kind::Yes => "true".to_owned(),
             Kind::List(kind) => match kind {
@@ -117,7 +119,6 @@ impl Kind {
                 words.join(", or ")
             }
             Kind::Later => "not available in this build".to_owned(),
-            Kind::LaterOrOff => "\"off\" (anything else is not available in this build)".to_owned(),
         }
     }
 
@@ -129,6 +130,7 @@ impl Kind {
             Kind::Word(words) => format!("\"{}\"", words[0]),
             Kind::Count(least, _) => least.max(&1).to_string(),
             Kind::Share => "0.5".to_owned(),
+            Kind::Percent => "5".to_owned(),
             Kind::Flag | Kind::Yes => "true".to_owned(),
             Kind::List(kind) => format!("[{}]", kind.example()),
             Kind::Map(rule, kind) => format!("{{ {} = {} }}", rule.example, kind.example()),
@@ -149,7 +151,7 @@ impl Kind {
                 }
             }
             Kind::Either(kinds) => kinds[0].example(),
-            Kind::Later | Kind::LaterOrOff => "\"off\"".to_owned(),
+            Kind::Later => "\"off\"".to_owned(),
         }
     }
 }

@@ -17,6 +17,8 @@ macro_rules! rules {
 rules! {
     DURATION: "bad-duration", "a duration", "5s", rule::positive_duration;
     LAG: "bad-duration", "a duration", "0s", unit::duration;
+    WINDOW: "bad-duration", "a duration from 1s to 60s", "10s", rule::window;
+    FLOOR: "bad-rate", "a rate", "10/s", unit::rate;
     SIZE: "bad-size", "a size", "64KiB", unit::size;
     RATE: "bad-rate", "a rate", "100/s", rule::limit_rate;
     HEADER_SIZE: "bad-size", "a size from 1KiB to 16MiB", "64KiB", rule::header_size;
@@ -41,5 +43,6 @@ rules! {
     COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
     TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
+    FALLBACK_ON: "bad-reason", "a reason", "timeout", rule::fallback_on;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

@@ -2,7 +2,7 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, limits};
+use super::{Key, Kind, Presence, Section, Top, faults, limits};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -95,6 +95,12 @@ pub(crate) static TOP: &[Top] = &[
         name: "limit",
         list: true,
         section: Some(&limits::LIMIT),
+        doc: "",
+    },
+    Top {
+        name: "limits",
+        list: false,
+        section: Some(&limits::LIMITS),
         doc: "",
     },
     Top {
@@ -300,6 +306,12 @@ pub(crate) static ROUTE: Section = Section {
             "The whole exchange up to the response head.",
         ),
         default(
+            "adaptive_timeout",
+            Kind::Either(&[Kind::Table(&ADAPTIVE_TIMEOUT), OFF]),
+            "\"off\"",
+            "Ends a try that takes much longer than the route's answers usually do; `timeout` is the ceiling.",
+        ),
+        default(
             "idle_timeout",
             DURATION_OR_OFF,
             "\"60s\"",
@@ -333,6 +345,11 @@ pub(crate) static ROUTE: Section = Section {
             Kind::Either(&[Kind::Table(&RETRY), OFF]),
             "the defaults of [route.retry]",
             "What is tried again.",
+        ),
+        optional(
+            "fallback",
+            Kind::Table(&FALLBACK),
+            "What is answered when the upstream cannot.",
         ),
     ],
     one_of: &[&["upstream", "split", "respond", "redirect"]],
@@ -384,7 +401,7 @@ pub(crate) static MATCH: Section = Section {
     ..NOTHING
 };
 
-static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
+pub(super) static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
 
 pub(crate) static PREDICATE: Section = Section {
     title: "{ present = true } or { regex = \"…\" }",
@@ -496,7 +513,11 @@ pub(crate) static FILTER: Section = Section {
             "Whether a request must carry a known key in `X-API-Key`.",
         ),
         later("allow", "Who may call."),
-        later("fault", "Delays and aborts on purpose."),
+        optional(
+            "fault",
+            Kind::Table(&faults::FAULT),
+            "Delays, aborts and resets on purpose, to see what others make of them.",
+        ),
         later("transcode", "JSON to gRPC."),
     ],
     one_of: &[&[
@@ -538,10 +559,27 @@ pub(crate) static SET_HEADERS: Section = Section {
     ..NOTHING
 };
 
+pub(crate) static ADAPTIVE_TIMEOUT: Section = Section {
+    title: "adaptive_timeout = { … }",
+    doc: "A try may take 1.5 × the time that 99 of 100 of the route's latest answers came within, but not less than `least` and not more than `timeout`. Rules once there were 100 answers.",
+    keys: &[default(
+        "least",
+        Kind::Rule(&DURATION),
+        "\"100ms\"",
+        "The shortest time for a try.",
+    )],
+    ..NOTHING
+};
+
 pub(crate) static RETRY: Section = Section {
     title: "[route.retry]",
     doc: "On by default; `retry = \"off\"` switches it off.",
     keys: &[
+        optional(
+            "preset",
+            Kind::Word(&["read", "write", "critical"]),
+            "Other defaults for the keys below. \"read\": three more tries, waits from 100ms to 1s. \"write\": one more, and only with an `Idempotency-Key`. \"critical\": none.",
+        ),
         default(
             "attempts",
             Kind::Count(1, 100),
@@ -567,10 +605,10 @@ pub(crate) static RETRY: Section = Section {
             "methods",
             Kind::Either(&[
                 Kind::List(&Kind::Rule(&METHOD)),
-                Kind::Word(&["idempotent"]),
+                Kind::Word(&["idempotent", "keyed"]),
             ]),
             "\"idempotent\"",
-            "Which methods. \"idempotent\": GET HEAD OPTIONS TRACE PUT DELETE, and anything with an `Idempotency-Key`.",
+            "Which methods. \"idempotent\": GET HEAD OPTIONS TRACE PUT DELETE, and anything with an `Idempotency-Key`. \"keyed\": only with that.",
         ),
         default(
             "per_try_timeout",
@@ -585,6 +623,30 @@ pub(crate) static RETRY: Section = Section {
             "A larger body is never sent twice.",
         ),
     ],
+    ..NOTHING
+};
+
+pub(crate) static FALLBACK: Section = Section {
+    title: "[route.fallback]",
+    doc: "After all tries have failed, or none could be made. The answer bears `x-tollgate-fallback` with the reason. A gRPC caller gets no fixed answer, but may get another upstream's.",
+    keys: &[
+        optional("respond", Kind::Table(&RESPOND), "A fixed answer."),
+        optional(
+            "upstream",
+            Kind::Rule(&NAME),
+            "Another upstream, asked as the first was, within what is left of the time; only for requests that never left or may be repeated.",
+        ),
+        default(
+            "on",
+            Kind::List(&Kind::Either(&[
+                Kind::Rule(&FALLBACK_ON),
+                Kind::Count(500, 599),
+            ])),
+            "[\"connect\", \"reset\", \"timeout\", \"overloaded\", \"502\", \"503\", \"504\"]",
+            "What it stands in for: reasons, or the upstream's statuses from 500.",
+        ),
+    ],
+    one_of: &[&["respond", "upstream"]],
     ..NOTHING
 };
 
@@ -667,11 +729,20 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
         default(
             "max_in_flight",
-            Kind::LaterOrOff,
+            Kind::Either(&[
+                Kind::Count(1, 10_000_000),
+                Kind::Word(&["off", "adaptive"]),
+                Kind::Table(&ADAPTIVE),
+            ]),
             "\"off\"",
-            "A bulkhead for the whole upstream.",
+            "A bulkhead: requests in flight at the whole upstream, over all workers. \"adaptive\" finds the number by watching how long answers take.",
         ),
-        later("queue", "Who waits at the bulkhead."),
+        default(
+            "queue",
+            Kind::Either(&[Kind::Table(&QUEUE), OFF]),
+            "{ length = 100, timeout = \"100ms\" }",
+            "Who waits when `max_in_flight` requests are in flight; the most important `priority` first.",
+        ),
         default(
             "idle_connections",
             Kind::Count(0, 1_000_000),
@@ -680,20 +751,20 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
         default(
             "breaker",
-            Kind::LaterOrOff,
-            "\"off\"",
-            "A circuit breaker for the whole upstream.",
+            Kind::Either(&[Kind::Table(&BREAKER), OFF]),
+            "the defaults of [upstream.breaker]",
+            "Stops asking an upstream that keeps failing.",
         ),
         default(
             "outlier",
             Kind::Either(&[Kind::Table(&OUTLIER), OFF]),
-            "{ failures = 5 }",
+            "{ failures = 5, deviation = 0.3, volume = 50 }",
             "Ejects failing endpoints.",
         ),
         default(
             "retry_budget",
-            Kind::LaterOrOff,
-            "\"off\"",
+            Kind::Either(&[Kind::Table(&RETRY_BUDGET), OFF]),
+            "the defaults of [upstream.retry_budget]",
             "Bounds retries to a share of recent requests.",
         ),
         optional(
@@ -703,7 +774,47 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
     ],
     one_of: &[&["endpoints", "dns", "service"]],
-    needs: &[("srv", "dns")],
+    needs: &[("srv", "dns"), ("queue", "max_in_flight")],
+    ..NOTHING
+};
+
+pub(crate) static ADAPTIVE: Section = Section {
+    title: "max_in_flight = { … }",
+    doc: "An adaptive limit within bounds; `\"adaptive\"` stands for the defaults.",
+    keys: &[
+        default(
+            "least",
+            Kind::Count(1, 10_000_000),
+            "5",
+            "The limit never sinks below it.",
+        ),
+        default(
+            "most",
+            Kind::Count(1, 10_000_000),
+            "1000",
+            "The limit never rises above it.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static QUEUE: Section = Section {
+    title: "queue = { … }",
+    doc: "`queue = \"off\"`: who finds the bulkhead full is refused at once.",
+    keys: &[
+        default(
+            "length",
+            Kind::Count(1, 1_000_000),
+            "100",
+            "How many wait; a full queue sheds its least important for somebody more important.",
+        ),
+        default(
+            "timeout",
+            Kind::Rule(&DURATION),
+            "\"100ms\"",
+            "The longest wait; it counts towards the route's time-out and the caller's deadline.",
+        ),
+    ],
     ..NOTHING
 };
 
@@ -766,15 +877,112 @@ pub(crate) static HASH: Section = Section {
     ..NOTHING
 };
 
+pub(crate) static BREAKER: Section = Section {
+    title: "[upstream.breaker]",
+    doc: "On by default; `breaker = \"off\"` switches it off. Failures are answers from 500, time-outs and broken connections, of every try by itself; in gRPC UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL, UNKNOWN and DATA_LOSS.",
+    keys: &[
+        default(
+            "failures",
+            Kind::Count(1, 1_000_000),
+            "5",
+            "Failures in a row that open it …",
+        ),
+        default(
+            "volume",
+            Kind::Count(1, 1_000_000),
+            "20",
+            "… once this many tries were seen in the window.",
+        ),
+        default(
+            "window",
+            Kind::Rule(&WINDOW),
+            "\"60s\"",
+            "How far back tries are counted.",
+        ),
+        default(
+            "error_rate",
+            Kind::Either(&[Kind::Share, OFF]),
+            "\"off\"",
+            "Opens also when a larger share of the tries in the window failed.",
+        ),
+        default(
+            "open_for",
+            Kind::Rule(&DURATION),
+            "\"60s\"",
+            "How long nothing is sent before it is half-open.",
+        ),
+        default(
+            "probes",
+            Kind::Count(1, 10_000),
+            "10",
+            "Tries that are let through while it is half-open.",
+        ),
+        default(
+            "successes",
+            Kind::Count(1, 10_000),
+            "3",
+            "Of these in a row, to close it; one failure opens it again.",
+        ),
+        default(
+            "grain",
+            Kind::Word(&["upstream", "route", "operation"]),
+            "\"upstream\"",
+            "What has a breaker of its own: the whole upstream, each route that sends to it, or its reads (GET HEAD OPTIONS TRACE) and its writes (all else, so every gRPC call).",
+        ),
+        default(
+            "kind",
+            Kind::Word(&["fixed", "adaptive"]),
+            "\"fixed\"",
+            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static RETRY_BUDGET: Section = Section {
+    title: "[upstream.retry_budget]",
+    doc: "On by default; `retry_budget = \"off\"` switches it off. Shared by all routes to the upstream and all workers.",
+    keys: &[
+        default(
+            "ratio",
+            Kind::Share,
+            "0.2",
+            "Retries allowed for each first try in the window …",
+        ),
+        default("floor", Kind::Rule(&FLOOR), "\"10/s\"", "… plus this many."),
+        default(
+            "window",
+            Kind::Rule(&WINDOW),
+            "\"10s\"",
+            "How far back tries are counted.",
+        ),
+    ],
+    ..NOTHING
+};
+
 pub(crate) static OUTLIER: Section = Section {
     title: "[upstream.outlier]",
     doc: "On by default; `outlier = \"off\"` switches it off. Never ejects more than half of the endpoints.",
-    keys: &[default(
-        "failures",
-        Kind::Count(1, 1_000_000),
-        "5",
-        "Consecutive failures that eject an endpoint, for 10 s × times ejected.",
-    )],
+    keys: &[
+        default(
+            "failures",
+            Kind::Count(1, 1_000_000),
+            "5",
+            "Consecutive failures that eject an endpoint, for 10 s × times ejected.",
+        ),
+        default(
+            "deviation",
+            Kind::Either(&[Kind::Share, OFF]),
+            "0.3",
+            "Ejects an endpoint whose share of failures, among its latest `volume` requests or more, is so much larger than that of the others together. Needs three endpoints with as many requests in the last 10 s.",
+        ),
+        default(
+            "volume",
+            Kind::Count(1, 1_000_000),
+            "50",
+            "Requests in the last 10 s below which an endpoint's share of failures means nothing.",
+        ),
+    ],
     ..NOTHING
 };
 

@@ -40,6 +40,7 @@ pub(super) struct Reading<'l> {
     pub(super) changed: Vec<usize>,
     pub(super) upstreams: Vec<Item<Upstream>>,
     pub(super) limits: Vec<Item<Limit>>,
+    pub(super) sharing: Option<(Option<Sharing>, Place)>,
     pub(super) tiers: Option<(Vec<Item<Tier>>, Place)>,
     pub(super) api_keys: Vec<Item<ApiKey>>,
     pub(super) tests: Vec<Item<Test>>,
@@ -76,6 +77,7 @@ impl<'l> Reading<'l> {
             changed: Vec::new(),
             upstreams: Vec::new(),
             limits: Vec::new(),
+            sharing: None,
             tiers: None,
             api_keys: Vec::new(),
             tests: Vec::new(),
@@ -194,6 +196,7 @@ impl<'l> Reading<'l> {
             limits: self.limits,
             tiers: self.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
             api_keys: self.api_keys,
+            sharing: self.sharing.and_then(|(sharing, _)| sharing),
             tests: self.tests,
             telemetry: self
                 .telemetry
@@ -225,6 +228,7 @@ impl<'l> Reading<'l> {
             limits: &self.limits,
             tiers: self.tiers.as_ref().map_or(&[], |(tiers, _)| tiers),
             api_keys: &self.api_keys,
+            sharing: self.sharing.as_ref(),
             tests: &self.tests,
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,

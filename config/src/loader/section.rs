@@ -164,6 +164,16 @@ impl Reading<'_> {
                 .map(|(_, place)| place)
         } else if name == "tiers" {
             self.tiers(here, node, place.clone())
+        } else if name == "limits" {
+            let mut report = ItemReport {
+                report: &mut self.report,
+                file: here.name,
+                line: here.first_line,
+            };
+            let sharing = decode::sharing(node, here.folder, &mut report);
+            self.sharing
+                .replace((sharing, place.clone()))
+                .map(|(_, place)| place)
         } else {
             let telemetry = decode::telemetry(node, here.folder);
             self.telemetry

@@ -99,7 +99,7 @@ impl Source {
             self.text = String::new();
             return;
         };
-        let secret = |block: &&Block| block.section(&self.text) == "api_key";
+        let secret = |block: &&Block| matches!(block.section(&self.text), "api_key" | "limits");
         let ranges: Vec<_> = { blocks.all.iter().filter(secret) }
             .map(Block::range)
             .collect();

@@ -18,6 +18,8 @@ use crate::http1::encode;
 /// Who we are in `Via`.
 const VIA_1_1: &[u8] = b"1.1 tollgate";
 const VIA_2: &[u8] = b"2 tollgate";
+/// Tells the next hop that we send a request again when it fails, so that only one layer does (GW-509).
+const ATTEMPT: &str = "x-tollgate-attempt";
 
 /// What never passes to the next hop, in either direction.
 fn is_hop_by_hop(name: &str) -> bool {
@@ -71,6 +73,8 @@ pub struct Sender<'a> {
     pub request_id: &'a str,
     /// What is left of the caller's own deadline.
     pub deadline: Option<Duration>,
+    /// Which try this is, from 1, where whoever comes next should leave retrying to us.
+    pub attempt: Option<u32>,
     /// `rewrite.host`.
     pub host: Option<&'a HeaderValue>,
 }
@@ -118,6 +122,13 @@ impl Sender<'_> {
                 set("via", &chain);
             }
             None => set("via", via),
+        }
+        if let Some(attempt) = self.attempt {
+            // What came with a request is passed on and never met here: such a request is not tried again.
+            match attempt {
+                1 => set(ATTEMPT, b"1"),
+                _ => set(ATTEMPT, &itoa(attempt.into())),
+            }
         }
         if let Some(left) = self.deadline {
             let mut text = itoa(left.as_millis().try_into().unwrap_or(u64::MAX));
@@ -206,7 +217,7 @@ impl Sender<'_> {
 
 /// The name of a field of ours, made at compile time.
 fn ours(name: &'static str) -> HeaderName {
-    const NAMES: [HeaderName; 9] = [
+    const NAMES: [HeaderName; 10] = [
         HeaderName::from_static("traceparent"),
         HeaderName::from_static("tracestate"),
         HeaderName::from_static("x-request-id"),
@@ -215,9 +226,21 @@ fn ours(name: &'static str) -> HeaderName {
         HeaderName::from_static("x-forwarded-host"),
         HeaderName::from_static("x-request-deadline-ms"),
         HeaderName::from_static("grpc-timeout"),
+        HeaderName::from_static(ATTEMPT),
         header::VIA,
     ];
-    let [parent, state, id, peer, proto, host, deadline, grpc, via] = NAMES;
+    let [
+        parent,
+        state,
+        id,
+        peer,
+        proto,
+        host,
+        deadline,
+        grpc,
+        attempt,
+        via,
+    ] = NAMES;
     match name {
         "traceparent" => parent,
         "tracestate" => state,
@@ -227,6 +250,7 @@ fn ours(name: &'static str) -> HeaderName {
         "x-forwarded-host" => host,
         "x-request-deadline-ms" => deadline,
         "grpc-timeout" => grpc,
+        ATTEMPT => attempt,
         "via" => via,
         other => HeaderName::from_static(other),
     }

@@ -13,6 +13,7 @@ pub mod trace;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use smallvec::SmallVec;
+use tollgate_config::ValueMatch;
 
 use body::Body;
 
@@ -50,6 +51,8 @@ impl Marks {
     pub const KEEP_ALIVE: Marks = Marks(32);
     pub const EXPECT: Marks = Marks(64);
     pub const CONTENT_TYPE: Marks = Marks(128);
+    /// Whoever sent this tries again itself: `x-tollgate-attempt`, or a gRPC client's count of attempts.
+    pub const ATTEMPT: Marks = Marks(512);
     /// A field that does not pass on as it is: of one hop, or ours to say.
     pub const REPLACED: Marks = Marks(256);
 
@@ -66,6 +69,7 @@ impl Marks {
             "keep-alive" => Self::KEEP_ALIVE.0 | Self::REPLACED.0,
             "expect" => Self::EXPECT.0 | Self::REPLACED.0,
             "content-type" => Self::CONTENT_TYPE.0,
+            "x-tollgate-attempt" | "grpc-previous-rpc-attempts" => Self::ATTEMPT.0,
             other if headers::is_replaced(other) => Self::REPLACED.0,
             _ => 0,
         };
@@ -145,6 +149,17 @@ impl Response {
             announced: None,
         }
     }
+}
+
+/// Any of several values may fit. A value that is not UTF-8 is compared byte by byte, and fits no regular expression.
+pub fn header_fits(headers: &HeaderMap, name: &HeaderName, wanted: &ValueMatch) -> bool {
+    headers.get_all(name).iter().any(|value| match wanted {
+        ValueMatch::Present => true,
+        ValueMatch::Exact(text) => value.as_bytes() == text.as_bytes(),
+        ValueMatch::Regex(regex) => {
+            std::str::from_utf8(value.as_bytes()).is_ok_and(|text| regex.is_match(text))
+        }
+    })
 }
 
 /// Whether a caller speaks gRPC and must be answered in it.

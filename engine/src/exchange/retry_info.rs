@@ -11,7 +11,8 @@ const TYPE: &[u8] = b"type.googleapis.com/google.rpc.RetryInfo";
 
 /// Adds both fields.
 pub(super) fn tell(headers: &mut HeaderMap, code: u8, message: &str, after: Duration) {
-    let milliseconds = after.as_nanos().div_ceil(1_000_000);
+    // A client reads 32 bits (gRFC A6).
+    let milliseconds = after.as_nanos().div_ceil(1_000_000).min(0x7fff_ffff);
     if let Ok(value) = HeaderValue::from_str(&milliseconds.to_string()) {
         headers.insert("grpc-retry-pushback-ms", value);
     }

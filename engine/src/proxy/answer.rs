@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::books::{Asked, Exchange};
+use super::guard;
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
 use crate::clock;
@@ -22,6 +23,8 @@ pub struct Answer {
     pub response: Response,
     /// After a 101: the endpoint's wire, for `tunnel`.
     pub tunnel: Option<SharedWire>,
+    /// Nothing of it may be sent: the client is to see a reset.
+    pub is_cut: bool,
     pump: Option<Pump>,
     source: Option<SharedSource>,
     /// `None`: ours, or "off".
@@ -37,6 +40,7 @@ impl Answer {
         Answer {
             response,
             tunnel: None,
+            is_cut: false,
             pump: None,
             source: None,
             idle: None,
@@ -79,8 +83,10 @@ impl Answer {
         match self.response.body.poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.moved();
-                if let Some(Err(error)) = &frame {
-                    self.broke(*error);
+                match &frame {
+                    Some(Err(error)) => self.broke(*error),
+                    Some(Ok(frame)) => self.looked_at(frame),
+                    None => {}
                 }
                 Poll::Ready(frame)
             }
@@ -143,6 +149,22 @@ impl Answer {
         if let Some(exchange) = &mut self.exchange {
             exchange.error = Some(code);
             exchange.outcome = Outcome::Cancelled;
+        }
+    }
+
+    /// A gRPC call fails in its trailers, or says there that the endpoint wants less.
+    #[inline]
+    fn looked_at(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange)
+            && exchange.is_grpc
+        {
+            exchange.pass.belied |= guard::grpc_failed(trailers);
+            let exhausted = trailers
+                .get("grpc-status")
+                .is_some_and(|status| status == "8");
+            if exhausted && exchange.outcome == Outcome::Success {
+                exchange.outcome = Outcome::RateLimited;
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
 use super::connection::Connection;
+use super::guard::{self, Pass};
+use super::replay::SharedSource;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::Body;
@@ -25,6 +27,7 @@ use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line};
 use crate::telemetry::metrics::Observation;
+use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Outcome, Slot};
 
 pub struct Exchange {
@@ -48,6 +51,8 @@ pub struct Exchange {
     pub branch: Option<usize>,
     pub endpoint: Option<SocketAddr>,
     pub attempts: u32,
+    /// Why it was not tried once more, where the route would have.
+    pub not_retried: Option<&'static str>,
     pub status: StatusCode,
     pub error: Option<Code>,
     pub cause: Option<Box<str>>,
@@ -56,6 +61,14 @@ pub struct Exchange {
     /// The endpoint that answers; it is busy until the last byte.
     pub slot: Option<Slot>,
     pub outcome: Outcome,
+    /// Held, over all tries, until the last byte.
+    pub permit: Option<Permit>,
+    /// Why the route's fallback answers, or is about to.
+    pub fallback: Option<&'static str>,
+    /// The request's body, kept for a fallback.
+    pub(super) source: Option<SharedSource>,
+    /// What the upstream's breaker is owed.
+    pub pass: Pass,
     /// What the route's filters remember until the answer.
     pub notes: Notes,
     closed: bool,
@@ -95,6 +108,7 @@ impl Exchange {
             branch: None,
             endpoint: None,
             attempts: 0,
+            not_retried: None,
             status: Code::ClientClosed.status(),
             error: Some(Code::ClientClosed),
             cause: None,
@@ -102,6 +116,10 @@ impl Exchange {
             bytes_out: 0,
             slot: None,
             outcome: Outcome::Cancelled,
+            permit: None,
+            fallback: None,
+            source: None,
+            pass: Pass::default(),
             notes: Notes::default(),
             closed: false,
         }
@@ -115,6 +133,7 @@ impl Exchange {
     pub fn failed(&mut self, error: &Error) {
         self.error = Some(error.code);
         self.cause.clone_from(&error.cause);
+        self.permit = None;
     }
 
     /// What is left of the caller's deadline.
@@ -129,9 +148,11 @@ impl Exchange {
             return;
         }
         self.world.end(self.proxy.worker);
+        guard::settle(self, now);
         if let Some(slot) = self.slot.take() {
             slot.finish(self.outcome, now);
         }
+        self.permit = None;
         let plan = self.route();
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);
@@ -171,13 +192,16 @@ impl Exchange {
             upstream: branch.map(|branch| branch.upstream.item.name.as_str()),
             endpoint: self.endpoint.map(|endpoint| text.of(endpoint)),
             attempts: self.attempts,
+            not_retried: self.not_retried,
             request_id: self.request_id.as_str(),
             trace_id: self.trace.trace_id,
             span_id: self.trace.span_id,
+            fallback: self.fallback,
             error: self.error.map(|code| Failure {
                 code: code.word(),
                 details: self.cause.as_deref(),
             }),
+            fault: self.notes.fault(),
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

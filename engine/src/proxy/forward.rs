@@ -1,10 +1,8 @@
 //! Attempts under one deadline: pick an endpoint, find a way to it, send, and judge how it ended, until there is an
 //! answer to pass on or nothing left to try.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use tollgate_config::{Balance, HashKey};
@@ -14,17 +12,16 @@ use super::Proxy;
 use super::answer::Answer;
 use super::books::Exchange;
 use super::limit::Limit;
-use super::replay::{SharedSource, Source};
-use super::retry::{self, Ending, Try};
+use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
 use super::split;
+use super::tries::{self, Tries};
 use crate::clock;
-use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Target};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
-use crate::telemetry::metrics::{ConnectResult, RetryClass, TimeoutKind};
+use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
 use crate::upstream::pool::{NoWay, Pool, Way};
 use crate::upstream::{Outcome, Slot};
 
@@ -37,7 +34,7 @@ impl Proxy {
         request: &mut Request,
     ) -> Result<Answer, Error> {
         if exchange
-            .left(exchange.started)
+            .left(clock::recent())
             .is_some_and(|left| left.is_zero())
         {
             return Err(Code::DeadlineExceeded.into());
@@ -47,7 +44,10 @@ impl Proxy {
         };
         let upstream = target.upstream.clone();
         exchange.branch = Some(branch);
-        if let Some(rewrite) = &plan.item.rewrite {
+        // A fallback finds the path rewritten already.
+        if let Some(rewrite) = &plan.item.rewrite
+            && exchange.fallback.is_none()
+        {
             let pattern = crate::route::pattern_of(&plan.item.matches);
             let path = crate::route::rewritten(rewrite, pattern, request.target.path())
                 .map_err(|_| Error::from(Code::RewriteRefused))?;
@@ -58,23 +58,18 @@ impl Proxy {
         {
             return Err(too_large(plan));
         }
-        let rules = plan.item.retry.value.as_ref();
-        let source = if request.body.is_empty() {
-            self.empty.clone()
-        } else {
-            let body = std::mem::replace(&mut request.body, Body::Empty);
-            let limit = rules.map_or(0, |rules| rules.max_replay);
-            Rc::new(RefCell::new(Source::new(
-                body,
-                limit,
-                plan.item.max_body.value,
-            )))
-        };
+        self.admit(exchange, plan, target, request).await?;
+        let source = self.source(exchange, plan, request);
         let key = hash_key(&upstream.item.balance, request, exchange);
-        let (mut tried, mut made, mut fresh) = (Vec::new(), 0, false);
+        let mut tries = Tries::new(self, plan, target, request);
+        let mut fresh = false;
         loop {
+            tries.admit(exchange)?;
             let now = clock::recent();
-            let mut slot = match upstream.upstream.pick(key, &tried, now, self.random()) {
+            let mut slot = match upstream
+                .upstream
+                .pick(key, &tries.tried, now, self.random())
+            {
                 Ok(slot) => slot,
                 Err(_) => {
                     return Err(Error::because(
@@ -93,106 +88,58 @@ impl Proxy {
                 request,
                 source: &source,
                 fresh,
+                announced: tries.announced,
             };
-            let failure = match attempt.run(exchange, &mut slot).await {
-                Ok(sent) => match self.wants_again(&sent, plan, request, &source, made) {
-                    None => return Ok(attempt.accept(exchange, slot, sent)),
+            let pause = match attempt.run(exchange, &mut slot).await {
+                Ok(sent) => match tries.after_answer(exchange, &sent, request, &source) {
+                    None => {
+                        let answer = attempt.accept(exchange, slot, sent);
+                        if exchange.outcome == Outcome::Success {
+                            upstream.upstream.learn(now, clock::recent());
+                        }
+                        return Ok(answer);
+                    }
                     Some(pause) => {
                         slot.finish(Outcome::Failure, clock::now());
-                        upstream.series.retried(self.worker, RetryClass::Status);
-                        tried.push(number);
-                        made += 1;
-                        self.pause(exchange, pause).await?;
-                        source.borrow_mut().rewind();
-                        continue;
+                        pause
                     }
                 },
-                Err(failure) => failure,
-            };
-            if failure.stale
-                && !fresh
-                && source.borrow().is_repeatable()
-                && (!failure.left || send::is_safe(request))
-            {
-                // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of these,
-                // because a fresh connection is never stale.
-                drop(slot);
-                exchange.attempts -= 1;
-                fresh = true;
-                source.borrow_mut().rewind();
-                continue;
-            }
-            slot.finish(failure.outcome, clock::now());
-            let tried_once = Try {
-                ending: failure.ending,
-                left: failure.left,
-                repeatable: source.borrow().is_repeatable() && failure.again,
-                method: &request.method,
-                headers: &request.headers,
-                made,
-            };
-            match retry::decide(rules, &tried_once, self.random()) {
-                Some(pause) => {
-                    upstream.series.retried(self.worker, class(failure.ending));
-                    tried.push(number);
-                    made += 1;
-                    fresh = false;
-                    self.pause(exchange, pause).await?;
+                Err(failure)
+                    if failure.stale
+                        && !fresh
+                        && source.borrow().is_repeatable()
+                        && (!failure.left || send::is_safe(request)) =>
+                {
+                    // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of
+                    // these, because a fresh connection is never stale.
+                    drop(slot);
+                    exchange.attempts -= 1;
+                    fresh = true;
                     source.borrow_mut().rewind();
+                    continue;
                 }
-                None => {
-                    exchange.bytes_in = source.borrow().seen;
-                    return Err(failure.error);
+                Err(failure) => {
+                    slot.finish(failure.outcome, clock::now());
+                    if matches!(
+                        failure.error.code,
+                        Code::RouteTimeout | Code::PerTryTimeout | Code::AdaptiveTimeout
+                    ) {
+                        upstream.upstream.learn(now, clock::recent());
+                    }
+                    match tries.after_failure(exchange, &failure, request, &source) {
+                        Some(pause) => pause,
+                        None => {
+                            exchange.bytes_in = source.borrow().seen;
+                            return Err(failure.error);
+                        }
+                    }
                 }
-            }
+            };
+            tries.tried.push(number);
+            fresh = false;
+            tries::pause(pause).await;
+            source.borrow_mut().rewind();
         }
-    }
-
-    /// Whether an answer is one of those that the route wants tried again.
-    fn wants_again(
-        &self,
-        sent: &Sent,
-        plan: &RoutePlan,
-        request: &Request,
-        source: &SharedSource,
-        made: u32,
-    ) -> Option<Duration> {
-        let status = sent.response.status;
-        let unavailable = sent
-            .response
-            .headers
-            .get("grpc-status")
-            .is_some_and(|value| value == "14");
-        if !status.is_server_error() && !unavailable {
-            return None;
-        }
-        let tried = Try {
-            ending: if unavailable {
-                Ending::Unavailable
-            } else {
-                Ending::Status(status)
-            },
-            left: true,
-            repeatable: source.borrow().is_repeatable() && sent.tunnel.is_none(),
-            method: &request.method,
-            headers: &request.headers,
-            made,
-        };
-        retry::decide(plan.item.retry.value.as_ref(), &tried, self.random())
-    }
-
-    /// Waits before the next try; not past the caller's deadline.
-    async fn pause(&self, exchange: &Exchange, pause: Duration) -> Result<(), Error> {
-        if exchange
-            .left(clock::now())
-            .is_some_and(|left| left <= pause)
-        {
-            return Err(Code::DeadlineExceeded.into());
-        }
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-        Ok(())
     }
 }
 
@@ -205,6 +152,8 @@ struct Attempt<'a> {
     source: &'a SharedSource,
     /// Wants a new connection.
     fresh: bool,
+    /// The next hop is told that we try again.
+    announced: bool,
 }
 
 impl Attempt<'_> {
@@ -248,7 +197,9 @@ impl Attempt<'_> {
         .await;
         match outcome {
             Ok(Ok(sent)) => {
-                slot.first_byte(clock::now());
+                let now = clock::now();
+                slot.first_byte(now);
+                limit.answered(&sent.response, self.plan, now);
                 Ok(sent)
             }
             Ok(Err(mut failure)) => {
@@ -258,6 +209,7 @@ impl Attempt<'_> {
                 Err(failure)
             }
             Err(why) => {
+                limit.gave_up(self.plan, clock::now());
                 if let Some(kind) = kind(why) {
                     self.upstream.series.timed_out(self.proxy.worker, kind);
                 }
@@ -278,7 +230,9 @@ impl Attempt<'_> {
             return Ok(way);
         }
         // Rare and large: boxed, so that requests that find a way do not carry its size.
-        Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await
+        let way = Box::pin(self.make_way(exchange, slot, &pool, http1_only)).await;
+        clock::now();
+        way
     }
 
     /// Connects within `connect_timeout` and the caller's deadline.
@@ -351,6 +305,7 @@ impl Attempt<'_> {
             trace: &exchange.trace,
             request_id: exchange.request_id.as_str(),
             deadline: exchange.left(clock::recent()),
+            attempt: self.announced.then_some(exchange.attempts),
             host: self
                 .plan
                 .item
@@ -368,19 +323,17 @@ impl Attempt<'_> {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Outcome::Failure,
             StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
+            _ if sent
+                .response
+                .headers
+                .get("grpc-status")
+                .is_some_and(|status| status == "8") =>
+            {
+                Outcome::RateLimited
+            }
             _ => Outcome::Success,
         };
         Answer::from_upstream(sent, self.source.clone(), self.plan.item.idle_timeout.value)
-    }
-}
-
-fn class(ending: Ending) -> RetryClass {
-    match ending {
-        Ending::Connect => RetryClass::Connect,
-        Ending::Reset => RetryClass::Reset,
-        Ending::PerTry => RetryClass::PerTryTimeout,
-        Ending::Status(_) => RetryClass::Status,
-        Ending::Unavailable => RetryClass::Unavailable,
     }
 }
 
@@ -388,6 +341,7 @@ fn kind(why: Code) -> Option<TimeoutKind> {
     match why {
         Code::RouteTimeout => Some(TimeoutKind::Route),
         Code::PerTryTimeout => Some(TimeoutKind::PerTry),
+        Code::AdaptiveTimeout => Some(TimeoutKind::Adaptive),
         Code::DeadlineExceeded => Some(TimeoutKind::Deadline),
         _ => None,
     }

@@ -3,9 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use super::books::Exchange;
 use super::replay::SharedSource;
 use crate::clock;
+use crate::exchange::Response;
 use crate::exchange::error::{Code, Error, written};
 use crate::snapshot::RoutePlan;
 
@@ -16,6 +19,8 @@ pub(super) struct Limit {
     began: Instant,
     timeout: Option<Duration>,
     per_try: Option<Duration>,
+    /// Found by watching the route's answers.
+    adaptive: Option<Duration>,
     deadline: Option<Instant>,
     body_idle: Option<Duration>,
     /// A body over HTTP/1 must come at `SLOWEST_BODY` on average, beyond one idle time-out: a byte now and then would
@@ -46,6 +51,7 @@ impl Limit {
                 .value
                 .as_ref()
                 .and_then(|retry| retry.per_try_timeout.value),
+            adaptive: plan.adaptive_timeout(),
             deadline: exchange.deadline,
             body_idle: item.idle_timeout.value,
             hurried: !exchange.is_http2,
@@ -78,7 +84,10 @@ impl Limit {
                 let once = self
                     .per_try
                     .map(|after| (sent.max(self.began) + after, Code::PerTryTimeout));
-                earlier(whole, once)
+                let usual = self
+                    .adaptive
+                    .map(|after| (sent.max(self.began) + after, Code::AdaptiveTimeout));
+                earlier(earlier(whole, once), usual)
             }
             None => {
                 let idle = self
@@ -93,6 +102,33 @@ impl Limit {
             }
         };
         earlier(own, self.deadline.map(|at| (at, Code::DeadlineExceeded)))
+    }
+
+    /// The route's pace learns from answers that took an endpoint's work; refusals and failures may come at any time.
+    pub(super) fn answered(&self, response: &Response, plan: &RoutePlan, now: Instant) {
+        if let (Some(pace), Some(waited)) = (&plan.compiled.pace, self.waited(now))
+            && !response.status.is_server_error()
+            && response.status != StatusCode::TOO_MANY_REQUESTS
+            && response
+                .headers
+                .get("grpc-status")
+                .is_none_or(|status| status == "0")
+        {
+            pace.answered(waited);
+        }
+    }
+
+    /// A try is over before its answer came, whichever time it was that passed.
+    pub(super) fn gave_up(&self, plan: &RoutePlan, now: Instant) {
+        if let (Some(pace), Some(waited)) = (&plan.compiled.pace, self.waited(now)) {
+            pace.gave_up(waited);
+        }
+    }
+
+    /// How long the answer has been waited for; `None` while the request is still on its way.
+    fn waited(&self, now: Instant) -> Option<Duration> {
+        let sent = self.sent.get()?.max(self.began);
+        Some(now.saturating_duration_since(sent))
     }
 
     pub(super) fn error(&self, why: Code, plan: &RoutePlan) -> Error {
@@ -116,6 +152,11 @@ impl Limit {
                     .unwrap_or_default();
                 governed("route.retry.per_try_timeout", self.per_try, at)
             }
+            Code::AdaptiveTimeout => governed(
+                "route.adaptive_timeout",
+                self.adaptive,
+                item.adaptive_timeout.at,
+            ),
             Code::BodyTimeout => {
                 governed("route.idle_timeout", self.body_idle, item.idle_timeout.at)
             }

@@ -21,13 +21,13 @@ pub(super) fn choose(
         .and_then(|sticky| key(sticky, request, connection))
         .unwrap_or(random);
     let mut left = ((u128::from(point) * u128::from(route.total_weight)) >> 64) as u32;
-    for (index, branch) in route.branches.iter().enumerate() {
+    for (index, branch) in route.choices().iter().enumerate() {
         match left.checked_sub(branch.weight) {
             Some(rest) => left = rest,
             None => return index,
         }
     }
-    route.branches.len().saturating_sub(1)
+    route.choices().len().saturating_sub(1)
 }
 
 fn key(sticky: &Sticky, request: &Request, connection: &Connection) -> Option<u64> {

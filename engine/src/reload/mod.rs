@@ -367,7 +367,11 @@ fn seconds(time: SystemTime) -> u64 {
 fn warn(document: &Document) {
     for warning in tollgate_config::warnings(document) {
         let hint = warning.hint.as_deref().unwrap_or_default();
-        log::warn(&warning.message, &[("hint", &hint)]);
+        let at = warning.place.as_ref().map_or_else(
+            || "default".to_owned(),
+            |place| format!("{}:{}", place.file, place.line),
+        );
+        log::warn(&warning.message, &[("at", &at), ("hint", &hint)]);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Source;
+use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
 
 /// Upstreams by name: documents are ours to trust, so the quick hash will do.
@@ -68,7 +69,7 @@ pub fn compile(
         .collect();
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        match upstream(item, before, memory, metrics) {
+        match upstream(item, before, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -142,7 +143,7 @@ fn routes(
             item: item.clone(),
             compiled: match current {
                 Some(plan) => plan.compiled.clone(),
-                None => Arc::new(route(item, by_name, surroundings)),
+                None => Arc::new(route(item, by_name, surroundings, &memory.paces)),
             },
         });
     }
@@ -209,14 +210,16 @@ fn route(
     item: &Item<config::Route>,
     by_name: &ByName<'_>,
     surroundings: &Surroundings<'_>,
+    paces: &PaceMemory,
 ) -> CompiledRoute {
     let branch = |name: &str, weight| {
         by_name.get(name).map(|upstream| Branch {
             upstream: upstream.clone(),
             weight,
+            guards: upstream.guards.of_route(upstream.grain(), &item.name),
         })
     };
-    let branches: Vec<Branch> = match &item.action {
+    let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
             .iter()
@@ -224,11 +227,23 @@ fn route(
             .collect(),
         Action::Respond { .. } | Action::Redirect { .. } => Vec::new(),
     };
+    let fallback = match &item.fallback {
+        Some(config::Fallback {
+            action: config::FallbackAction::Upstream(name),
+            ..
+        }) => branch(name, 0).map(|branch| {
+            branches.push(branch);
+            branches.len() - 1
+        }),
+        _ => None,
+    };
     let names: Vec<&str> = branches
         .iter()
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
+        fallback,
+        pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         chain: Chain::compile(item, surroundings),
         total_weight: branches
             .iter()
@@ -258,6 +273,7 @@ fn upstream(
     before: Option<&Arc<UpstreamPlan>>,
     memory: &Memory,
     metrics: &Metrics,
+    workers: usize,
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
     if let Some(before) = before
         && Arc::ptr_eq(&before.item.value, &item.value)
@@ -293,6 +309,7 @@ fn upstream(
     };
     let series = metrics.upstream(&item.name);
     Ok(Arc::new(UpstreamPlan {
+        guards: memory.guards.of(&item.name, workers),
         upstream: Arc::new(Upstream::new(
             item.clone(),
             0,

@@ -1,19 +1,25 @@
 //! What outlives a snapshot, and under which name. Memory holds no setting; a plan holds no observation.
 //!
-//! Endpoints are remembered under upstream, address and TLS identity (`upstream::EndpointMemory`), metric series under
-//! their names (`telemetry::metrics`), levels of rate limits under the limit's name (`filter::rate_limit`); here is what else keeps its place: a listener's number, which connections hold
-//! on to while documents come and go.
+//! Endpoints are remembered under upstream, address and TLS identity (`upstream::EndpointMemory`), breakers and budgets
+//! under their upstream (`upstream::GuardMemory`), metric series under their names (`telemetry::metrics`), levels of rate
+//! limits under the limit's name (`filter::rate_limit`), what is normal for a route's answers under the route's name
+//! (`upstream::pace`); here is what else keeps its place: a listener's number, which connections hold on to while documents
+//! come and go.
 
 use std::sync::Arc;
 
 use crate::filter::rate_limit::LimitMemory;
 use crate::route::ListenerIndex;
-use crate::upstream::EndpointMemory;
+use crate::upstream::pace::PaceMemory;
+use crate::upstream::{EndpointMemory, GuardMemory};
 
 #[derive(Default)]
 pub struct Memory {
     pub endpoints: Arc<EndpointMemory>,
+    /// Breakers and retry budgets, by upstream.
+    pub guards: GuardMemory,
     pub limits: Arc<LimitMemory>,
+    pub paces: PaceMemory,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }

@@ -12,17 +12,18 @@ pub mod store;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tollgate_config::{self as config, Item, Place};
+use tollgate_config::{self as config, BreakerGrain, Item, Place};
 
 use crate::filter::Chain;
 use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
-use crate::upstream::Upstream;
+use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
+use crate::upstream::{Guards, RouteGuards, Upstream};
 
 /// One generation of the world.
 pub struct Snapshot {
@@ -65,8 +66,12 @@ pub struct RoutePlan {
 
 pub struct CompiledRoute {
     pub chain: Chain,
-    /// In the order written; one for a plain `upstream`.
+    /// In the order written; one for a plain `upstream`. A fallback's upstream comes last, with weight 0.
     pub branches: Vec<Branch>,
+    /// Which of the branches that is.
+    pub fallback: Option<usize>,
+    /// What is normal for its answers, when the route asks.
+    pub pace: Option<Arc<Pace>>,
     pub total_weight: u32,
     pub series: Arc<RouteSeries>,
 }
@@ -74,14 +79,27 @@ pub struct CompiledRoute {
 pub struct Branch {
     pub upstream: Arc<UpstreamPlan>,
     pub weight: u32,
+    /// The upstream's, as far as this route is concerned.
+    pub guards: RouteGuards,
 }
 
 /// An upstream's settings, how to dial it and what is remembered of it.
 pub struct UpstreamPlan {
     pub item: Item<config::Upstream>,
     pub upstream: Arc<Upstream>,
+    pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
+}
+
+impl UpstreamPlan {
+    /// What has a breaker of its own; where the document says "off", nothing is asked.
+    pub fn grain(&self) -> BreakerGrain {
+        self.item
+            .breaker
+            .map(|policy| policy.grain)
+            .unwrap_or_default()
+    }
 }
 
 impl Snapshot {
@@ -132,7 +150,20 @@ impl Snapshot {
     }
 }
 
+impl CompiledRoute {
+    /// The branches that a request may take at first.
+    pub fn choices(&self) -> &[Branch] {
+        &self.branches[..self.fallback.unwrap_or(self.branches.len())]
+    }
+}
+
 impl RoutePlan {
+    /// How long a try may take by what is normal for the route's answers; `None`: they do not decide, or not yet.
+    pub fn adaptive_timeout(&self) -> Option<Duration> {
+        let pace = self.compiled.pace.as_ref()?;
+        pace.timeout(self.item.adaptive_timeout.value?, self.item.timeout.value?)
+    }
+
     /// Where one of the route's settings was written.
     pub fn place(&self, at: config::At) -> Option<Place> {
         self.item.place(at)

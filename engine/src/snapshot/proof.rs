@@ -141,7 +141,7 @@ fn meet<'s>(test: &Test, snapshot: &'s Snapshot) -> Met<'s> {
         route: Some(&plan.item.name),
         upstreams: plan
             .compiled
-            .branches
+            .choices()
             .iter()
             .map(|branch| branch.upstream.item.name.as_str())
             .collect(),

@@ -126,6 +126,10 @@ impl Repeated {
         }
     }
 
+    pub fn info(&self, message: &str, fields: Fields<'_>) {
+        self.write(Level::Info, message, fields);
+    }
+
     pub fn warn(&self, message: &str, fields: Fields<'_>) {
         self.write(Level::Warn, message, fields);
     }

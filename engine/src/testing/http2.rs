@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::PATIENCE;
@@ -250,6 +250,24 @@ async fn answer(seen: Seen, mut body: RecvStream, mut respond: SendResponse<Byte
                 .header("grpc-status", "5")
                 .header("grpc-message", "no such thing");
             let _sent = respond.send_response(head(failure), true);
+        }
+        "/echo.Echo/Exhausted" => {
+            read_all(&mut body, &place).await;
+            if let Ok(mut send) = respond.send_response(head(grpc()), false) {
+                let _sent = send.send_data(Bytes::from_static(b"some"), false);
+                let mut trailers = status_zero();
+                trailers.insert("grpc-status", http::HeaderValue::from_static("8"));
+                let _sent = send.send_trailers(trailers);
+            }
+        }
+        "/echo.Echo/FailLate" => {
+            read_all(&mut body, &place).await;
+            if let Ok(mut send) = respond.send_response(head(grpc()), false) {
+                let _sent = send.send_data(Bytes::from_static(b"half"), false);
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("13"));
+                let _sent = send.send_trailers(trailers);
+            }
         }
         "/echo.Echo/Hang" => {
             let _reason = poll_fn(|cx| respond.poll_reset(cx)).await;

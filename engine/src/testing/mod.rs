@@ -16,6 +16,7 @@ pub mod h2_raw;
 pub mod hpack;
 pub mod http2;
 pub mod journal;
+pub mod store;
 pub mod upstream;
 
 use std::time::Duration;

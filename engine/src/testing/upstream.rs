@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpSocket;
+
 use super::PATIENCE;
 use super::journal::{Journal, Request, head_violation, lock};
 
@@ -96,12 +98,15 @@ impl Upstream {
         })
     }
 
-    /// A port on which nobody listens any more.
+    /// A port on which nobody listens, in this process or another: it stays taken, or the next listener might get it.
     pub fn nobody() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener
-            .local_addr()
-            .expect("a bound socket has an address")
+        static TAKEN: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(any).expect("a free port");
+        let address = socket.local_addr();
+        lock(&TAKEN).push(socket);
+        address.expect("a bound socket has an address")
     }
 
     pub fn address(&self) -> SocketAddr {

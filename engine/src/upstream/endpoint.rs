@@ -13,6 +13,7 @@ use super::latency::Latency;
 use super::moment::Moment;
 use super::outlier::Evidence;
 use super::slow_start;
+use super::window::{Counts, Window};
 
 /// One address of one upstream.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Endpoint {
     connections: AtomicU32,
     pub(super) evidence: Evidence,
     pub(super) verdict: Verdict,
+    window: Window,
     pub(super) load: Load,
 }
 
@@ -59,6 +61,7 @@ impl Endpoint {
             connections: AtomicU32::new(0),
             evidence: Evidence::default(),
             verdict: Verdict::default(),
+            window: Window::default(),
             load: Load::default(),
         }
     }
@@ -141,10 +144,10 @@ impl Endpoint {
         now >= self.evidence.returns() && !self.verdict.is_failing()
     }
 
-    /// The share of its weight, below 1 in slow start.
+    /// The share of its weight, below 1 in slow start and after it asked for less.
     #[inline]
     pub(super) fn share(&self, now: Moment) -> f64 {
-        slow_start::share(self.evidence.returns(), now)
+        slow_start::share(self.evidence.returns(), now) * self.evidence.share(now)
     }
 
     /// Out of service until its time is over. Its latency from before, raised by every failure, would keep it away from
@@ -152,6 +155,11 @@ impl Endpoint {
     pub(super) fn eject(&self, now: Moment) {
         self.evidence.eject(now);
         self.load.latency.forget();
+    }
+
+    /// Ought to be out of service, but too many are: attracts less instead.
+    pub(super) fn stay(&self, now: Moment) {
+        self.load.latency.raise(self.evidence.stay(), now);
     }
 
     /// New in a set, or well again: begins with a small share and a clean slate.
@@ -185,6 +193,25 @@ impl Endpoint {
     pub(super) fn end(&self) {
         self.load.finished.fetch_add(1, Relaxed);
         self.load.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Before the end of a request is counted.
+    #[inline]
+    pub(super) fn note(&self, now: Moment) {
+        self.window.note(now, || self.counted());
+    }
+
+    /// Its latest requests since it returned: at least `volume`, if there were as many in the last ten seconds.
+    pub(super) fn latest(&self, volume: u64, now: Moment) -> Counts {
+        self.window
+            .latest(volume, self.evidence.returns(), now, self.counted())
+    }
+
+    fn counted(&self) -> Counts {
+        Counts {
+            finished: self.load.finished.load(Relaxed),
+            failed: self.load.failures.load(Relaxed),
+        }
     }
 
     pub(super) fn count_failure(&self) {

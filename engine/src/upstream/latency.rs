@@ -14,7 +14,7 @@ use super::moment::{Moment, nanoseconds};
 const DECAY: Duration = Duration::from_secs(10);
 /// What we think of an endpoint that never answered yet.
 pub(super) const INITIAL: Duration = Duration::from_millis(30);
-/// Failures and refusals double the estimate, up to here: higher would keep a quiet endpoint away for minutes.
+/// Failures double the estimate, up to here: higher would keep a quiet endpoint away for minutes.
 const RAISED_AT_MOST: Duration = Duration::from_secs(1);
 /// Younger estimates are read as they are (they would have faded by less than 1 %), which spares the exponential.
 const FRESH: Duration = Duration::from_millis(100);
@@ -64,12 +64,13 @@ impl Latency {
         }
     }
 
-    /// The endpoint failed or asked for less: it shall attract less. A failure is often fast; being fast at failing
-    /// must not make it look good.
-    pub(super) fn raise(&self, took: u64, now: Moment) {
+    /// The endpoint failed so many times: it shall attract less. A failure is often fast; being fast at failing must not
+    /// make it look good.
+    pub(super) fn raise(&self, failures: u32, now: Moment) {
         let estimate = self.estimate(now).unwrap_or(nanoseconds(INITIAL) as f64);
-        let doubled = (estimate * 2.0).min(nanoseconds(RAISED_AT_MOST) as f64);
-        self.store(doubled.max(estimate).max(took as f64), now);
+        let doubled = estimate * f64::from(1u32 << failures.min(16));
+        let raised = doubled.min(nanoseconds(RAISED_AT_MOST) as f64);
+        self.store(raised.max(estimate), now);
     }
 
     /// What was learned is about another time: the next sample is the first again.
@@ -137,13 +138,14 @@ mod tests {
     fn failures_double_the_estimate_up_to_a_second() {
         let latency = Latency::default();
         latency.sample(4 * MS, START);
-        latency.raise(0, START);
+        latency.raise(1, START);
         assert_eq!(ms(&latency, START), 8.0);
-        for _ in 0..50 {
-            latency.raise(0, START);
-        }
+        latency.raise(2, START);
+        assert_eq!(ms(&latency, START), 32.0);
+        latency.raise(50, START);
         assert_eq!(ms(&latency, START), 1000.0);
-        latency.raise(5000 * MS, START);
+        latency.at_least(5000 * MS, START);
+        latency.raise(1, START);
         assert_eq!(
             ms(&latency, START),
             5000.0,

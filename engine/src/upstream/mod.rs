@@ -7,12 +7,17 @@
 //! thread, waits and speaks to the network.
 
 mod balance;
+pub mod breaker;
+mod budget;
+pub mod bulkhead;
 pub mod discovery;
 mod endpoint;
+mod guards;
 mod health;
 mod latency;
 mod memory;
 mod outlier;
+pub mod pace;
 pub mod pool;
 mod probe;
 mod set;
@@ -20,8 +25,10 @@ mod slot;
 mod slow_start;
 mod status;
 mod tables;
+mod tally;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -31,9 +38,12 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tollgate_config::Item;
+use tollgate_config::{Item, Priority};
 
+pub use breaker::Breaker;
+pub use budget::{Budget, BudgetStatus};
 pub use endpoint::Endpoint;
+pub use guards::{Guard, GuardMemory, Guards, Part, RouteGuards};
 pub use health::{Turn, Watch};
 pub use memory::{EndpointMemory, Resolved};
 pub use probe::{AsyncReadWrite, Connect, Connecting, Prober};
@@ -45,9 +55,11 @@ pub use tables::hash_key;
 
 // The rooms in here speak of it as a neighbour.
 use crate::moment;
+use crate::telemetry::metrics::Known;
 use balance::Lot;
+use bulkhead::{Bulkhead, BulkheadStatus, Entry, Rules};
 use moment::Moment;
-use set::Ask;
+use set::{Ask, Deviation};
 
 /// A named service and its endpoints, as one snapshot has it. Its settings never change; its endpoints may.
 #[derive(Debug)]
@@ -57,7 +69,14 @@ pub struct Upstream {
     /// Where this upstream's numbers are counted.
     pub series: u32,
     endpoints: ArcSwap<Endpoints>,
+    /// What is in flight and who waits; the same in every snapshot that has an upstream of this name.
+    bulkhead: Arc<Bulkhead>,
+    /// `None`: nothing is bounded.
+    rules: Option<Rules>,
     eject_after: u32,
+    deviation: Option<Deviation>,
+    /// Ever made under this name.
+    ejections: Arc<AtomicU64>,
     /// Whose turn it is. On a cache line of its own: with round robin all workers write it.
     turn: Turns,
     /// Tells the prober that there are other endpoints.
@@ -109,7 +128,17 @@ impl Upstream {
             .outlier
             .as_ref()
             .map_or(u32::MAX, |outlier| outlier.failures.value.max(1));
+        let deviation = settings.outlier.as_ref().and_then(|outlier| {
+            Some(Deviation {
+                share: outlier.deviation.value?,
+                volume: outlier.volume.into(),
+            })
+        });
         Upstream {
+            deviation,
+            ejections: before.map_or_else(Arc::default, |before| before.ejections.clone()),
+            bulkhead: before.map_or_else(Arc::default, |before| before.bulkhead.clone()),
+            rules: Rules::of(&settings),
             settings,
             series,
             endpoints: ArcSwap::from_pointee(set),
@@ -136,6 +165,26 @@ impl Upstream {
         self.changed.notify_one();
     }
 
+    /// Asks for a permit to be in flight here; `None`: none is needed.
+    #[inline]
+    pub fn enter(&self, priority: Priority, now: Instant) -> Option<Entry> {
+        let rules = self.rules.as_ref()?;
+        Some(self.bulkhead.enter(rules, priority, now))
+    }
+
+    /// An answer's head came, or was waited for in vain, since `began`.
+    pub fn learn(&self, began: Instant, now: Instant) {
+        if let Some(rules) = &self.rules {
+            self.bulkhead.learn(rules, began, now);
+        }
+    }
+
+    /// `None`: nothing is bounded.
+    pub fn bulkhead(&self) -> Option<BulkheadStatus> {
+        let rules = self.rules.as_ref()?;
+        Some(self.bulkhead.status(rules))
+    }
+
     /// Picks an endpoint and takes a slot there. `key` is the request's `hash_key` (a request without one goes
     /// anywhere); `tried` are numbers of endpoints that failed this request already; `random` is any 64 random bits.
     /// Healthy endpoints come first; when there are none, all are asked.
@@ -153,6 +202,8 @@ impl Upstream {
             tried,
             now,
             eject_after: self.eject_after,
+            deviation: self.deviation,
+            ejections: &self.ejections,
         };
         let lot = Lot {
             key,
@@ -163,6 +214,11 @@ impl Upstream {
             Some(position) => Ok(Slot::take(set.member(position).endpoint.clone(), now)),
             None => Err(PickError::NoEndpoints),
         }
+    }
+
+    /// What the metrics page tells.
+    pub fn known(&self, now: Instant) -> Known {
+        status::known(self, now.into())
     }
 
     /// What an operator wants to know.

@@ -3,6 +3,7 @@
 //! service for its answers, because only the set knows how many are out already.
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use smallvec::SmallVec;
@@ -11,6 +12,7 @@ use tollgate_config::Balance;
 use super::endpoint::Endpoint;
 use super::moment::Moment;
 use super::tables::{Draw, Maglev, stripes};
+use super::window::Counts;
 
 /// An immutable set of endpoints.
 #[derive(Debug)]
@@ -46,7 +48,23 @@ pub(super) struct Ask<'a> {
     pub(super) now: Moment,
     /// Failures in a row that eject; `u32::MAX` when outlier detection is off.
     pub(super) eject_after: u32,
+    /// How an endpoint may differ from the others; `None`: they are not compared.
+    pub(super) deviation: Option<Deviation>,
+    /// Counts ejections.
+    pub(super) ejections: &'a AtomicU64,
 }
+
+/// When an endpoint fails so much more often than the others that it is ejected.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deviation {
+    /// Its share of failures less theirs.
+    pub(super) share: f64,
+    /// Fewer requests say nothing about an endpoint.
+    pub(super) volume: u64,
+}
+
+/// Of fewer than two others one cannot tell who is the odd one.
+const OTHERS: usize = 2;
 
 /// Positions of the members that may be asked, ascending.
 pub(super) type Positions = SmallVec<[u32; 32]>;
@@ -125,6 +143,8 @@ impl Endpoints {
     fn is_available(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> bool {
         if endpoint.evidence.failures_in_a_row() >= ask.eject_after {
             self.consider_ejecting(endpoint, ask);
+        } else if endpoint.evidence.is_suspected() {
+            self.compare(endpoint, ask);
         }
         endpoint.is_available(ask.now)
     }
@@ -159,15 +179,53 @@ impl Endpoints {
         if endpoint.evidence.failures_in_a_row() < ask.eject_after {
             return;
         }
+        if !self.eject(endpoint, ask) {
+            endpoint.stay(ask.now);
+        }
+    }
+
+    /// Ejects an endpoint of whose latest requests many more failed than of the others'. With the share of the others as
+    /// the measure, what fails everywhere ejects nobody, and it works with three endpoints, where no one can be further
+    /// than 1.2 standard deviations from the mean.
+    #[cold]
+    fn compare(&self, endpoint: &Endpoint, ask: &Ask<'_>) {
+        let Ok(_alone) = self.ejecting.try_lock() else {
+            return;
+        };
+        endpoint.evidence.compared();
+        let Some(Deviation { share, volume }) = ask.deviation else {
+            return;
+        };
+        let own = endpoint.latest(volume, ask.now);
+        if own.finished < volume || own.share() < share {
+            return;
+        }
+        let mut others = Counts::default();
+        let mut heard = 0;
+        for other in self.iter().filter(|other| other.id() != endpoint.id()) {
+            let counts = other.latest(volume, ask.now);
+            if counts.finished >= volume && other.is_available(ask.now) {
+                others = others.plus(counts);
+                heard += 1;
+            }
+        }
+        if heard >= OTHERS && own.share() - others.share() >= share {
+            self.eject(endpoint, ask);
+        }
+    }
+
+    /// Unless too many are out already. The caller holds `ejecting`.
+    fn eject(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> bool {
         let out = self
             .iter()
             .filter(|other| !other.is_available(ask.now))
             .count();
-        if endpoint.is_available(ask.now) && out < self.len() / 2 {
+        let may = endpoint.is_available(ask.now) && out < self.len() / 2;
+        if may {
             endpoint.eject(ask.now);
-        } else {
-            endpoint.evidence.stay();
+            ask.ejections.fetch_add(1, Relaxed);
         }
+        may
     }
 }
 

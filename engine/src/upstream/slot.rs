@@ -8,6 +8,10 @@ use std::time::Instant;
 use super::endpoint::Endpoint;
 use super::moment::Moment;
 
+/// What fails always is soon ejected, and the sooner the more it is asked; so failures make it less attractive only when
+/// a success shows that it fails sometimes, or when so many in a row have ejected nobody.
+const PATIENCE: u32 = 8;
+
 /// How a request at an endpoint ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -15,7 +19,7 @@ pub enum Outcome {
     Success,
     /// Not connected, reset, timed out, or answered 502, 503 or 504.
     Failure,
-    /// Answered 429: alive, but wants less.
+    /// Answered 429, or gRPC `RESOURCE_EXHAUSTED`: alive, but wants less.
     RateLimited,
     /// Our side gave up: the client left, or another try won.
     Cancelled,
@@ -73,21 +77,27 @@ impl Slot {
         let waited = if self.answered { 0 } else { took };
         let endpoint = &self.endpoint;
         let is_news = self.is_news();
+        endpoint.note(now);
         match outcome {
             Outcome::Success => {
                 if !self.answered && is_news {
                     endpoint.load.latency.sample(took, now);
                 }
-                endpoint.evidence.succeeded();
+                let failures = endpoint.evidence.succeeded();
+                if failures > 0 {
+                    endpoint.load.latency.raise(failures, now);
+                }
             }
             Outcome::Failure => {
                 endpoint.count_failure();
                 if is_news {
-                    endpoint.load.latency.raise(waited, now);
-                    endpoint.evidence.failed();
+                    endpoint.load.latency.at_least(waited, now);
+                    if endpoint.evidence.failed() > PATIENCE {
+                        endpoint.load.latency.raise(1, now);
+                    }
                 }
             }
-            Outcome::RateLimited if is_news => endpoint.load.latency.raise(waited, now),
+            Outcome::RateLimited if is_news => endpoint.evidence.asked_for_less(now),
             Outcome::Cancelled if is_news => endpoint.load.latency.at_least(waited, now),
             Outcome::RateLimited | Outcome::Cancelled => {}
         }
@@ -144,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_and_makes_the_endpoint_less_attractive() {
+    fn a_failure_counts_and_once_a_success_follows_makes_the_endpoint_less_attractive() {
         let now = Instant::now();
         let (endpoint, mut slot) = slot(now);
         slot.first_byte(now + Duration::from_millis(4));
@@ -153,7 +163,21 @@ mod tests {
             (endpoint.failures(), endpoint.evidence.failures_in_a_row()),
             (1, 1)
         );
-        assert_eq!(endpoint.latency_ms(now), Some(8.0));
+        assert_eq!(endpoint.latency_ms(now), Some(4.0));
+        Slot::take(endpoint.clone(), now.into()).finish(Outcome::Success, now);
+        assert!(endpoint.latency_ms(now) > Some(7.0));
+    }
+
+    #[test]
+    fn what_fails_on_and_on_without_being_ejected_attracts_less() {
+        let now = Instant::now();
+        let (endpoint, mut slot) = slot(now);
+        slot.first_byte(now + Duration::from_millis(4));
+        slot.finish(Outcome::Success, now + Duration::from_millis(4));
+        for _ in 0..PATIENCE + 2 {
+            Slot::take(endpoint.clone(), now.into()).finish(Outcome::Failure, now);
+        }
+        assert_eq!(endpoint.latency_ms(now), Some(16.0));
     }
 
     #[test]
@@ -182,6 +206,7 @@ mod tests {
             (endpoint.failures(), endpoint.evidence.failures_in_a_row()),
             (0, 0)
         );
-        assert_eq!(endpoint.latency_ms(now), Some(8.0));
+        assert!(endpoint.share((now + Duration::from_millis(4)).into()) < 1.0);
+        assert_eq!(endpoint.latency_ms(now), Some(4.0));
     }
 }

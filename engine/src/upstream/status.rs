@@ -1,10 +1,14 @@
 //! What an operator sees of an upstream: a copy in plain words, made on request. Never read by the way of a request.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use serde::Serialize;
 
 use super::Upstream;
+use super::bulkhead::BulkheadStatus;
 use super::endpoint::Endpoint;
 use super::moment::Moment;
+use crate::telemetry::metrics::{HealthState, Known, KnownBulkhead};
 
 /// One upstream.
 #[derive(Debug, Clone, Serialize)]
@@ -12,6 +16,9 @@ pub struct UpstreamStatus {
     pub name: String,
     /// Every endpoint is out, so all are asked all the same.
     pub panic: bool,
+    /// Absent without `max_in_flight`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bulkhead: Option<BulkheadStatus>,
     pub endpoints: Vec<EndpointStatus>,
 }
 
@@ -31,6 +38,9 @@ pub struct EndpointStatus {
     /// The share of its weight, while it is in slow start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<f64>,
+    /// The share that is left because it asked for less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limited: Option<f64>,
     /// Requests ever sent there.
     pub picks: u64,
     pub failures: u64,
@@ -70,7 +80,32 @@ pub(super) fn of(upstream: &Upstream, now: Moment) -> UpstreamStatus {
             && endpoints
                 .iter()
                 .all(|endpoint| endpoint.health != HealthStatus::Healthy),
+        bulkhead: upstream.bulkhead(),
         endpoints,
+    }
+}
+
+pub(super) fn known(upstream: &Upstream, now: Moment) -> Known {
+    let set = upstream.endpoints.load();
+    let mut endpoints = [0; 3];
+    for endpoint in set.iter() {
+        let state = if endpoint.verdict.is_failing() {
+            HealthState::Unhealthy
+        } else if now < endpoint.evidence.returns() {
+            HealthState::Ejected
+        } else {
+            HealthState::Healthy
+        };
+        endpoints[state as usize] += 1;
+    }
+    Known {
+        ejections: upstream.ejections.load(Relaxed),
+        endpoints,
+        bulkhead: upstream.bulkhead().map(|bulkhead| KnownBulkhead {
+            in_flight: bulkhead.in_flight.into(),
+            limit: bulkhead.limit.into(),
+            waiting: bulkhead.waiting.into(),
+        }),
     }
 }
 
@@ -90,7 +125,8 @@ fn endpoint(endpoint: &Endpoint, weight: u32, now: Moment) -> EndpointStatus {
     } else {
         HealthStatus::Healthy
     };
-    let share = endpoint.share(now);
+    let share = super::slow_start::share(returns, now);
+    let limited = endpoint.evidence.share(now);
     EndpointStatus {
         address: endpoint.address().to_string(),
         name: endpoint.name().to_owned(),
@@ -104,6 +140,7 @@ fn endpoint(endpoint: &Endpoint, weight: u32, now: Moment) -> EndpointStatus {
             .map(|nanoseconds| (nanoseconds / 1e3).round() / 1e3),
         slow_start: (health == HealthStatus::Healthy && share < 1.0)
             .then(|| (share * 100.0).round() / 100.0),
+        rate_limited: (limited < 1.0).then(|| (limited * 100.0).round() / 100.0),
         health,
         picks: endpoint.picks(),
         failures: endpoint.failures(),

@@ -14,6 +14,11 @@ pub(crate) fn form(path: &str) -> Option<String> {
     let mut ends_in_slash = false;
     for segment in path.strip_prefix('/')?.split('/') {
         let segment = rewritten(segment)?;
+        // Dots with parameters, whose `;` may be escaped.
+        let plain = segment.replace("%3B", ";");
+        if let Some(("." | "..", _)) = plain.split_once(';') {
+            return None;
+        }
         ends_in_slash = matches!(segment.as_str(), "" | "." | "..");
         match segment.as_str() {
             "" | "." => {}

@@ -97,6 +97,7 @@ fn check(request: &Request, how: &How) -> Result<(), TestCaseError> {
         trace: &trace,
         request_id: id.as_str(),
         deadline: how.deadline,
+        attempt: None,
         host: how.host.as_ref(),
     };
     let text = fuzz::to_http1(&sender, request, how.framing);

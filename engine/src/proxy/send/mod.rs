@@ -89,7 +89,7 @@ impl Failure {
             outcome,
             left: true,
             stale: false,
-            again: why == Code::PerTryTimeout,
+            again: matches!(why, Code::PerTryTimeout | Code::AdaptiveTimeout),
         }
     }
 

@@ -32,11 +32,17 @@ pub struct Line<'a> {
     pub endpoint: Option<&'a str>,
     /// How many times it was sent to an upstream.
     pub attempts: u32,
+    /// Why it was not sent once more, where the route would have.
+    pub not_retried: Option<&'a str>,
     pub request_id: &'a str,
     pub trace_id: [u8; 16],
     pub span_id: [u8; 8],
+    /// Why a fallback answered instead of the upstream.
+    pub fallback: Option<&'a str>,
     /// When we answered, or broke off, instead of the upstream.
     pub error: Option<Failure<'a>>,
+    /// The faults on purpose that it met.
+    pub fault: Option<&'a str>,
     pub listener: &'a str,
     /// The configuration that served it.
     pub generation: u64,
@@ -90,17 +96,26 @@ impl Line<'_> {
             text(out, b",\"endpoint\":", endpoint);
         }
         count(out, b",\"attempts\":", u64::from(self.attempts));
+        if let Some(why) = self.not_retried {
+            text(out, b",\"not_retried\":", why);
+        }
         text(out, b",\"request_id\":", self.request_id);
         out.extend_from_slice(b",\"trace_id\":");
         hex(out, &self.trace_id);
         out.extend_from_slice(b",\"span_id\":");
         hex(out, &self.span_id);
+        if let Some(fallback) = self.fallback {
+            text(out, b",\"fallback\":", fallback);
+        }
         if let Some(Failure { code, details }) = self.error {
             text(out, b",\"error\":{\"code\":", code);
             if let Some(details) = details {
                 text(out, b",\"details\":", details);
             }
             out.push(b'}');
+        }
+        if let Some(fault) = self.fault {
+            text(out, b",\"fault\":", fault);
         }
         text(out, b",\"listener\":", self.listener);
         count(out, b",\"generation\":", self.generation);

@@ -33,10 +33,13 @@ fn line(path: &str, status: u16) -> Line<'_> {
         upstream: Some("users"),
         endpoint: Some("10.0.0.2:80"),
         attempts: 1,
+        not_retried: None,
         request_id: "r1",
         trace_id: [0xab; 16],
         span_id: [0xcd; 8],
+        fallback: None,
         error: None,
+        fault: None,
         listener: "public",
         generation: 3,
     }

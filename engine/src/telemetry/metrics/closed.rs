@@ -14,6 +14,10 @@ macro_rules! closed {
         impl $name {
             pub(crate) const WORDS: &'static [&'static str] = &[$($word,)*];
             pub(crate) const COUNT: usize = Self::WORDS.len();
+
+            pub fn word(self) -> &'static str {
+                match self { $($name::$variant => $word,)* }
+            }
         }
     };
 }
@@ -58,6 +62,7 @@ closed! {
         Connect "connect",
         Route "route",
         PerTry "per_try",
+        Adaptive "adaptive",
         Deadline "deadline",
         Idle "idle",
     }
@@ -71,6 +76,71 @@ closed! {
         Ejected "ejected",
     }
 }
+
+closed! {
+    /// Why a bulkhead did not let a request through: `upstream_refusals_total{reason}`.
+    Refusal {
+        /// All permits were out and the queue was full.
+        Full "full",
+        /// Made room in the queue for somebody more important.
+        Shed "shed",
+        /// Waited too long.
+        Expired "expired",
+    }
+}
+
+closed! {
+    /// What a breaker does with tries: `circuit_breaker_state{state}`.
+    BreakerState {
+        Closed "closed",
+        Open "open",
+        HalfOpen "half_open",
+    }
+}
+
+closed! {
+    /// Why a breaker changed: `circuit_breaker_transitions_total{reason}`.
+    BreakerReason {
+        /// So many failures in a row.
+        Failures "failures",
+        /// So large a share of failures.
+        ErrorRate "error_rate",
+        /// A larger share of failures than is usual.
+        Deviation "deviation",
+        /// Its time open is over.
+        OpenFor "open_for",
+        ProbeFailed "probe_failed",
+        /// Enough probes succeeded.
+        Recovered "recovered",
+        /// An operator opened, closed or released it.
+        Operator "operator",
+        /// What an operator did has expired.
+        Expired "expired",
+    }
+}
+
+closed! {
+    /// What came of a fallback: `fallbacks_total{result}`.
+    FallbackResult {
+        Respond "respond",
+        Upstream "upstream",
+        /// The other upstream failed too.
+        Failed "failed",
+    }
+}
+
+closed! {
+    /// What a breaker said to a try: `circuit_breaker_requests_total{result}`.
+    BreakerResult {
+        Admitted "admitted",
+        /// Let through while half-open.
+        Probe "probe",
+        Refused "refused",
+    }
+}
+
+/// `{priority}`, in the order of `tollgate_config::Priority`.
+pub(crate) const PRIORITIES: [&str; 3] = ["critical", "default", "sheddable"];
 
 pub(crate) const CODES: usize = Code::ALL.len();
 

@@ -1,11 +1,15 @@
 //! The page: which families there are, in which order, with which help. Runs on the control thread only.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 
-use super::closed::{ConnectResult, ConnectionState, HealthState, RetryClass, TimeoutKind};
+use super::closed::{BreakerReason, BreakerResult, BreakerState};
+use super::closed::{
+    ConnectResult, ConnectionState, FallbackResult, HealthState, PRIORITIES, Refusal, RetryClass,
+    TimeoutKind,
+};
 use super::text::{Kind, Text};
-use super::upstream::UpstreamSeries as Series;
+use super::upstream::{Known, UpstreamSeries as Series};
 use super::{Metrics, living, process};
 use crate::exchange::error::Code;
 
@@ -15,6 +19,8 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     listeners(metrics, &mut text);
     upstreams(metrics, &mut text);
     limits(metrics, &mut text);
+    sharing(metrics, &mut text);
+    faults(metrics, &mut text);
     gateway(metrics, &mut text);
     process::write(&mut text);
     text.finish()
@@ -54,6 +60,20 @@ fn requests(metrics: &Metrics, text: &mut Text) {
     );
     for (labels, reading) in &series {
         reading.write_durations(text, labels);
+    }
+    text.family(
+        "fallbacks_total",
+        Kind::Counter,
+        "Requests that a route's fallback stood in for, by what came of it.",
+    );
+    for (route, sizes) in &sizes {
+        for (index, result) in FallbackResult::WORDS.iter().enumerate() {
+            let count = sizes.fallbacks(index);
+            // Most routes have none.
+            if count > 0 {
+                text.sample(&[("route", route), ("result", result)], count);
+            }
+        }
     }
     let sizes: Vec<_> = sizes
         .iter()
@@ -152,15 +172,120 @@ fn upstreams(metrics: &Metrics, text: &mut Text) {
         Kind::Counter,
         "Endpoints put aside by outlier detection.",
     );
-    for (name, upstream) in &upstreams {
-        text.sample(&[("upstream", name)], upstream.ejections());
+    let known: Vec<(&String, Known)> = upstreams
+        .iter()
+        .map(|(name, upstream)| (name, upstream.known()))
+        .collect();
+    for (name, known) in &known {
+        text.sample(&[("upstream", name)], known.ejections);
     }
     text.family(
         "upstream_health",
         Kind::Gauge,
         "How many endpoints of an upstream are in each state.",
     );
-    each(text, "state", HealthState::WORDS, Series::health);
+    for (name, known) in &known {
+        for (state, count) in HealthState::WORDS.iter().zip(known.endpoints) {
+            text.sample(&[("upstream", name), ("state", state)], count);
+        }
+    }
+    text.family(
+        "circuit_breaker_state",
+        Kind::Gauge,
+        "How many breakers of an upstream are in each state.",
+    );
+    each(text, "state", BreakerState::WORDS, Series::breakers);
+    text.family(
+        "circuit_breaker_transitions_total",
+        Kind::Counter,
+        "Changes of an upstream's breaker, by why.",
+    );
+    each(
+        text,
+        "reason",
+        BreakerReason::WORDS,
+        Series::breaker_changes,
+    );
+    text.family(
+        "circuit_breaker_requests_total",
+        Kind::Counter,
+        "Tries by what the upstream's breaker said to them.",
+    );
+    each(text, "result", BreakerResult::WORDS, Series::breaker);
+    text.family(
+        "retry_budget_exhausted_total",
+        Kind::Counter,
+        "Requests that were not sent again because the upstream's retry budget was used up.",
+    );
+    for (name, upstream) in &upstreams {
+        text.sample(&[("upstream", name)], upstream.exhaustions());
+    }
+    bulkheads(&upstreams, &known, text);
+}
+
+/// Of upstreams with a bulkhead; counters also of those that had one.
+fn bulkheads(upstreams: &[(String, Arc<Series>)], known: &[(&String, Known)], text: &mut Text) {
+    let bounded: Vec<_> = known
+        .iter()
+        .filter_map(|(name, known)| Some((name.as_str(), known.bulkhead?)))
+        .collect();
+    text.family(
+        "upstream_in_flight",
+        Kind::Gauge,
+        "Requests that hold a permit of the upstream's bulkhead.",
+    );
+    for (name, bulkhead) in &bounded {
+        text.sample(&[("upstream", name)], bulkhead.in_flight);
+    }
+    text.family(
+        "upstream_in_flight_limit",
+        Kind::Gauge,
+        "How many may hold one now.",
+    );
+    for (name, bulkhead) in &bounded {
+        text.sample(&[("upstream", name)], bulkhead.limit);
+    }
+    text.family(
+        "upstream_queue_depth",
+        Kind::Gauge,
+        "Requests that wait for a permit.",
+    );
+    for (name, bulkhead) in &bounded {
+        for (priority, waiting) in PRIORITIES.iter().zip(bulkhead.waiting) {
+            text.sample(&[("upstream", name), ("priority", priority)], waiting);
+        }
+    }
+    text.family(
+        "upstream_queue_wait_seconds",
+        Kind::Histogram,
+        "How long those waited that got a permit, but not at once.",
+    );
+    for (name, upstream) in upstreams {
+        let waits = upstream.waits();
+        if waits.count() > 0 {
+            waits.write_durations(text, &[("upstream", name)]);
+        }
+    }
+    text.family(
+        "upstream_refusals_total",
+        Kind::Counter,
+        "Requests that a bulkhead did not let through.",
+    );
+    for (name, upstream) in upstreams {
+        for (number, priority) in PRIORITIES.iter().enumerate() {
+            for (index, reason) in Refusal::WORDS.iter().enumerate() {
+                let count = upstream.refusals(number, index);
+                if count > 0 || bounded.iter().any(|(bounded, _)| bounded == name) {
+                    let labels = [
+                        ("upstream", &**name),
+                        ("priority", priority),
+                        ("reason", reason),
+                    ];
+                    text.sample(&labels, count);
+                }
+            }
+        }
+    }
 }
 
 fn limits(metrics: &Metrics, text: &mut Text) {
@@ -198,6 +323,55 @@ fn limits(metrics: &Metrics, text: &mut Text) {
     for ((limit, _), series) in shelves() {
         for (what, count) in series.crowded() {
             text.sample(&[("limit", limit), ("done", what)], count);
+        }
+    }
+}
+
+fn sharing(metrics: &Metrics, text: &mut Text) {
+    let limits = living(&mut metrics.names().limits);
+    text.family(
+        "shared_limit_tokens_total",
+        Kind::Counter,
+        "Tokens that came for clients of shared limits, by where from.",
+    );
+    for ((limit, _), series) in &limits {
+        for (from, count) in series.leases() {
+            if series.is_leased() {
+                text.sample(&[("limit", limit), ("from", from)], count);
+            }
+        }
+    }
+    let [reached, gateways, errors] = metrics.sharing();
+    text.family(
+        "shared_limit_store_reached",
+        Kind::Gauge,
+        "Whether the store of shared limits answers: 1, or 0 while this gateway serves its own share.",
+    );
+    text.sample(&[], reached);
+    text.family(
+        "shared_limit_gateways",
+        Kind::Gauge,
+        "How many gateways share limits, as was last known.",
+    );
+    text.sample(&[], gateways);
+    text.family(
+        "shared_limit_store_errors_total",
+        Kind::Counter,
+        "Questions to the store of shared limits that failed.",
+    );
+    text.sample(&[], errors);
+}
+
+fn faults(metrics: &Metrics, text: &mut Text) {
+    let faults = living(&mut metrics.names().faults);
+    text.family(
+        "faults_injected_total",
+        Kind::Counter,
+        "Requests that met a fault on purpose, by which.",
+    );
+    for (route, series) in &faults {
+        for (fault, count) in series.injected() {
+            text.sample(&[("route", route), ("fault", fault)], count);
         }
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::cell::{Durations, Reading, Shard, Sizes, shards};
+use super::cell::{Durations, Reading, Shard, Shared, Sizes, shards};
+use super::closed::FallbackResult;
 
 /// One finished exchange, as metrics see it.
 #[derive(Debug, Clone, Copy)]
@@ -167,13 +168,20 @@ impl Grid {
 #[derive(Debug)]
 pub(crate) struct RouteSizes {
     workers: Box<[Shard<(Sizes, Sizes)>]>,
+    /// Rare, so one for all workers. By `FallbackResult`.
+    fallbacks: [Shared; FallbackResult::COUNT],
 }
 
 impl RouteSizes {
     pub(crate) fn new(workers: usize) -> Self {
         RouteSizes {
             workers: shards(workers),
+            fallbacks: Default::default(),
         }
+    }
+
+    pub(crate) fn fallbacks(&self, result: usize) -> u64 {
+        self.fallbacks.get(result).map_or(0, Shared::value)
     }
 
     /// Requests, responses.
@@ -199,6 +207,13 @@ pub struct RouteSeries {
 }
 
 impl RouteSeries {
+    /// A fallback stood in for the upstream (GW-701).
+    pub fn fell_back(&self, result: FallbackResult) {
+        if let Some(cell) = self.sizes.fallbacks.get(result as usize) {
+            cell.add(1);
+        }
+    }
+
     /// Counts one exchange. `worker` is the caller's own number: nobody else may use it at the same time.
     pub fn observe(&self, worker: usize, observation: &Observation<'_>) {
         let grid = observation

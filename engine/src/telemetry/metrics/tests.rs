@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
+use tollgate_config::Priority;
 
 use super::*;
 
@@ -118,8 +119,17 @@ fn upstreams_and_listeners_count_by_closed_lists() {
     upstream.connected(1, ConnectResult::TimedOut);
     upstream.retried(1, RetryClass::Reset);
     upstream.timed_out(0, TimeoutKind::PerTry);
-    upstream.ejected();
-    upstream.set_health(HealthState::Healthy, 3);
+    upstream.asks(|| Known {
+        ejections: 1,
+        endpoints: [3, 0, 0],
+        bulkhead: Some(KnownBulkhead {
+            in_flight: 7,
+            limit: 8,
+            waiting: [0, 2, 0],
+        }),
+    });
+    upstream.refused(0, Priority::Sheddable, Refusal::Shed);
+    upstream.waited(1, Duration::from_millis(7));
     let listener = metrics.listener("public");
     listener.accepted(0);
     listener.accepted(1);
@@ -145,6 +155,20 @@ fn upstreams_and_listeners_count_by_closed_lists() {
     has(&page, r#"timeouts_total{upstream="a",kind="per_try"} 1"#);
     has(&page, r#"upstream_ejections_total{upstream="a"} 1"#);
     has(&page, r#"upstream_health{upstream="a",state="healthy"} 3"#);
+    has(&page, r#"upstream_in_flight{upstream="a"} 7"#);
+    has(&page, r#"upstream_in_flight_limit{upstream="a"} 8"#);
+    has(
+        &page,
+        r#"upstream_queue_depth{upstream="a",priority="default"} 2"#,
+    );
+    has(
+        &page,
+        r#"upstream_refusals_total{upstream="a",priority="sheddable",reason="shed"} 1"#,
+    );
+    has(
+        &page,
+        r#"upstream_queue_wait_seconds_bucket{upstream="a",le="0.01"} 1"#,
+    );
     has(&page, r#"listener_connections{listener="public"} 1"#);
     has(
         &page,

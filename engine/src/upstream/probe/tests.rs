@@ -43,6 +43,8 @@ fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
 
 fn upstream(health: Health, protocol: UpstreamProtocol, address: SocketAddr) -> Arc<Upstream> {
     let settings = tollgate_config::Upstream {
+        breaker: None,
+        retry_budget: None,
         health: Some(health),
         protocol,
         ..settings(Balance::Random)

@@ -1,5 +1,6 @@
 //! The balance policies through the front door: `Upstream::pick` with a clock and chance of the test's own.
 
+mod outliers;
 mod service;
 
 use std::collections::HashMap;
@@ -30,13 +31,19 @@ pub(super) fn settings(balance: Balance) -> tollgate_config::Upstream {
         balance,
         connect_timeout: Setting::default_of(Duration::from_secs(1)),
         max_connections: Setting::default_of(None),
+        max_in_flight: Setting::default_of(None),
+        queue: None,
         idle_connections: Setting::default_of(512),
         outlier: Some(Outlier {
             failures: Setting {
                 value: 5,
                 at: At(None),
             },
+            deviation: Setting::default_of(Some(0.3)),
+            volume: 50,
         }),
+        breaker: None,
+        retry_budget: None,
         health: None,
     }
 }

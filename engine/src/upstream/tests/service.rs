@@ -93,6 +93,8 @@ fn a_changed_threshold_applies_without_forgetting_failures() {
     let stricter = tollgate_config::Upstream {
         outlier: Some(Outlier {
             failures: Setting::default_of(3),
+            deviation: Setting::default_of(None),
+            volume: 50,
         }),
         ..settings(Balance::Random)
     };
