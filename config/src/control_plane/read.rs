@@ -65,6 +65,7 @@ pub fn load_text(
         let mut interpolator = Interpolator {
             environment: &environment,
             folder,
+            given: None,
             uses: Vec::new(),
         };
         read(text, folder, &mut interpolator, &mut report)
