@@ -73,6 +73,7 @@ fn run(criterion: &mut Criterion) {
             worker: 0,
             now: Instant::now(),
             unix: 0,
+            draw: 0,
         };
         group.bench_function(filters.to_string(), |bencher| {
             bencher.iter_batched_ref(

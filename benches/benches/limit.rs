@@ -19,7 +19,9 @@ use tollgate_engine::snapshot::{self, Snapshot};
 fn world(filter: &str) -> Snapshot {
     let text = format!(
         "[[listener]]\nname = \"http\"\nbind = \"127.0.0.1:0\"\n\n[[route]]\nname = \"all\"\nrespond = {{ status = 200 }}\n\
-         filters = [{filter}]\n\n[[api_key]]\nkey = \"a-key-of-32-characters-in-length\"\nclient = \"one\"\ntier = \"enterprise\"\n"
+         filters = [{filter}]\n\n[[api_key]]\nkey = \"a-key-of-32-characters-in-length\"\nclient = \"one\"\ntier = \"enterprise\"\n\
+         [limits]\nstore = \"redis://127.0.0.1:1\"\novershoot = 1.0\n\n\
+         [[limit]]\nname = \"shared\"\nby = \"client_ip\"\nrate = \"1/s\"\nburst = 10000000\nshared = true\n"
     );
     let document = Loader::new()
         .load_text("bench.toml", &text, Path::new("/"))
@@ -62,6 +64,7 @@ fn caller(peer: impl Into<IpAddr>, now: Instant) -> Caller<'static> {
         worker: 0,
         now,
         unix: 1_796_083_200,
+        draw: 0,
     }
 }
 
@@ -116,6 +119,17 @@ fn one(criterion: &mut Criterion) {
             number = number.wrapping_add(1);
             let caller = caller(number.to_be_bytes(), now);
             take(black_box(&crowded), &mut asking, &caller).0
+        });
+    });
+    // Nobody brings tokens here, so another client comes before the ten million on credit are used up.
+    let (shared, mut asking) = (world("{ rate_limit = \"shared\" }"), request());
+    let mut number = 0u64;
+    group.bench_function("shared", |bencher| {
+        bencher.iter(|| {
+            number += 1;
+            let client = u32::try_from(number >> 22).unwrap_or(u32::MAX);
+            let caller = caller(client.to_be_bytes(), now);
+            take(black_box(&shared), &mut asking, &caller).0
         });
     });
     group.finish();

@@ -112,6 +112,7 @@ fn access(criterion: &mut Criterion) {
             span_id: [0xcd; 8],
             fallback: None,
             error: None,
+            fault: None,
             listener: "public",
             generation: 3,
         };

@@ -62,7 +62,10 @@ pub(crate) struct Checks<'a> {
     pub(crate) limits: &'a [Item<Limit>],
     pub(crate) tiers: &'a [Item<Tier>],
     pub(crate) api_keys: &'a [Item<ApiKey>],
+    pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
+    /// Somebody can say where the instances of a service are.
+    pub(crate) control_plane: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
     pub(crate) broken: &'a Broken,
     pub(crate) main: Arc<str>,
@@ -117,6 +120,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         }
         same_matches(routes, checks);
     }
+    services(checks);
     limits::check(checks);
     for test in checks.tests {
         names_of_test(test, &listeners, &upstreams, routes.as_ref(), checks);
@@ -288,6 +292,25 @@ fn names_of_test(
     }
 }
 
+fn services(checks: &mut Checks<'_>) {
+    if checks.control_plane || checks.broken.touches("control_plane") {
+        return;
+    }
+    for upstream in checks.upstreams {
+        if let EndpointSource::Service { name, at, .. } = &upstream.endpoints {
+            checks.report.add(
+                "no-control-plane",
+                upstream.place(*at).or_else(|| Some(upstream.begins())),
+                format!(
+                    "nobody can say where the instances of service `{}` are",
+                    short(name)
+                ),
+                "add `[control_plane]` with `urls = [\"http://127.0.0.1:8080\"]`",
+            );
+        }
+    }
+}
+
 fn addresses(checks: &mut Checks<'_>) {
     let mut seen: HashMap<std::net::SocketAddr, Place> = HashMap::new();
     if let Some((Some(admin), place)) = &checks.admin {
@@ -332,6 +355,11 @@ fn files(checks: &mut Checks<'_>) {
             .into_iter()
             .filter_map(|(path, key)| path.as_deref().map(|p| (p, key)));
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
+    }
+    if let Some((Some(sharing), place)) = checks.sharing
+        && let (Some(ca), true) = (&sharing.ca, sharing.store.tls)
+    {
+        wanted.push((ca, false, Some(place.clone())));
     }
     let mut known: HashMap<&Path, Option<String>> = HashMap::new();
     for (path, is_key, place) in wanted {

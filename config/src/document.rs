@@ -17,14 +17,20 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod control_plane;
+mod faults;
 mod limits;
 
+pub use control_plane::*;
+pub use faults::*;
 pub use limits::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
 pub struct Document {
     pub server: Server,
+    /// Absent: the file is everything.
+    pub control_plane: Option<ControlPlane>,
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
@@ -32,6 +38,8 @@ pub struct Document {
     /// Only those that were written; `tier::shipped` has the others.
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
+    /// `None`: every limit is this process's own.
+    pub sharing: Option<Sharing>,
     pub tests: Vec<Item<Test>>,
     pub telemetry: Telemetry,
     /// The file named on the command line, then every included one; also every `${file:…}` and certificate read.
@@ -367,6 +375,7 @@ pub enum Filter {
     SetHeaders(SetHeaders),
     RateLimit(RateLimit),
     ApiKey(ApiKeyUse),
+    Fault(InjectedFault),
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.
@@ -476,6 +485,13 @@ pub enum EndpointSource {
         name: String,
         port: Option<u16>,
         srv: bool,
+        at: At,
+    },
+    /// Instances that the control plane knows.
+    Service {
+        name: String,
+        /// Metadata that an instance must have.
+        with: Vec<(String, String)>,
         at: At,
     },
 }

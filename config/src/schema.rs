@@ -99,6 +99,7 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Word(words) => json!({ "type": "string", "enum": words }),
         Kind::Count(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Share => json!({ "type": "number", "minimum": 0, "maximum": 1 }),
+        Kind::Percent => json!({ "type": "number", "minimum": 0, "maximum": 100 }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Yes => json!({ "const": true }),
         Kind::List(kind) => json!({ "type": "array", "items": of_kind(kind) }),
@@ -130,7 +131,10 @@ mod tests {
         let listener = &schema["properties"]["listener"]["items"];
         assert_eq!(listener["required"], json!(["bind"]));
         assert_eq!(listener["additionalProperties"], json!(false));
-        assert!(schema["properties"]["control_plane"].is_null());
+        let control_plane = &schema["properties"]["control_plane"];
+        assert_eq!(control_plane["required"], json!(["urls"]));
+        let register = &control_plane["properties"]["register"];
+        assert_eq!(register["required"], json!(["name", "address"]));
         let tier = &schema["properties"]["tiers"]["additionalProperties"];
         assert_eq!(tier["required"], json!(["rate"]));
     }

@@ -147,9 +147,12 @@ fn fits(kind: &Kind, node: &Node) -> bool {
     match (&node.value, kind) {
         (_, Kind::Either(kinds)) => kinds.iter().any(|kind| fits(kind, node)),
         (Value::Text(..), Kind::Text | Kind::Rule(_) | Kind::Word(_)) => true,
-        (Value::Text(_, true), Kind::Count(..) | Kind::Share | Kind::Flag | Kind::Yes) => true,
-        (Value::Integer(_), Kind::Count(..) | Kind::Share) => true,
-        (Value::Float(_), Kind::Share) => true,
+        (
+            Value::Text(_, true),
+            Kind::Count(..) | Kind::Share | Kind::Percent | Kind::Flag | Kind::Yes,
+        ) => true,
+        (Value::Integer(_), Kind::Count(..) | Kind::Share | Kind::Percent) => true,
+        (Value::Float(_), Kind::Share | Kind::Percent) => true,
         (Value::Flag(_), Kind::Flag | Kind::Yes) => true,
         (Value::List(_), Kind::List(_)) => true,
         (Value::Table(_), Kind::Table(_) | Kind::Map(..)) => true,
@@ -200,6 +203,9 @@ fn check(key: &Key, kind: &'static Kind, key_spot: Spot, node: &Node, report: &m
             wrong_value(key, kind, node, report);
         }
         (Kind::Share, _) if !node.number().is_some_and(|n| (0.0..=1.0).contains(&n)) => {
+            wrong_value(key, kind, node, report);
+        }
+        (Kind::Percent, _) if !node.number().is_some_and(|n| (0.0..=100.0).contains(&n)) => {
             wrong_value(key, kind, node, report);
         }
         (Kind::Flag, _) if node.flag().is_none() => wrong_value(key, kind, node, report),

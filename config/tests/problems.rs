@@ -326,7 +326,7 @@ fn what_is_missing_or_too_much_is_named() {
         "[[upstream]]\nname = \"app\"",
         "exactly-one",
         1,
-        "`endpoints` and `dns`",
+        "`endpoints`, `dns` and `service`",
     );
     one(
         "[[upstream]]\nname = \"app\"\nendpoints = []",
@@ -558,12 +558,6 @@ fn absurd_numbers_of_breakers_and_budgets_are_refused() {
 #[test]
 fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     one(
-        "[control_plane]\nx = 1",
-        "not-available",
-        1,
-        "take the section out",
-    );
-    one(
         "[[limit]]\nname = \"a\"\nby = { claim = \"sub\" }\nrate = \"1/s\"",
         "not-available",
         3,
@@ -576,18 +570,12 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "take it out",
     );
     one(
-        "[[upstream]]\nname = \"app\"\nservice = \"a\"",
-        "not-available",
-        3,
-        "take it out",
-    );
-    one(
         &listener("proxy_protocol = true"),
         "not-available",
         3,
         "take it out",
     );
-    for filter in ["cors = {}", "jwt = {}", "fault = {}"] {
+    for filter in ["cors = {}", "jwt = {}"] {
         one(
             &route(&format!("upstream = \"app\"\nfilters = [{{ {filter} }}]")),
             "not-available",
@@ -601,6 +589,44 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         ))),
         []
     );
+}
+
+#[test]
+fn a_fault_must_do_something_that_can_be_done() {
+    let fault = |text: &str| {
+        route(&format!(
+            "upstream = \"app\"\nfilters = [{{ fault = {{ {text} }} }}]"
+        ))
+    };
+    for (text, code, hint) in [
+        ("", "missing-key", "abort = 503"),
+        ("percent = 5", "missing-key", "delay = \"200ms\""),
+        ("headers = { x = \"1\" }", "missing-key", "or both"),
+        ("abort = 200", "bad-value", "abort = 400"),
+        ("abort = 600", "bad-value", "abort = 400"),
+        ("abort = \"rest\"", "bad-value", "reset"),
+        ("delay = \"0s\"", "bad-duration", "1ms"),
+        ("delay = 200", "wrong-type", "\"5s\""),
+        ("abort = 503, percent = 101", "bad-value", "percent = 100"),
+        ("abort = 503, percent = -0.1", "bad-value", "percent = 100"),
+        (
+            "abort = 503, percent = \"5\"",
+            "wrong-type",
+            "percent = 100",
+        ),
+        ("abort = 503, percent = nan", "bad-value", "percent = 100"),
+        ("abort = 503, header = {}", "unknown-key", "headers"),
+    ] {
+        one(&fault(text), code, 4, hint);
+    }
+    for good in [
+        "delay = \"200ms\"",
+        "abort = 503, percent = 0.01",
+        "abort = \"reset\", percent = 0",
+        "delay = \"1s\", abort = 429, headers = { x-a = { regex = \"a+\" }, x-b = { present = true } }",
+    ] {
+        assert_eq!(problems(&around(&fault(good))), [], "{good}");
+    }
 }
 
 #[test]
@@ -879,6 +905,51 @@ fn limits_that_mean_nothing_are_refused_with_what_to_write() {
         3,
         "`burst`",
     );
+}
+
+#[test]
+fn a_shared_limit_needs_a_store_and_a_bad_store_is_told_without_its_text() {
+    let shared = "[[limit]]\nname = \"a\"\nby = \"route\"\nrate = \"1/s\"\nshared = true\n";
+    one(shared, "no-store", 1, "store = ");
+    let limits = |text: &str| format!("[limits]\n{text}\n{shared}");
+    assert_eq!(problems(&around(&limits("store = \"redis://a\""))), []);
+    for (text, code, line, hint) in [
+        ("store = \"a:1\"", "bad-store", 1, "redis://"),
+        ("store = \"redis://:hush@a:x\"", "bad-store", 1, "rediss"),
+        ("timeout = \"1s\"", "missing-key", 1, "store"),
+        (
+            "store = \"redis://a\"\nca = \"ca.pem\"",
+            "contradiction",
+            3,
+            "rediss",
+        ),
+        (
+            "store = \"redis://a\"\novershoot = 1.5",
+            "bad-value",
+            3,
+            "0.1",
+        ),
+        ("store = \"redis://a\"\ngateways = 0", "bad-value", 3, "1"),
+        (
+            "store = \"redis://a\"\ntimeout = \"0s\"",
+            "bad-duration",
+            3,
+            "1ms",
+        ),
+        (
+            "store = \"redis://a\"\nurl = \"b\"",
+            "unknown-key",
+            3,
+            "store",
+        ),
+    ] {
+        one(&limits(text), code, line, hint);
+    }
+    let told = format!(
+        "{:?}",
+        problems(&around(&limits("store = \"redis://:hush@a:x\"")))
+    );
+    assert!(!told.contains("hush"), "{told}");
 }
 
 #[test]

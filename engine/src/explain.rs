@@ -158,6 +158,9 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
             {
                 word = format!("{word} {}", limit.told());
             }
+            if let Filter::Fault(fault) = &filter.value {
+                word = format!("{word} {}", crate::filter::fault::told(fault));
+            }
             format!("{word} ({})", at(item, filter.at))
         })
         .collect();
@@ -234,6 +237,7 @@ fn filter_word(filter: &Filter) -> &'static str {
         Filter::RateLimit(_) => "rate_limit",
         Filter::ApiKey(ApiKeyUse::Required) => "api_key required",
         Filter::ApiKey(ApiKeyUse::Optional) => "api_key optional",
+        Filter::Fault(_) => "fault",
     }
 }
 

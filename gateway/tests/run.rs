@@ -243,3 +243,25 @@ fn hi_65_after_kill_9_a_start_serves_at_once_on_the_same_address() {
     ));
     second.serving().stop().assert_nothing_cut();
 }
+
+#[test]
+fn gw_315_a_store_that_is_away_is_warned_of_once_however_often_it_is_tried() {
+    let upstream = Upstream::fixed("ok");
+    let site = Site::new();
+    let more = format!(
+        "[limits]\nstore = \"redis://:hush-hush@{}\"\n\n[[limit]]\nname = \"all\"\nby = \"route\"\nrate = \"100/s\"\nshared = true\n",
+        site.free_port()
+    );
+    let route = "filters = [{ rate_limit = \"all\" }]";
+    let site = Site::with(&document(upstream.address(), route, &more));
+    let gateway = site.run();
+    assert_eq!(gateway.get("/").status, 200);
+    until("it was tried again", || {
+        gateway.status()["sharing"]["errors"].as_u64() >= Some(4)
+    });
+    let said = gateway.said();
+    let warnings = said.lines().filter(|line| line.contains("is away"));
+    assert_eq!(warnings.count(), 1, "{said}");
+    assert!(!said.contains("hush-hush"), "{said}");
+    gateway.stop().assert_nothing_cut();
+}

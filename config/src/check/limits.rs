@@ -14,6 +14,11 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         checks.limits.iter().map(|item| (item.name.as_str(), item)),
         checks.report,
     );
+    unique(
+        "tier",
+        checks.tiers.iter().map(|item| (item.name.as_str(), item)),
+        checks.report,
+    );
     keys(checks);
     let (items, routes) = (checks.limits, checks.routes);
     for route in routes {
@@ -39,6 +44,14 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         }
     }
     for item in items {
+        if item.shared && checks.sharing.is_none() && !checks.broken.touches("limits") {
+            checks.report.add(
+                "no-store",
+                Some(item.begins()),
+                "the limit is shared, but the document names no store to share it through",
+                "write `[limits]` with `store = \"redis://HOST:PORT\"`, or take `shared` out",
+            );
+        }
         if item.what.by == LimitBy::ApiKey {
             by_key(Some(item.begins()), checks);
         }

@@ -1,6 +1,9 @@
 //! Limits, tiers and keys: how much, for whom.
 
-use super::{at, or_off, parsed, setting, setting_text, text};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{at, count, duration, file, or_off, parsed, setting, setting_text, store, text};
 use crate::document::*;
 use crate::parse::Node;
 use crate::report::ItemReport;
@@ -20,6 +23,43 @@ pub(crate) fn limit(node: &Node, report: &mut ItemReport<'_>) -> Option<Limit> {
     Some(Limit {
         name,
         what: bucket(node, report)?,
+        shared: node.get("shared").and_then(Node::flag).unwrap_or(false),
+    })
+}
+
+/// `[limits]`. Problems with the store's URL point at the section's header, because a problem shows the line that it is
+/// about, and the URL may hold a password.
+pub(crate) fn sharing(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<Sharing> {
+    let store = match store::url(text(node, "store")?) {
+        Ok(url) => url,
+        Err(why) => {
+            report.add(
+                "bad-store",
+                (0, 1),
+                format!("`store` is not the URL of a store: {why}"),
+                "write \"redis://HOST:PORT\" or \"redis://:PASSWORD@HOST:PORT/DATABASE\", or `rediss` for TLS",
+            );
+            return None;
+        }
+    };
+    let ca = file(node, "ca", folder);
+    if ca.is_some() && !store.tls {
+        report.add(
+            "contradiction",
+            node.get("ca")?.spot,
+            "`ca` says nothing of a store that is reached without TLS",
+            "write \"rediss://…\", or take `ca` out",
+        );
+    }
+    let timeout = node.get("timeout").and_then(duration);
+    Some(Sharing {
+        store,
+        ca,
+        timeout: timeout.unwrap_or(Duration::from_millis(250)),
+        overshoot: node.get("overshoot").and_then(Node::number).unwrap_or(0.1),
+        gateways: count(node, "gateways")
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(1),
     })
 }
 
@@ -83,6 +123,13 @@ pub(crate) fn tiers(node: &Node, report: &mut ItemReport<'_>) -> Vec<Tier> {
 
 /// Problems with a key point at the item's header, because a problem shows the line that it is about.
 pub(crate) fn api_key(node: &Node, report: &mut ItemReport<'_>) -> Option<ApiKey> {
+    if let Some(hash) = node.get("hash") {
+        return Some(ApiKey {
+            key: KeyHash::parse(hash.text()?).ok()?,
+            client: text(node, "client")?.to_owned(),
+            tier: tier(node),
+        });
+    }
     let key = text(node, "key")?;
     let visible = key.bytes().all(|b| matches!(b, 0x21..=0x7e));
     if !visible || !(8..=512).contains(&key.len()) {
@@ -97,8 +144,12 @@ pub(crate) fn api_key(node: &Node, report: &mut ItemReport<'_>) -> Option<ApiKey
     Some(ApiKey {
         key: KeyHash::of(key.as_bytes()),
         client: text(node, "client")?.to_owned(),
-        tier: setting_text(node, "tier").unwrap_or_else(|| Setting::default_of("free".to_owned())),
+        tier: tier(node),
     })
+}
+
+fn tier(node: &Node) -> Setting<String> {
+    setting_text(node, "tier").unwrap_or_else(|| Setting::default_of("free".to_owned()))
 }
 
 /// `{ rate_limit = … }`

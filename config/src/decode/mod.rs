@@ -3,12 +3,15 @@
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
 mod bulkhead;
+mod control_plane;
 mod fallback;
+mod faults;
 mod guard;
 mod limits;
 mod listener;
 mod retry;
 mod route;
+mod store;
 mod upstream;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +24,8 @@ use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
-pub(crate) use limits::{api_key, limit, tiers};
+pub(crate) use control_plane::control_plane;
+pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};
 pub(crate) use upstream::upstream;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, fallback, headers, limits, or_off, parsed, retry, setting, setting_text,
-    size, text, texts,
+    at, count, duration, fallback, faults, headers, limits, or_off, parsed, retry, setting,
+    setting_text, size, text, texts,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -148,7 +148,7 @@ fn matches(node: &Node) -> Match {
     }
 }
 
-fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
+pub(super) fn predicates(node: Option<&Node>) -> Vec<(&str, ValueMatch)> {
     let entries = node.map_or(&[][..], Node::entries).iter();
     entries
         .map(|entry| {
@@ -416,6 +416,9 @@ fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
     }
     if let Some(key) = node.get("api_key") {
         return limits::api_key_use(key).map(Filter::ApiKey);
+    }
+    if let Some(fault) = node.get("fault") {
+        return faults::fault(fault, report).map(Filter::Fault);
     }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {

@@ -1,11 +1,13 @@
 //! Rate limits, tiers and API keys as values.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
 
 use super::{At, Setting};
+use crate::problem::Fault;
 use crate::unit::Rate;
 
 /// The largest bucket.
@@ -16,6 +18,52 @@ pub const MOST_BURST: u64 = 10_000_000;
 pub struct Limit {
     pub name: String,
     pub what: Bucket,
+    /// One bucket over all gateways.
+    pub shared: bool,
+}
+
+/// `[limits]`: where gateways share limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sharing {
+    pub store: StoreUrl,
+    /// Absent: the system's.
+    pub ca: Option<PathBuf>,
+    /// Of one question to the store. Default 250 ms.
+    pub timeout: Duration,
+    /// The share of a burst that all gateways together may hold ahead; 0 to 1. Default 0.1 (GW-315).
+    pub overshoot: f64,
+    /// Until the store has told. Default 1.
+    pub gateways: u32,
+}
+
+/// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, taken apart. Neither shown nor logged with its secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreUrl {
+    pub tls: bool,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    /// A name or an address; an IPv6 one without its brackets.
+    pub host: String,
+    pub port: u16,
+    pub database: u32,
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let (host, port, database) = (&self.host, self.port, self.database);
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}/{database}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}/{database}")
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The part that named limits, limits of one route and tiers share.
@@ -104,6 +152,33 @@ impl KeyHash {
             *to = *from;
         }
         KeyHash(hash)
+    }
+
+    /// `sha256:` and 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Result<KeyHash, Fault> {
+        let fault = || {
+            Fault::new(
+                "this is not the hash of a key",
+                "write `sha256:` and its 64 hexadecimal digits",
+            )
+        };
+        let digits = text.strip_prefix("sha256:").ok_or_else(fault)?;
+        if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(fault());
+        }
+        let mut hash = [0; 32];
+        for (to, at) in hash.iter_mut().zip((0..).step_by(2)) {
+            *to = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| fault())?;
+        }
+        Ok(KeyHash(hash))
+    }
+
+    /// As `parse` reads it.
+    pub fn written(&self) -> String {
+        let digits = self.0.iter().map(|byte| format!("{byte:02x}"));
+        std::iter::once("sha256:".to_owned())
+            .chain(digits)
+            .collect()
     }
 }
 

@@ -36,6 +36,50 @@ pub(super) static LIMIT: Section = Section {
             "the count of `rate`",
             "How many a full bucket holds.",
         ),
+        default(
+            "shared",
+            Kind::Flag,
+            "false",
+            "One bucket for each over all gateways that use the same store; `[limits]` names it.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(super) static LIMITS: Section = Section {
+    title: "[limits]",
+    doc: "Where gateways meet to keep limits with `shared = true`. They take tokens out ahead of need; no request waits for \
+          the store.",
+    keys: &[
+        required(
+            "store",
+            Kind::Text,
+            "A Redis-compatible server: \"redis://HOST:PORT\", or \"rediss://…\" for TLS; with a password \"redis://:PASSWORD@HOST:PORT\", \
+             and a database \"redis://HOST:PORT/1\". Best with `${env:…}` or `${file:…}`.",
+        ),
+        optional(
+            "ca",
+            Kind::Rule(&FILE),
+            "The authority that signed the store's certificate. Absent: the system's.",
+        ),
+        default(
+            "timeout",
+            Kind::Rule(&DURATION),
+            "\"250ms\"",
+            "A store that does not answer in this time is away.",
+        ),
+        default(
+            "overshoot",
+            Kind::Share,
+            "0.1",
+            "The share of a limit's burst that all gateways together may hold ahead, and so admit beyond the limit. Each may hold at least one token.",
+        ),
+        default(
+            "gateways",
+            Kind::Count(1, 10_000),
+            "1",
+            "How many gateways there are, until the store has told.",
+        ),
     ],
     ..NOTHING
 };
@@ -113,10 +157,15 @@ pub(super) static API_KEY: Section = Section {
     title: "[[api_key]]",
     doc: "A client's key, sent in `X-API-Key`. A client may have several keys; all of them are of one tier.",
     keys: &[
-        required(
+        optional(
             "key",
             Kind::Text,
             "The key: 8 to 512 visible characters. Best as `${env:…}` or `${file:…}`.",
+        ),
+        optional(
+            "hash",
+            Kind::Rule(&KEY_HASH),
+            "The key's SHA-256 instead of the key, as a control plane sends it.",
         ),
         required(
             "client",
@@ -125,5 +174,6 @@ pub(super) static API_KEY: Section = Section {
         ),
         default("tier", Kind::Rule(&NAME), "\"free\"", "The client's tier."),
     ],
+    one_of: &[&["key", "hash"]],
     ..NOTHING
 };

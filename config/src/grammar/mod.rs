@@ -2,9 +2,12 @@
 //! and one sentence about it. Refusals, the JSON Schema and the reference page are all made from these tables, so they
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
+pub(crate) mod control_plane;
+mod faults;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
+mod subscription;
 
 use crate::problem::Fault;
 
@@ -51,6 +54,8 @@ pub(crate) enum Kind {
     Count(u64, u64),
     /// A number from 0 to 1.
     Share,
+    /// A number from 0 to 100, with fractions.
+    Percent,
     Flag,
     /// Only `true`.
     Yes,
@@ -101,6 +106,7 @@ impl Kind {
             Kind::Count(least, u64::MAX) => format!("a whole number from {least}"),
             Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
             Kind::Share => "a number from 0.0 to 1.0".to_owned(),
+            Kind::Percent => "a number from 0 to 100".to_owned(),
             Kind::Flag => "true or false".to_owned(),
             Kind::Yes => "true".to_owned(),
             Kind::List(kind) => match kind {
@@ -125,6 +131,7 @@ impl Kind {
             Kind::Word(words) => format!("\"{}\"", words[0]),
             Kind::Count(least, _) => least.max(&1).to_string(),
             Kind::Share => "0.5".to_owned(),
+            Kind::Percent => "5".to_owned(),
             Kind::Flag | Kind::Yes => "true".to_owned(),
             Kind::List(kind) => format!("[{}]", kind.example()),
             Kind::Map(rule, kind) => format!("{{ {} = {} }}", rule.example, kind.example()),

@@ -2,7 +2,7 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, limits};
+use super::{Key, Kind, Presence, Section, Top, faults, limits, subscription};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -98,6 +98,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "limits",
+        list: false,
+        section: Some(&limits::LIMITS),
+        doc: "",
+    },
+    Top {
         name: "tiers",
         list: false,
         section: Some(&limits::TIERS),
@@ -112,8 +118,8 @@ pub(crate) static TOP: &[Top] = &[
     Top {
         name: "control_plane",
         list: false,
-        section: None,
-        doc: "Where to fetch routes and upstreams from.",
+        section: Some(&subscription::CONTROL_PLANE),
+        doc: "",
     },
 ];
 
@@ -395,7 +401,7 @@ pub(crate) static MATCH: Section = Section {
     ..NOTHING
 };
 
-static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
+pub(super) static VALUE: Kind = Kind::Either(&[Kind::Text, Kind::Table(&PREDICATE)]);
 
 pub(crate) static PREDICATE: Section = Section {
     title: "{ present = true } or { regex = \"…\" }",
@@ -507,7 +513,11 @@ pub(crate) static FILTER: Section = Section {
             "Whether a request must carry a known key in `X-API-Key`.",
         ),
         later("allow", "Who may call."),
-        later("fault", "Delays and aborts on purpose."),
+        optional(
+            "fault",
+            Kind::Table(&faults::FAULT),
+            "Delays, aborts and resets on purpose, to see what others make of them.",
+        ),
         later("transcode", "JSON to gRPC."),
     ],
     one_of: &[&[
@@ -709,8 +719,16 @@ pub(crate) static UPSTREAM: Section = Section {
             "false",
             "Ask for SRV records; the port of `dns` may be absent.",
         ),
-        later("service", "A service of the registry."),
-        later("with", "Metadata that instances must have."),
+        optional(
+            "service",
+            Kind::Rule(&NAME),
+            "A service whose instances the control plane knows; needs `[control_plane]`.",
+        ),
+        optional(
+            "with",
+            Kind::Map(&PARAMETER, &Kind::Text),
+            "Metadata that an instance of the service must have, such as `{ version = \"1.2.3\" }`.",
+        ),
         default(
             "protocol",
             Kind::Word(&["http1", "http2", "auto"]),
@@ -790,7 +808,11 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
     ],
     one_of: &[&["endpoints", "dns", "service"]],
-    needs: &[("srv", "dns"), ("queue", "max_in_flight")],
+    needs: &[
+        ("srv", "dns"),
+        ("with", "service"),
+        ("queue", "max_in_flight"),
+    ],
     ..NOTHING
 };
 
@@ -901,7 +923,7 @@ pub(crate) static BREAKER: Section = Section {
             "failures",
             Kind::Count(1, 1_000_000),
             "5",
-            "Failures in a row that open it …",
+            "Failures in a row that open it, at more than half of the endpoints …",
         ),
         default(
             "volume",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tollgate_config::Place;
+use tollgate_config::{Abort, Place};
 
 /// Where in the life of a request it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,7 @@ codes! {
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
     RateLimited "rate_limited" 429 8 Filter "too many requests; wait as long as retry-after says";
     QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
+    FaultInjected "fault_injected" 503 14 Filter "a fault was injected on purpose";
     NoEndpoint "no_endpoint" 503 14 Balance "the upstream has no endpoint to send this request to";
     CircuitOpen "circuit_open" 503 14 Balance "the upstream has failed too often and is left alone for a while";
     Overloaded "overloaded" 503 14 Balance "the upstream has as much to do as it may have";
@@ -134,6 +135,8 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// The name of the rate limit that refused.
     pub limit: Option<Box<str>>,
+    /// Of `FaultInjected`: how.
+    pub abort: Option<Abort>,
 }
 
 impl From<Code> for Error {
@@ -145,6 +148,7 @@ impl From<Code> for Error {
             allow: None,
             retry_after: None,
             limit: None,
+            abort: None,
         }
     }
 }
@@ -173,9 +177,46 @@ impl Error {
         }
     }
 
+    /// A fault that the document asks for.
+    pub fn injected(abort: Abort, place: Option<Place>) -> Self {
+        let setting = "route.filters.fault.abort";
+        Error {
+            abort: Some(abort),
+            ..Self::governed_by(Code::FaultInjected, setting, abort.to_string(), place)
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.abort {
+            Some(Abort::Status(status)) => status,
+            Some(Abort::Reset) | None => self.code.status(),
+        }
+    }
+
+    fn grpc_status(&self) -> u8 {
+        match self.abort {
+            // As google.rpc.Code pairs them; what it does not name is unknown.
+            Some(Abort::Status(status)) => match status.as_u16() {
+                400 => 3,
+                401 => 16,
+                403 => 7,
+                404 => 5,
+                408 | 504 => 4,
+                409 => 10,
+                429 => 8,
+                499 => 1,
+                500 => 13,
+                501 => 12,
+                502 | 503 => 14,
+                _ => 2,
+            },
+            Some(Abort::Reset) | None => self.code.grpc(),
+        }
+    }
+
     /// The RFC 9457 answer. `instance` is the request id.
     pub fn problem(&self, instance: &str) -> (StatusCode, HeaderMap, Bytes) {
-        let status = self.code.status();
+        let status = self.status();
         let mut body = String::with_capacity(256);
         let title = self.code.sentence();
         let _infallible = write!(
@@ -221,7 +262,7 @@ impl Error {
         {
             headers.insert(header::ALLOW, allow);
         }
-        if status == StatusCode::UNAUTHORIZED {
+        if self.code == Code::ApiKeyRefused {
             // RFC 9110 section 15.5.2 wants a scheme; there is no registered one for keys.
             let scheme = HeaderValue::from_static("ApiKey header=\"x-api-key\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
@@ -241,7 +282,7 @@ impl Error {
         );
         headers.insert(
             "grpc-status",
-            HeaderValue::from(u16::from(self.code.grpc())),
+            HeaderValue::from(u16::from(self.grpc_status())),
         );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
         if let Some(limit) = &self.limit {

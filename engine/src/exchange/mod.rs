@@ -13,6 +13,7 @@ pub mod trace;
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use smallvec::SmallVec;
+use tollgate_config::ValueMatch;
 
 use body::Body;
 
@@ -148,6 +149,17 @@ impl Response {
             announced: None,
         }
     }
+}
+
+/// Any of several values may fit. A value that is not UTF-8 is compared byte by byte, and fits no regular expression.
+pub fn header_fits(headers: &HeaderMap, name: &HeaderName, wanted: &ValueMatch) -> bool {
+    headers.get_all(name).iter().any(|value| match wanted {
+        ValueMatch::Present => true,
+        ValueMatch::Exact(text) => value.as_bytes() == text.as_bytes(),
+        ValueMatch::Regex(regex) => {
+            std::str::from_utf8(value.as_bytes()).is_ok_and(|text| regex.is_match(text))
+        }
+    })
 }
 
 /// Whether a caller speaks gRPC and must be answered in it.

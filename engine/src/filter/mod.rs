@@ -1,12 +1,13 @@
 //! What a route does to requests and answers besides passing them on: a list, run in the order written, and in reverse
 //! on the way back. A filter may edit or refuse; it never waits, so the chain is a loop over an enum and nothing else.
 
+pub(crate) mod fault;
 pub mod rate_limit;
 mod set_headers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tollgate_config::{ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SetHeaders};
 
@@ -21,6 +22,7 @@ enum Filter {
     SetHeaders(SetHeaders),
     RateLimit(Arc<Limit>),
     ApiKey(ApiKeyUse),
+    Fault(fault::Fault),
 }
 
 /// A route's filters.
@@ -31,6 +33,7 @@ pub struct Chain {
     policies: Option<Arc<Policies>>,
     limits: bool,
     claims: bool,
+    faults: bool,
 }
 
 /// What a chain is compiled with besides its own settings.
@@ -50,6 +53,8 @@ pub struct Caller<'a> {
     pub now: Instant,
     /// Seconds since 1970.
     pub unix: u64,
+    /// Chance, uniform.
+    pub draw: u64,
 }
 
 /// What a chain remembers of one request until its answer: nothing, for most.
@@ -59,6 +64,19 @@ pub struct Notes {
     claim: rate_limit::Claim,
     client: Option<IpAddr>,
     unix: u64,
+    met: fault::Met,
+}
+
+impl Notes {
+    /// How long the request is to wait before anything else is done for it.
+    pub fn delay(&self) -> Option<Duration> {
+        self.met.delay()
+    }
+
+    /// The faults that were injected, for the access line.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.met.word()
+    }
 }
 
 impl Chain {
@@ -85,23 +103,30 @@ impl Chain {
                         Filter::RateLimit(Arc::new(own))
                     }
                     Settings::ApiKey(wanted) => Filter::ApiKey(*wanted),
+                    Settings::Fault(fault) => {
+                        Filter::Fault(fault::Fault::compile(fault, metrics.fault(&route.name)))
+                    }
                 })
             })
             .collect();
         let asks = |filter: &Filter| match filter {
             Filter::ApiKey(_) => true,
             Filter::RateLimit(limit) => limit.needs_claim(),
-            Filter::SetHeaders(_) => false,
+            Filter::SetHeaders(_) | Filter::Fault(_) => false,
         };
         let limits = filters
             .iter()
             .any(|filter| matches!(filter, Filter::RateLimit(_)));
         let claims = filters.iter().any(asks);
+        let faults = filters
+            .iter()
+            .any(|filter| matches!(filter, Filter::Fault(_)));
         Chain {
             policies: (limits || claims).then(|| (*policies).clone()),
             filters,
             limits,
             claims,
+            faults,
         }
     }
 
@@ -119,6 +144,11 @@ impl Chain {
     /// Whether it wants to know the time of day.
     pub fn has_limits(&self) -> bool {
         self.limits
+    }
+
+    /// Whether it wants chance.
+    pub fn has_faults(&self) -> bool {
+        self.faults
     }
 
     /// Its limits, in order.
@@ -149,8 +179,12 @@ impl Chain {
                     set_headers::apply(&mut request.headers, &edit.remove, &edit.request)
                 }
                 Filter::RateLimit(limit) => limit.ask(index, request, caller, notes, route)?,
+                Filter::Fault(fault) => {
+                    let chance = (caller.worker, caller.draw);
+                    fault.meet(index, &request.headers, chance, &mut notes.met, route)?;
+                }
                 Filter::ApiKey(wanted) => match (notes.claim, wanted) {
-                    (rate_limit::Claim::Known(_), _)
+                    (rate_limit::Claim::Known(..), _)
                     | (rate_limit::Claim::Absent, ApiKeyUse::Optional) => {}
                     (rate_limit::Claim::Absent, ApiKeyUse::Required) => {
                         return Err(Error::because(Code::ApiKeyRefused, "no key"));
@@ -178,8 +212,9 @@ impl Chain {
                 Filter::SetHeaders(edit) => {
                     set_headers::apply(&mut response.headers, &edit.remove, &edit.response)
                 }
-                Filter::RateLimit(_) | Filter::ApiKey(_) => {}
+                Filter::RateLimit(_) | Filter::ApiKey(_) | Filter::Fault(_) => {}
             }
         }
+        fault::tell(&notes.met, response);
     }
 }

@@ -23,6 +23,8 @@ pub struct Answer {
     pub response: Response,
     /// After a 101: the endpoint's wire, for `tunnel`.
     pub tunnel: Option<SharedWire>,
+    /// Nothing of it may be sent: the client is to see a reset.
+    pub is_cut: bool,
     pump: Option<Pump>,
     source: Option<SharedSource>,
     /// `None`: ours, or "off".
@@ -38,6 +40,7 @@ impl Answer {
         Answer {
             response,
             tunnel: None,
+            is_cut: false,
             pump: None,
             source: None,
             idle: None,

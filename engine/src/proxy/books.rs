@@ -206,6 +206,7 @@ impl Exchange {
                 code: code.word(),
                 details: self.cause.as_deref(),
             }),
+            fault: self.notes.fault(),
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

@@ -82,6 +82,7 @@ impl Proxy {
             };
             exchange.endpoint = Some(slot.endpoint().address());
             let number = slot.endpoint().id();
+            exchange.pass.endpoint = number;
             exchange.attempts.set(exchange.attempts.get() + 1);
             let attempt = Attempt {
                 proxy: self,

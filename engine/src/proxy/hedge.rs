@@ -274,13 +274,15 @@ fn second(
     if upstream.endpoints().len() < 2 {
         return Err(Unhedged::NoEndpoint);
     }
-    let pass = Pass::beside(proxy.worker, plan, tries.guard, now).ok_or(Unhedged::CircuitOpen)?;
+    let mut pass =
+        Pass::beside(proxy.worker, plan, tries.guard, now).ok_or(Unhedged::CircuitOpen)?;
     let permit = upstream.try_enter().map_err(|()| Unhedged::Overloaded)?;
     let slot = upstream
         .pick(key, &tried, now, proxy.random())
         .ok()
         .filter(|slot| slot.endpoint().id() != number && slot.endpoint().is_healthy(now))
         .ok_or(Unhedged::NoEndpoint)?;
+    pass.endpoint = slot.endpoint().id();
     let late = proxy.late.get().wrapping_add(1);
     proxy.late.set(late);
     if late.is_multiple_of(CONTROL) {

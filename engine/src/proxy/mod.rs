@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use tollgate_config::{Action, Place};
+use tollgate_config::{Abort, Action, Place};
 
 pub use answer::Answer;
 use books::Asked;
@@ -36,9 +36,10 @@ pub use books::Exchange;
 pub use connection::Connection;
 
 use crate::alarm::Alarm;
+use crate::clock;
 use crate::exchange::base64;
 use crate::exchange::body::Body;
-use crate::exchange::error::{Code, Error};
+use crate::exchange::error::{Code, Error, written};
 use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
@@ -101,7 +102,11 @@ impl Proxy {
         };
         let mut answer = match answered {
             Ok(answer) => answer,
-            Err(error) => Answer::of(self.explain(exchange, &error)),
+            Err(error) => {
+                let mut answer = Answer::of(self.explain(exchange, &error));
+                answer.is_cut = error.abort == Some(Abort::Reset);
+                answer
+            }
         };
         if let Some(plan) = exchange.route() {
             plan.compiled
@@ -169,7 +174,12 @@ impl Proxy {
         };
         let plan = world.route(id);
         if !plan.compiled.chain.is_empty() {
-            self.filter(&world, exchange, plan, request)?;
+            let filtered = self.filter(&world, exchange, plan, request);
+            if let Some(delay) = exchange.notes.delay() {
+                // Rare: requests that are not delayed do not carry its size.
+                Box::pin(self.delay(exchange, plan, delay)).await?;
+            }
+            filtered?;
             request.marks = Marks::of(&request.headers);
         }
         match &plan.item.action {
@@ -229,8 +239,41 @@ impl Proxy {
             worker: self.worker,
             now: exchange.started,
             unix: if chain.has_limits() { unix() } else { 0 },
+            draw: if chain.has_faults() { self.random() } else { 0 },
         };
         chain.on_request(request, &caller, &mut exchange.notes, &plan.item)
+    }
+
+    /// Waits as a fault asks for; not past the route's time-out, nor past the caller's deadline. Dropped with the
+    /// exchange when the client leaves.
+    async fn delay(
+        &self,
+        exchange: &Exchange,
+        plan: &RoutePlan,
+        delay: Duration,
+    ) -> Result<(), Error> {
+        let until = exchange.started + delay;
+        let timeout = plan.item.timeout;
+        let ends = [
+            exchange.deadline,
+            timeout.value.map(|timeout| exchange.started + timeout),
+        ];
+        let first = ends.into_iter().flatten().fold(until, Instant::min);
+        let waiting = std::future::pending::<()>();
+        let _elapsed = exchange.alarm.until(Some(first), waiting).await;
+        clock::now();
+        if first == until {
+            return Ok(());
+        }
+        if exchange.deadline == Some(first) {
+            return Err(Code::DeadlineExceeded.into());
+        }
+        Err(Error::governed_by(
+            Code::RouteTimeout,
+            "route.timeout",
+            timeout.value.map_or_else(String::new, written),
+            plan.place(timeout.at),
+        ))
     }
 
     /// Our own answer, in the caller's language.
@@ -277,6 +320,7 @@ impl Proxy {
                 code: error.code.word(),
                 details: error.cause.as_deref(),
             }),
+            fault: None,
             listener: &connection.listener_name,
             generation: self.view.current().generation,
         });

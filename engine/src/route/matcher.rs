@@ -10,6 +10,8 @@ use http::{HeaderMap, Method};
 use serde::Serialize;
 use tollgate_config::{Match, PathMatch, ValueMatch};
 
+use crate::exchange::header_fits;
+
 /// The number a route bears in its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -233,17 +235,6 @@ impl Methods {
                 bit => self.known & bit != 0,
             }
     }
-}
-
-/// Any of several values may fit. A value that is not UTF-8 is compared byte by byte, and fits no regular expression.
-fn header_fits(headers: &HeaderMap, name: &HeaderName, wanted: &ValueMatch) -> bool {
-    headers.get_all(name).iter().any(|value| match wanted {
-        ValueMatch::Present => true,
-        ValueMatch::Exact(text) => value.as_bytes() == text.as_bytes(),
-        ValueMatch::Regex(regex) => {
-            std::str::from_utf8(value.as_bytes()).is_ok_and(|text| regex.is_match(text))
-        }
-    })
 }
 
 /// Any of several parameters of that name may fit.

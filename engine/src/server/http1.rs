@@ -254,6 +254,10 @@ impl Visit {
         let Some(mut answer) = answer else {
             return After::Close;
         };
+        if answer.is_cut {
+            answer.finish();
+            return After::Close;
+        }
         if let Some(upstream) = answer.tunnel.take() {
             // Rare and large.
             return Box::pin(switch(wire, upstream, answer)).await;

@@ -312,6 +312,10 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
             .set(streaming.0.cancelled.get().saturating_add(1));
         return;
     };
+    if answer.is_cut {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        return answer.finish();
+    }
     match (answer.tunnel.take(), held) {
         (Some(upstream), Some(receive)) => {
             let mut head = http::Response::new(());

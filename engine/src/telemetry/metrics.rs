@@ -7,6 +7,8 @@
 
 mod cell;
 mod closed;
+mod control_plane;
+mod fault;
 mod hedges;
 mod limit;
 mod listener;
@@ -31,10 +33,13 @@ pub use closed::{
     ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
     TimeoutKind, Unhedged,
 };
+pub use control_plane::ControlPlaneSeries;
+pub use fault::FaultSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
+pub use process::write as write_process;
 pub use route::{NONE, Observation, RouteSeries};
-pub use text::CONTENT_TYPE;
+pub use text::{CONTENT_TYPE, Kind, Labels, Text};
 pub use upstream::{Known, KnownBulkhead, UpstreamSeries};
 
 /// All series of this process. One exists, shared by all threads.
@@ -49,6 +54,9 @@ pub struct Metrics {
     /// Unix milliseconds; 0 before the first one.
     config_last_reload: Shared,
     generations_alive: Shared,
+    control_plane: ControlPlaneSeries,
+    /// Whether the store of shared limits answers, how many gateways share, failures.
+    sharing: [Shared; 3],
     /// The access log counts; we only read.
     access_log_dropped: Mutex<Option<Arc<AtomicU64>>>,
 }
@@ -65,6 +73,8 @@ struct Names {
     listeners: BTreeMap<String, Weak<ListenerSeries>>,
     /// By limit, then by tier; empty where there is none.
     limits: BTreeMap<(String, String), Weak<LimitSeries>>,
+    /// By route.
+    faults: BTreeMap<String, Weak<FaultSeries>>,
 }
 
 impl Metrics {
@@ -79,6 +89,8 @@ impl Metrics {
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
+            control_plane: ControlPlaneSeries::default(),
+            sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
     }
@@ -142,6 +154,13 @@ impl Metrics {
         })
     }
 
+    /// Of the faults that a route injects.
+    pub fn fault(&self, route: &str) -> Arc<FaultSeries> {
+        find_or_make(&mut self.names().faults, route.to_owned(), || {
+            FaultSeries::new(self.workers)
+        })
+    }
+
     /// We answered with `code` instead of an upstream.
     pub fn answered_error(&self, worker: usize, code: Code) {
         if let Some(shard) = self.errors.get(worker) {
@@ -162,9 +181,25 @@ impl Metrics {
         self.config_reload_failures.add(1);
     }
 
+    pub fn control_plane(&self) -> &ControlPlaneSeries {
+        &self.control_plane
+    }
+
     /// So many generations of the configuration are alive; to be said before a page is written.
     pub fn generations_alive(&self, count: usize) {
         self.generations_alive.set(count as u64);
+    }
+
+    /// How it stands with the store of shared limits.
+    pub fn shares(&self, reached: bool, gateways: u64, errors: u64) {
+        let now = [u64::from(reached), gateways, errors];
+        for (cell, now) in self.sharing.iter().zip(now) {
+            cell.set(now);
+        }
+    }
+
+    pub(crate) fn sharing(&self) -> [u64; 3] {
+        self.sharing.each_ref().map(Shared::value)
     }
 
     /// From now on `access_log_dropped_total` is what this counter says: see `AccessLog::dropped_counter`.

@@ -9,6 +9,8 @@
 pub mod apart;
 pub mod certificates;
 pub mod client;
+pub mod control_plane;
+pub mod demand;
 pub mod fuzz;
 pub mod gateway;
 pub mod h2_client;
@@ -16,6 +18,7 @@ pub mod h2_raw;
 pub mod hpack;
 pub mod http2;
 pub mod journal;
+pub mod store;
 pub mod upstream;
 
 use std::time::Duration;

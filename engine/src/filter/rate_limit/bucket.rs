@@ -149,6 +149,12 @@ impl Pace {
         }
     }
 
+    /// As a take of whole tokens ended elsewhere.
+    pub(super) fn taken(&self, admitted: bool, left: u64) -> Taken {
+        let level = left.saturating_mul(ONE).min(self.capacity);
+        Taken { admitted, level }
+    }
+
     /// How long until there is a whole token again, to a tick.
     pub fn until_one(&self, taken: Taken) -> Duration {
         Duration::from_nanos(self.span(ONE.saturating_sub(taken.level)))

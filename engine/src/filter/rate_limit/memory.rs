@@ -2,8 +2,10 @@
 //! setting is kept here (a bucket is a level, not a limit), so a changed limit meets the levels that there are.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::lease::Leases;
 use super::month::{self, Month};
 use super::shelf::{Budget, Key, Meaning, Shelf};
 use super::who::Seed;
@@ -14,6 +16,8 @@ const GROUPS: usize = 131_072;
 /// One limit's levels; of tiers also the months' counts.
 #[derive(Debug)]
 pub struct Meter {
+    /// Differs from every other's.
+    pub(super) number: u64,
     pub(super) buckets: Shelf,
     pub(super) months: Shelf,
 }
@@ -29,6 +33,8 @@ pub struct LimitMemory {
     pub(super) tiers: Arc<Meter>,
     /// Every tier ever seen; its position is its class.
     classes: Mutex<Vec<String>>,
+    /// Of limits that are shared with other gateways.
+    pub leases: Arc<Leases>,
 }
 
 impl Default for LimitMemory {
@@ -47,6 +53,7 @@ impl LimitMemory {
             budget,
             meters: Mutex::default(),
             classes: Mutex::default(),
+            leases: Arc::default(),
         }
     }
 
@@ -111,7 +118,9 @@ impl LimitMemory {
 
 impl Meter {
     fn new(budget: &Arc<Budget>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Meter {
+            number: NEXT.fetch_add(1, Relaxed),
             buckets: Shelf::new(budget.clone()),
             months: Shelf::new(budget.clone()),
         }

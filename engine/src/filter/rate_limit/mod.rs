@@ -7,6 +7,8 @@
 
 pub mod bucket;
 mod fields;
+pub(crate) mod lease;
+mod leased;
 mod memory;
 pub mod month;
 mod policies;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tollgate_config::{At, Item, Place, Route};
 
+pub use lease::{Leases, Standing as LeaseStanding};
 pub use memory::{LimitMemory, Meter};
 pub use policies::Policies;
 pub use status::{LimitStatus, TierStatus};
@@ -62,6 +65,8 @@ pub struct Limit {
     /// The class of callers without a known key.
     anonymous: u8,
     seed: Seed,
+    /// Shared with other gateways: a word is what is leased, not a bucket.
+    lease: Option<leased::Lease>,
 }
 
 /// How much a client of one class may have.
@@ -148,6 +153,22 @@ impl Limit {
         let Some(grade) = self.grade(class) else {
             return Ok(());
         };
+        if let Some(lease) = &self.lease {
+            let taken = self.ask_leased(lease, grade, key);
+            notes.said.push(Said {
+                filter,
+                class,
+                taken,
+                left: None,
+                over_quota: false,
+            });
+            if !taken.admitted {
+                grade.series.refused(caller.worker);
+                return Err(grade.refusal(taken, route));
+            }
+            grade.series.admitted(caller.worker);
+            return Ok(());
+        }
         let now = Moment::from(caller.now);
         let month = Month::of(caller.unix);
         let quota = grade.quota.as_ref().map(|(quota, _)| *quota);
@@ -250,11 +271,12 @@ impl Limit {
             },
             By::Route => self.seed.key(Kind::Route, route.name.as_bytes()),
             By::ApiKey => match notes.claim {
-                Claim::Known(key) => key.in_class(0),
+                Claim::Known(_, shared) if self.lease.is_some() => shared,
+                Claim::Known(key, _) => key.in_class(0),
                 Claim::Absent | Claim::Unknown => address(),
             },
             By::Tier => match notes.claim {
-                Claim::Known(key) => key,
+                Claim::Known(key, _) => key,
                 Claim::Absent | Claim::Unknown => address().in_class(self.anonymous),
             },
         }
@@ -290,6 +312,10 @@ impl Limit {
     /// Lets full buckets leave, and tells the others anew, so that no stamp grows old. On the control thread, far more
     /// often than a stamp comes round.
     pub fn sweep(&self, now: Instant) {
+        if self.lease.is_some() {
+            // Whoever leases looks after it.
+            return self.series.holds(self.meter.buckets.len() as u64);
+        }
         let now = Moment::from(now);
         self.meter.buckets.sweep(|word, class| {
             let grade = self.grade(class)?;

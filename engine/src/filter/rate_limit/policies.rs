@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use tollgate_config::{
-    ANONYMOUS, ApiKey, Bucket, Document, Item, Limit as Written, LimitBy, Place, Tier,
+    ANONYMOUS, ApiKey, Bucket, Document, Item, Limit as Written, LimitBy, Place, Sharing, Tier,
 };
 
 use super::bucket::Pace;
 use super::fields::Policy;
-use super::who::{Claim, Keys, Kind, Known};
+use super::leased::Lease;
+use super::who::{Claim, Keys, Kind, Known, Seed};
 use super::{By, Governing, Grade, Limit, LimitMemory, Standpoint};
 use crate::telemetry::metrics::Metrics;
 
@@ -29,6 +30,7 @@ struct Source {
     limits: Vec<Item<Written>>,
     tiers: Vec<Item<Tier>>,
     keys: Vec<Item<ApiKey>>,
+    sharing: Option<Sharing>,
 }
 
 impl Policies {
@@ -43,15 +45,25 @@ impl Policies {
         }
         let limits = document.limits.iter().map(|item| {
             let places = |at| Standpoint::Fixed(item.place(at).or_else(|| Some(item.begins())));
-            let limit = limit(
+            // A word means another thing where it is leased.
+            let shared = document.sharing.as_ref().filter(|_| item.shared);
+            let memory_name = match shared {
+                Some(_) => format!("shared {}", item.name),
+                None => format!("limit {}", item.name),
+            };
+            let mut limit = limit(
                 &item.name,
-                &format!("limit {}", item.name),
+                &memory_name,
                 "limit.rate",
                 &item.what,
                 places,
                 memory,
                 metrics,
             );
+            if let Some(sharing) = shared {
+                limit.seed = Seed::shared(Some(sharing));
+                limit.lease = Some(Lease::new(sharing, item.what.burst.value, memory));
+            }
             (Box::from(item.name.as_str()), Arc::new(limit))
         });
         Arc::new(Policies {
@@ -61,13 +73,14 @@ impl Policies {
                 document
                     .api_keys
                     .iter()
-                    .map(|item| (Keys::place(&item.key), known(item, memory)))
+                    .map(|item| (Keys::place(&item.key), known(item, document, memory)))
                     .collect(),
             ),
             source: Source {
                 limits: document.limits.clone(),
                 tiers: document.tiers.clone(),
                 keys: document.api_keys.clone(),
+                sharing: document.sharing.clone(),
             },
         })
     }
@@ -78,6 +91,11 @@ impl Policies {
 
     pub fn tiers(&self) -> Arc<Limit> {
         self.tiers.clone()
+    }
+
+    /// Where limits are shared.
+    pub(crate) fn sharing(&self) -> Option<&Sharing> {
+        self.source.sharing.as_ref()
     }
 
     /// The limits that have names.
@@ -119,6 +137,7 @@ impl Source {
         same(&self.limits, &document.limits)
             && same(&self.tiers, &document.tiers)
             && same(&self.keys, &document.api_keys)
+            && self.sharing == document.sharing
     }
 }
 
@@ -171,6 +190,7 @@ fn limit(
         grades: vec![Some(grade)],
         anonymous: 0,
         seed: memory.seed,
+        lease: None,
     }
 }
 
@@ -217,13 +237,15 @@ fn tiers(document: &Document, memory: &LimitMemory, metrics: &Metrics) -> Limit 
         grades,
         anonymous: memory.class(ANONYMOUS),
         seed: memory.seed,
+        lease: None,
     }
 }
 
-fn known(item: &ApiKey, memory: &LimitMemory) -> Known {
-    let key = memory.seed.key(Kind::Client, item.client.as_bytes());
+fn known(item: &ApiKey, document: &Document, memory: &LimitMemory) -> Known {
+    let key = |seed: Seed| seed.key(Kind::Client, item.client.as_bytes());
     Known {
         hash: item.key,
-        key: key.in_class(memory.class(&item.tier)),
+        key: key(memory.seed).in_class(memory.class(&item.tier)),
+        shared: key(Seed::shared(document.sharing.as_ref())),
     }
 }

@@ -32,6 +32,12 @@ pub struct Key {
 }
 
 impl Key {
+    /// Of everybody who finds no place. No hash is likely to be this one, and if one were, it would share a bucket.
+    pub const COMMON: Key = Key {
+        hash: 1 << 8,
+        class: 0,
+    };
+
     pub fn new(hash: u64, class: u8) -> Self {
         Key {
             // Zero is a free place.
@@ -56,7 +62,7 @@ impl Key {
         self.class
     }
 
-    pub(super) fn hash(self) -> u64 {
+    pub(crate) fn hash(self) -> u64 {
         self.hash
     }
 }
@@ -178,8 +184,40 @@ impl Shelf {
         }
     }
 
+    /// Changes a key's word, if the key is known. `Key::COMMON`: the word that keys without a place share.
+    pub fn alter<T>(&self, key: Key, mut step: impl FnMut(u64) -> (Option<u64>, T)) -> Option<T> {
+        if key == Key::COMMON {
+            return advance(&self.common, &mut step, || true);
+        }
+        let (group, place) = self.find(key)?;
+        advance(&group.words[place], &mut step, || {
+            is(group.keys[place].load(Acquire), key)
+        })
+    }
+
+    /// Lets a key leave, unless its word is not this one any more.
+    pub fn leave(&self, key: Key, word: u64) -> bool {
+        let Some(_latch) = self.latch(number(key)) else {
+            return false;
+        };
+        let Some((group, place)) = self.find(key) else {
+            return false;
+        };
+        let left = group.words[place]
+            .compare_exchange(word, VACANT, AcqRel, Relaxed)
+            .is_ok();
+        if left {
+            group.keys[place].store(0, Release);
+            self.keys.fetch_sub(1, Relaxed);
+        }
+        left
+    }
+
     /// A key's word, if it is known.
     pub fn read(&self, key: Key) -> Option<u64> {
+        if key == Key::COMMON {
+            return Some(self.common.load(Acquire)).filter(|word| *word != VACANT);
+        }
         let (group, place) = self.find(key)?;
         let word = group.words[place].load(Acquire);
         (word != VACANT && is(group.keys[place].load(Acquire), key)).then_some(word)

@@ -8,6 +8,8 @@ use super::{By, Limit};
 pub struct LimitStatus {
     pub name: String,
     pub by: String,
+    /// Shared with other gateways.
+    pub leased: bool,
     /// One for a limit of its own; one for each tier.
     pub tiers: Vec<TierStatus>,
     /// Buckets that are held.
@@ -39,6 +41,7 @@ impl Limit {
         LimitStatus {
             name: self.name.to_string(),
             by: self.by(),
+            leased: self.lease.is_some(),
             keys: self.meter.buckets.len() as u64,
             forgotten,
             shared,
@@ -90,6 +93,12 @@ impl Limit {
                 format!("{own}{}, burst {}{quota}", tier.rate, tier.burst)
             })
             .collect();
-        format!("{}: {}, by {}", status.name, tiers.join("; "), status.by)
+        let over = if status.leased { ", shared" } else { "" };
+        format!(
+            "{}: {}, by {}{over}",
+            status.name,
+            tiers.join("; "),
+            status.by
+        )
     }
 }

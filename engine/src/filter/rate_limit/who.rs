@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use tollgate_config::{Cidr, KeyHash};
+use tollgate_config::{Cidr, KeyHash, Sharing};
 
 use super::shelf::Key;
 
@@ -34,6 +34,20 @@ impl Seed {
     pub fn random() -> Self {
         let mut noise = crate::exchange::noise::Noise::default();
         Seed([noise.draw(), noise.draw()])
+    }
+
+    /// The same in every process that knows the store's password, and hard to guess for who does not.
+    pub(super) fn shared(sharing: Option<&Sharing>) -> Self {
+        let password = sharing.and_then(|sharing| sharing.store.password.as_deref());
+        let KeyHash(hash) = KeyHash::of(
+            format!("tollgate shared limits 1 {}", password.unwrap_or_default()).as_bytes(),
+        );
+        let part = |from: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&hash[from..from + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        Seed([part(0), part(8)])
     }
 
     pub(super) fn key(self, kind: Kind, bytes: &[u8]) -> Key {
@@ -126,6 +140,8 @@ pub(super) struct Known {
     pub(super) hash: KeyHash,
     /// The client's, in the class of its tier.
     pub(super) key: Key,
+    /// The same client's where all gateways must find the same.
+    pub(super) shared: Key,
 }
 
 /// What a request's `X-API-Key` says.
@@ -134,7 +150,8 @@ pub(in crate::filter) enum Claim {
     #[default]
     Absent,
     Unknown,
-    Known(Key),
+    /// The client's key here, and over all gateways.
+    Known(Key, Key),
 }
 
 impl Keys {
@@ -161,7 +178,9 @@ impl Keys {
             .filter(|known| {
                 aws_lc_rs::constant_time::verify_slices_are_equal(&known.hash.0, &hash.0).is_ok()
             })
-            .map_or(Claim::Unknown, |known| Claim::Known(known.key))
+            .map_or(Claim::Unknown, |known| {
+                Claim::Known(known.key, known.shared)
+            })
     }
 }
 
@@ -294,9 +313,16 @@ mod tests {
         let hash = KeyHash::of(b"0123456789");
         let key = Seed([1, 2]).key(Kind::Client, b"a");
         let mut keys = Keys::default();
-        keys.0.insert(Keys::place(&hash), Known { hash, key });
+        keys.0.insert(
+            Keys::place(&hash),
+            Known {
+                hash,
+                key,
+                shared: key,
+            },
+        );
         let one = ("x-api-key", "0123456789");
-        assert_eq!(keys.ask(&headers(&[one])), Claim::Known(key));
+        assert_eq!(keys.ask(&headers(&[one])), Claim::Known(key, key));
         assert_eq!(keys.ask(&headers(&[one, one])), Claim::Unknown);
         assert_eq!(
             keys.ask(&headers(&[("x-api-key", "012345678")])),

@@ -43,6 +43,8 @@ pub struct Line<'a> {
     pub fallback: Option<&'a str>,
     /// When we answered, or broke off, instead of the upstream.
     pub error: Option<Failure<'a>>,
+    /// The faults on purpose that it met.
+    pub fault: Option<&'a str>,
     pub listener: &'a str,
     /// The configuration that served it.
     pub generation: u64,
@@ -116,6 +118,9 @@ impl Line<'_> {
                 text(out, b",\"details\":", details);
             }
             out.push(b'}');
+        }
+        if let Some(fault) = self.fault {
+            text(out, b",\"fault\":", fault);
         }
         text(out, b",\"listener\":", self.listener);
         count(out, b",\"generation\":", self.generation);

@@ -40,6 +40,7 @@ fn line(path: &str, status: u16) -> Line<'_> {
         span_id: [0xcd; 8],
         fallback: None,
         error: None,
+        fault: None,
         listener: "public",
         generation: 3,
     }

@@ -17,6 +17,8 @@ pub struct LimitSeries {
     keys: Shared,
     forgotten: Shared,
     shared: Shared,
+    leased: Shared,
+    own_share: Shared,
 }
 
 impl LimitSeries {
@@ -26,6 +28,8 @@ impl LimitSeries {
             keys: Shared::default(),
             forgotten: Shared::default(),
             shared: Shared::default(),
+            leased: Shared::default(),
+            own_share: Shared::default(),
         }
     }
 
@@ -61,6 +65,29 @@ impl LimitSeries {
     /// A request was counted in the bucket that all share who found no room.
     pub fn shared(&self) {
         self.shared.add(1);
+    }
+
+    /// Tokens came from the store.
+    pub fn leased(&self, tokens: u64) {
+        self.leased.add(tokens);
+    }
+
+    /// Tokens came from this gateway's own share, because the store is away.
+    pub fn own_share(&self, tokens: u64) {
+        self.own_share.add(tokens);
+    }
+
+    /// Whether any ever came.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.leased.value() + self.own_share.value() > 0
+    }
+
+    /// Both, with the label each has.
+    pub fn leases(&self) -> [(&'static str, u64); 2] {
+        [
+            ("store", self.leased.value()),
+            ("own_share", self.own_share.value()),
+        ]
     }
 
     /// Admitted, refused, refused by quota: with the label each has.

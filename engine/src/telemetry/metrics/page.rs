@@ -19,7 +19,10 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     listeners(metrics, &mut text);
     upstreams(metrics, &mut text);
     limits(metrics, &mut text);
+    sharing(metrics, &mut text);
+    faults(metrics, &mut text);
     gateway(metrics, &mut text);
+    metrics.control_plane.write(&mut text);
     process::write(&mut text);
     text.finish()
 }
@@ -322,6 +325,55 @@ fn limits(metrics: &Metrics, text: &mut Text) {
     for ((limit, _), series) in shelves() {
         for (what, count) in series.crowded() {
             text.sample(&[("limit", limit), ("done", what)], count);
+        }
+    }
+}
+
+fn sharing(metrics: &Metrics, text: &mut Text) {
+    let limits = living(&mut metrics.names().limits);
+    text.family(
+        "shared_limit_tokens_total",
+        Kind::Counter,
+        "Tokens that came for clients of shared limits, by where from.",
+    );
+    for ((limit, _), series) in &limits {
+        for (from, count) in series.leases() {
+            if series.is_leased() {
+                text.sample(&[("limit", limit), ("from", from)], count);
+            }
+        }
+    }
+    let [reached, gateways, errors] = metrics.sharing();
+    text.family(
+        "shared_limit_store_reached",
+        Kind::Gauge,
+        "Whether the store of shared limits answers: 1, or 0 while this gateway serves its own share.",
+    );
+    text.sample(&[], reached);
+    text.family(
+        "shared_limit_gateways",
+        Kind::Gauge,
+        "How many gateways share limits, as was last known.",
+    );
+    text.sample(&[], gateways);
+    text.family(
+        "shared_limit_store_errors_total",
+        Kind::Counter,
+        "Questions to the store of shared limits that failed.",
+    );
+    text.sample(&[], errors);
+}
+
+fn faults(metrics: &Metrics, text: &mut Text) {
+    let faults = living(&mut metrics.names().faults);
+    text.family(
+        "faults_injected_total",
+        Kind::Counter,
+        "Requests that met a fault on purpose, by which.",
+    );
+    for (route, series) in &faults {
+        for (fault, count) in series.injected() {
+            text.sample(&[("route", route), ("fault", fault)], count);
         }
     }
 }
