@@ -5,6 +5,7 @@
 //! the words of `feed`.
 
 mod check;
+pub mod control_plane;
 mod cut;
 mod decode;
 pub mod document;
@@ -33,3 +34,8 @@ pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
 pub use warning::warnings;
+
+/// Whether a text is `host:port`, as an endpoint of an upstream is written.
+pub fn endpoint(text: &str) -> Result<(), Fault> {
+    rule::endpoint(text)
+}

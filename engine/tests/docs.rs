@@ -147,3 +147,40 @@ fn no_page_leads_to_a_file_that_is_not_there() {
         }
     }
 }
+
+/// Every number of hostile input about protection has a test that bears it, in a file that `docs/testing.md` names.
+#[test]
+fn every_hostile_input_about_protection_has_a_test_that_names_it() {
+    let page = page("docs/testing.md");
+    for number in [26, 27, 28, 29, 30, 31, 32, 40, 48, 49, 50, 51, 59, 60] {
+        let mut named = 0;
+        for word in page.split('`').filter(|word| word.starts_with("engine/")) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(word);
+            for text in sources(&path) {
+                let name = format!("hi_{number}_");
+                let tests = text
+                    .lines()
+                    .filter(|line| line.trim_start().starts_with("fn "));
+                named += tests.filter(|line| line.contains(&name)).count();
+            }
+        }
+        assert!(named > 0, "HI-{number} has no test");
+    }
+}
+
+/// The text of a file, or of every file in a folder.
+fn sources(path: &Path) -> Vec<String> {
+    let files = match std::fs::read_dir(path) {
+        Ok(folder) => folder.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => vec![path.to_owned()],
+    };
+    let read = |file: &std::path::PathBuf| {
+        std::fs::read_to_string(file)
+            .unwrap_or_else(|error| panic!("docs/testing.md names {}: {error}", file.display()))
+    };
+    files
+        .iter()
+        .filter(|file| file.is_file())
+        .map(read)
+        .collect()
+}

@@ -11,7 +11,7 @@ use tollgate_engine::testing::http2::Http2Upstream;
 use tollgate_engine::testing::upstream::Upstream;
 
 /// Long before any time-out of the route.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(4);
 
 /// A method, the messages sent, and what must come back.
 type Call<'a> = (&'a str, &'a [&'a [u8]], Vec<u8>);

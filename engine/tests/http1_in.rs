@@ -600,7 +600,8 @@ fn hi_17_other_protocols_on_a_plain_port_end_at_once() {
     let upstream = Upstream::echo();
     let gateway = Gateway::start(&document(
         upstream.address(),
-        "protocol = \"http1\"",
+        // Longer than anybody waits here: it is not the time-out that ends it.
+        "protocol = \"http1\"\nheader_timeout = \"60s\"",
         "",
         "",
     ));
@@ -613,18 +614,12 @@ fn hi_17_other_protocols_on_a_plain_port_end_at_once() {
         ("an SMTP greeting", b"EHLO example\r\n"),
     ];
     for (name, bytes) in cases {
-        let begun = Instant::now();
         let mut client = gateway.client();
         client.send(bytes);
         if let Ok(response) = client.try_response("GET") {
             assert!(matches!(response.status, 400 | 505), "{name}: {response:?}");
         }
         client.assert_closed();
-        assert!(
-            begun.elapsed() < Duration::from_secs(3),
-            "{name}: it took {:?}",
-            begun.elapsed()
-        );
     }
     assert_eq!(upstream.connections(), 0);
 }

@@ -91,6 +91,67 @@ fn hi_59_hosts_paths_and_methods_that_clients_make_up_leave_nothing_in_memory() 
     assert!(growth < 2 * MIB, "{} KiB more", growth / 1024);
 }
 
+/// Every header that the gateway itself reads, with a value of its own in each of thousands of requests.
+#[test]
+fn hi_59_values_of_headers_that_are_read_become_no_label_and_no_key() {
+    let upstream = Upstream::fixed("ok");
+    let toml = format!(
+        "{}\n\n[[limit]]\nname = \"by-user\"\nby = {{ header = \"x-user\" }}\nrate = \"1000000/s\"\nburst = 1000000\n",
+        document(
+            upstream.address(),
+            "trusted_proxies = [\"127.0.0.0/8\"]",
+            "filters = [{ rate_limit = \"by-user\" }, { rate_limit = \"tiers\" }]",
+            "balance = { hash = { header = \"x-user\" } }\n[upstream.breaker]\ngrain = \"operation\"",
+        )
+    );
+    let gateway = Gateway::start(&toml);
+    let mut client = gateway.client();
+    let mut ask = |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            let mark = format!("mark-{n}");
+            let (high, low) = (n / 250 % 250, n % 250);
+            let lines = [
+                format!("X-Api-Key: {mark}"),
+                format!("X-User: {mark}"),
+                format!("X-Request-Id: {mark}"),
+                format!("X-Forwarded-For: 10.9.{high}.{low}"),
+                format!("X-Forwarded-Host: {mark}.example"),
+                format!("X-Request-Deadline-Ms: {}", 100_000 + n),
+                format!("X-Priority: {mark}"),
+                format!("X-Tollgate-Attempt: {n}"),
+                format!("X-Tollgate-Fallback: {mark}"),
+                format!("Idempotency-Key: {mark}"),
+                format!("Grpc-Timeout: {n}S"),
+                format!("Grpc-Encoding: {mark}"),
+                format!("Grpc-Previous-Rpc-Attempts: {n}"),
+                format!("Traceparent: 00-{n:032x}-{n:016x}-01"),
+                format!("Tracestate: mark={mark}"),
+                format!("Baggage: mark={mark}"),
+                format!("Content-Type: application/{mark}"),
+                format!("TE: {mark}"),
+            ];
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let status = client.request("GET /there", &lines).status;
+            // The limit by address admits each of them some, anonymous clients together not all.
+            assert!(matches!(status, 200 | 429), "{status}");
+        }
+    };
+    ask(1..300);
+    let before = series(&gateway);
+    ask(300..3_000);
+    assert_eq!(before, series(&gateway));
+    let metrics = gateway.metrics();
+    assert!(
+        !metrics.contains("mark-") && !metrics.contains("10.9."),
+        "{metrics}"
+    );
+    let status = gateway.get_status().to_string();
+    assert!(
+        !status.contains("mark-") && !status.contains("10.9."),
+        "{status}"
+    );
+}
+
 /// Resident memory, from `/proc/PID/status`.
 fn resident(gateway: &Apart) -> u64 {
     let status = gateway.read("status");

@@ -2,7 +2,7 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, control_plane, faults, limits};
+use super::{Key, Kind, Presence, Section, Top, faults, limits, subscription};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -118,7 +118,7 @@ pub(crate) static TOP: &[Top] = &[
     Top {
         name: "control_plane",
         list: false,
-        section: Some(&control_plane::CONTROL_PLANE),
+        section: Some(&subscription::CONTROL_PLANE),
         doc: "",
     },
 ];
@@ -897,7 +897,7 @@ pub(crate) static BREAKER: Section = Section {
             "failures",
             Kind::Count(1, 1_000_000),
             "5",
-            "Failures in a row that open it …",
+            "Failures in a row that open it, at more than half of the endpoints …",
         ),
         default(
             "volume",

@@ -30,6 +30,11 @@ use memory::Memory;
 use reading::Reading;
 use source::Source;
 
+/// The bytes of a file of another kind of document.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    include::read(path, true)
+}
+
 /// Reads documents. Keep one for all reloads of a process.
 pub struct Loader {
     environment: Box<Environment>,

@@ -80,6 +80,7 @@ impl Proxy {
             };
             exchange.endpoint = Some(slot.endpoint().address());
             let number = slot.endpoint().id();
+            exchange.pass.endpoint = number;
             exchange.attempts += 1;
             let attempt = Attempt {
                 proxy: self,

@@ -22,6 +22,8 @@ pub struct Pass {
     judged: bool,
     /// Trailers told of a failure.
     pub belied: bool,
+    /// The number of the endpoint that is being tried.
+    pub endpoint: u32,
 }
 
 /// Asks the breaker, unless a permit is still unused.
@@ -71,6 +73,9 @@ pub(super) fn judge(
     let (Some(policy), Some(permit)) = (&upstream.item.breaker, &mut pass.permit) else {
         return;
     };
+    if !good {
+        place(permit, upstream, pass.endpoint, now);
+    }
     guard
         .breaker
         .answered(policy, worker, permit, good, now, &mut |change| {
@@ -79,6 +84,16 @@ pub(super) fn judge(
     pass.judged = good;
     if !good {
         pass.permit = None;
+    }
+}
+
+/// Says where the failure was, when it is for outlier detection to deal with a few endpoints that fail.
+#[cold]
+fn place(permit: &mut Permit, upstream: &UpstreamPlan, endpoint: u32, now: Instant) {
+    if upstream.item.outlier.is_some() {
+        let endpoints = upstream.upstream.endpoints();
+        let out = endpoints.iter().filter(|one| !one.is_healthy(now));
+        permit.went_to(endpoint, endpoints.len(), out.map(|one| one.id()));
     }
 }
 
@@ -100,7 +115,7 @@ pub(super) fn settle(exchange: &mut Exchange, now: Instant) {
 
 #[cold]
 fn settle_rest(exchange: &mut Exchange, now: Instant) {
-    let (Some(permit), Some(branch)) = (exchange.pass.permit.take(), exchange.branch) else {
+    let (Some(mut permit), Some(branch)) = (exchange.pass.permit.take(), exchange.branch) else {
         return;
     };
     let Some(plan) = exchange.route() else { return };
@@ -111,6 +126,7 @@ fn settle_rest(exchange: &mut Exchange, now: Instant) {
     match &upstream.item.breaker {
         Some(policy) if exchange.pass.judged => {
             let worker = exchange.proxy.worker;
+            place(&mut permit, upstream, exchange.pass.endpoint, now);
             guard
                 .breaker
                 .belied(policy, worker, permit, now, &mut |change| {

@@ -35,8 +35,9 @@ pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
+pub use process::write as write_process;
 pub use route::{NONE, Observation, RouteSeries};
-pub use text::CONTENT_TYPE;
+pub use text::{CONTENT_TYPE, Kind, Labels, Text};
 pub use upstream::{Known, KnownBulkhead, UpstreamSeries};
 
 /// All series of this process. One exists, shared by all threads.

@@ -5,7 +5,7 @@
 //! Nothing here interprets leniently and nothing here sleeps.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -41,7 +41,15 @@ pub struct Upstream {
 impl Upstream {
     /// Runs the script once for each connection, on a thread of its own; the connection closes when it returns.
     pub fn http1(script: impl Fn(&mut Conn) + Send + Sync + 'static) -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Upstream::http1_on([127, 0, 0, 1].into(), script)
+    }
+
+    /// The same on another address of this machine, or of the network namespace that the caller is in.
+    pub fn http1_on(
+        address: IpAddr,
+        script: impl Fn(&mut Conn) + Send + Sync + 'static,
+    ) -> Upstream {
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");

@@ -13,6 +13,16 @@ use crate::telemetry::metrics::BreakerReason;
 use crate::upstream::moment::Moment;
 use crate::upstream::tally::Counts;
 
+/// So many different endpoints are more than a few, however many there are; each has one of 64 bits.
+const MOST: u32 = 33;
+
+/// Failures in a row, and whether more than a few endpoints had a part in them.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    length: u32,
+    widespread: bool,
+}
+
 impl Breaker {
     /// The head of an answer has come, or failed to come. Keep the permit while more can go wrong. `worker` is the
     /// caller's own number.
@@ -43,6 +53,7 @@ impl Breaker {
                     permit.judged = now;
                     permit.ended = self.end_row(word);
                 } else if let Some(row) = self.lengthen_row(word, |row| row + 1) {
+                    let row = self.judged_row(policy, row, permit);
                     self.consider_opening(policy, word, row, now, tell);
                 }
             }
@@ -87,6 +98,7 @@ impl Breaker {
                     row => row + 1,
                 });
                 if let Some(row) = row {
+                    let row = self.judged_row(policy, row, &permit);
                     self.consider_opening(policy, word, row, now, tell);
                 }
             }
@@ -158,9 +170,39 @@ impl Breaker {
         }
     }
 
+    /// Whether failures in a row are the upstream's own: more than half of its endpoints have a part in them or are out
+    /// of service. Up to half are taken out one by one (`set`). While that is being done, a few that fail at once make rows
+    /// by chance, and to refuse everything for their sake would turn 30 % of failures into 100 % (HI-50). A row in
+    /// which every endpoint could have had `failures` of its own is nobody's chance, wherever it came from.
+    ///
+    /// Who begins a row while another lengthens it may forget that one's endpoint: the row is then longer by one or two.
+    #[cold]
+    fn judged_row(&self, policy: &Policy, length: u32, permit: &Permit) -> Row {
+        let Some(place) = permit.place else {
+            let widespread = true;
+            return Row { length, widespread };
+        };
+        let failing = if length == 1 {
+            self.state.failing.store(place.endpoint, Ordering::Relaxed);
+            place.endpoint
+        } else {
+            let known = self
+                .state
+                .failing
+                .fetch_or(place.endpoint, Ordering::Relaxed);
+            known | place.endpoint
+        };
+        let most = (place.endpoints / 2 + 1).min(MOST);
+        let enough_for_all = policy.failures.value.saturating_mul(place.endpoints);
+        Row {
+            length,
+            widespread: (failing | place.out).count_ones() >= most || length >= enough_for_all,
+        }
+    }
+
     /// GW-404. Asked at each failure, and at nothing else: a success never opens.
-    fn consider_opening(&self, policy: &Policy, word: Word, row: u32, now: Moment, tell: Tell<'_>) {
-        let in_a_row = row >= policy.failures.value;
+    fn consider_opening(&self, policy: &Policy, word: Word, row: Row, now: Moment, tell: Tell<'_>) {
+        let in_a_row = row.widespread && row.length >= policy.failures.value;
         let rate = policy.error_rate.value;
         let usual = match policy.kind.value {
             BreakerKind::Adaptive => self.baseline.usual(),
@@ -184,7 +226,14 @@ impl Breaker {
         } else {
             BreakerReason::Deviation
         };
-        self.turn_with(word, Kind::Open, reason, evidence(row, counts), now, tell);
+        self.turn_with(
+            word,
+            Kind::Open,
+            reason,
+            evidence(row.length, counts),
+            now,
+            tell,
+        );
     }
 }
 

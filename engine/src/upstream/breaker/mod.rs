@@ -71,6 +71,8 @@ struct State {
     word: AtomicU64,
     /// Failures in a row.
     row: AtomicU64,
+    /// Which endpoints the failures of the row came from: a bit for each, by its number.
+    failing: AtomicU64,
 }
 
 /// A try may be made. Give it back with `answered` or `cancelled`.
@@ -82,6 +84,16 @@ pub struct Permit {
     judged: Moment,
     /// The row of failures that this ended, and how many good tries there had ever been then.
     ended: (u32, u64),
+    place: Option<Place>,
+}
+
+/// Which endpoint a try went to, how many its upstream has, and which of them are out of service: a bit for each, by its
+/// number.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    endpoint: u64,
+    endpoints: u32,
+    out: u64,
 }
 
 /// A try may not be made.
@@ -114,7 +126,18 @@ impl Permit {
             word,
             judged: Moment::LONG_AGO,
             ended: (0, 0),
+            place: None,
         }
+    }
+
+    /// Says which endpoint is about to be judged, of how many, and which are out of service, all by their numbers. A row
+    /// of failures then opens only when it is the upstream's own; without this, every row is.
+    pub fn went_to(&mut self, endpoint: u32, endpoints: usize, out: impl Iterator<Item = u32>) {
+        self.place = Some(Place {
+            endpoint: bit(endpoint),
+            endpoints: u32::try_from(endpoints).unwrap_or(u32::MAX),
+            out: out.fold(0, |bits, number| bits | bit(number)),
+        });
     }
 
     pub fn is_probe(&self) -> bool {
@@ -352,6 +375,11 @@ impl Breaker {
             .compare_exchange(from.0, next.0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
+}
+
+/// Numbers are small, but of many endpoints two may share a bit.
+fn bit(endpoint: u32) -> u64 {
+    1 << (endpoint % u64::BITS)
 }
 
 /// A state as operators know it.

@@ -87,7 +87,7 @@ fn gw_308_a_refused_client_that_waits_as_told_is_admitted() {
 }
 
 #[test]
-fn gw_307_a_clock_that_jumps_neither_opens_nor_jams() {
+fn hi_60_gw_307_a_clock_that_jumps_neither_opens_nor_jams() {
     let pace = pace(10, Duration::from_secs(1), 10);
     let hour = 3600 * SECOND;
     let mut word = pace.full(Moment(2 * hour));
