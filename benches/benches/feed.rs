@@ -1,5 +1,6 @@
 //! What a change from a control plane costs in this process: 5,000 routes from the feed, of which one changes. From the
-//! bytes of its lines to the snapshot that the next request reads; and the pieces of it, and a change of instances.
+//! bytes of its lines to the snapshot that the next request reads; and the pieces of it, a change of instances, and a
+//! start from what served last.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate_config::feed::{Begin, End, Hello, Instance, Kind, Line, Put, Service};
 use tollgate_config::{Document, Loader};
-use tollgate_engine::reload::control_plane::Known;
+use tollgate_engine::reload::control_plane::{Content, Known, LastGood, begin};
 use tollgate_engine::snapshot::compile::compile;
 use tollgate_engine::snapshot::memory::Memory;
 use tollgate_engine::snapshot::proof::prove;
@@ -184,6 +185,35 @@ fn feed(criterion: &mut Criterion) {
             revision += 1;
             world.hear(&change(revision));
             world.join()
+        });
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let last_good = LastGood::new(folder.path());
+    let content = Content {
+        epoch: "e".to_owned(),
+        revision,
+        blocks: world.known.blocks(),
+        services: Vec::new(),
+    };
+    group.bench_function("last_good/5000/write", |bencher| {
+        bencher.iter(|| last_good.write(&content).expect("there is room"));
+    });
+    group.bench_function("last_good/5000/start", |bencher| {
+        let text = format!(
+            "{FILE}[server]\nstate_dir = \"{}\"\n",
+            folder.path().display()
+        );
+        bencher.iter(|| {
+            let (mut world, metrics) = (World::new(), Arc::new(Metrics::new(1)));
+            let file = world.loader.load_text("bench.toml", &text, Path::new("/"));
+            let services = world.memory.services.clone();
+            let begun = begin(
+                file.expect("valid"),
+                &mut world.loader,
+                &services,
+                |document| compile(document, None, &mut world.memory, &metrics, 1),
+            );
+            assert!(begun.expect("it compiles").restored.serves);
         });
     });
     let mut version = 0;

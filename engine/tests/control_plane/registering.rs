@@ -1,6 +1,6 @@
 //! A node that announces a service: only when it is ready, again when it was forgotten, and no longer first of all.
 
-use tollgate_engine::testing::control_plane::{ControlPlane, Setup, answering};
+use tollgate_engine::testing::control_plane::{ControlPlane, answering};
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::journal::Gate;
 use tollgate_engine::testing::upstream::Upstream;

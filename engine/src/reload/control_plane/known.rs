@@ -112,10 +112,13 @@ impl Known {
         self.blocks.list()
     }
 
-    /// All lists, with the version of each.
+    /// All lists, with the version of each; 0 for one of an epoch before this, which every version is newer than.
     pub fn services(&self) -> impl Iterator<Item = (&str, u64, &Arc<[Instance]>)> {
         let lists = self.services.iter();
-        lists.map(|(name, list)| (name.as_str(), list.version, &list.instances))
+        lists.map(|(name, list)| {
+            let version = if list.stale { 0 } else { list.version };
+            (name.as_str(), version, &list.instances)
+        })
     }
 
     pub fn instances(&self, name: &str) -> Option<Arc<[Instance]>> {
@@ -341,9 +344,9 @@ impl Known {
             }
         }
         if continues {
-            let gone: Vec<String> = { self.services.keys() }
-                .filter(|name| !named.contains(*name))
-                .cloned()
+            let gone: Vec<String> = { self.services.iter() }
+                .filter(|(name, list)| !list.stale && !named.contains(*name))
+                .map(|(name, _)| name.clone())
                 .collect();
             for name in gone {
                 if let Some(list) = self.services.remove(&name) {

@@ -200,6 +200,13 @@ fn hi_66_a_lost_memory_takes_no_instances_away_until_it_names_the_service() {
     ];
     say(&mut known, lines).expect("in order");
     assert_eq!(ports(&known, "s").expect("kept"), ["1", "2"]);
+    // Nor does the next batch, nor a restart in between.
+    say(&mut known, [FULL, put("a", "1"), end(1)]).expect("in order");
+    assert_eq!(ports(&known, "s").expect("kept"), ["1", "2"]);
+    assert_eq!(
+        known.services().map(|(_, version, _)| version).max(),
+        Some(0)
+    );
     // Named again, with whatever version its new counting has.
     let news = say(&mut known, [service("s", 0, &[2])]).expect("in order");
     assert_eq!(news.services, ["s"]);
