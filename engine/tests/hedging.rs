@@ -188,11 +188,10 @@ fn a_late_first_try_gets_a_second_elsewhere_whose_answer_wins_and_is_cancelled_i
 #[test]
 fn the_first_wins_when_its_answer_is_first_after_all() {
     let gate = Gate::new();
-    let theirs = gate.clone();
     let upstreams = pair(move |conn, request| match attempt(request) {
-        "1" => stall(conn, &theirs) && tell(conn, request),
+        "1" => stall(conn, &gate) && tell(conn, request),
         _ => {
-            theirs.open();
+            gate.open();
             conn.wait_closed();
             false
         }

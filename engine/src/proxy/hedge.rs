@@ -276,7 +276,7 @@ fn second(
     }
     let mut pass =
         Pass::beside(proxy.worker, plan, tries.guard, now).ok_or(Unhedged::CircuitOpen)?;
-    let permit = upstream.try_enter().map_err(|()| Unhedged::Overloaded)?;
+    let permit = upstream.try_enter().map_err(|_full| Unhedged::Overloaded)?;
     let slot = upstream
         .pick(key, &tried, now, proxy.random())
         .ok()

@@ -173,10 +173,14 @@ impl Upstream {
     }
 
     /// A permit without a queue. `Ok(None)`: none is needed; `Err`: there is none now.
-    pub fn try_enter(&self) -> Result<Option<bulkhead::Permit>, ()> {
+    pub fn try_enter(&self) -> Result<Option<bulkhead::Permit>, bulkhead::Full> {
         match &self.rules {
             None => Ok(None),
-            Some(rules) => self.bulkhead.try_enter(rules).map(Some).ok_or(()),
+            Some(rules) => self
+                .bulkhead
+                .try_enter(rules)
+                .map(Some)
+                .ok_or(bulkhead::Full),
         }
     }
 

@@ -82,6 +82,10 @@ pub enum Entry {
     Full,
 }
 
+/// No permit is free, or somebody waits for it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
 /// The right to be in flight at an upstream. Given back when dropped.
 #[derive(Debug)]
 #[must_use = "a dropped permit is given back"]
