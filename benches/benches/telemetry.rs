@@ -107,6 +107,7 @@ fn access(criterion: &mut Criterion) {
             endpoint: Some("10.0.0.2:8080"),
             attempts: 1,
             not_retried: None,
+            hedge: None,
             request_id: "0123456789abcdef0123456789abcdef",
             trace_id: [0xab; 16],
             span_id: [0xcd; 8],
