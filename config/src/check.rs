@@ -64,6 +64,8 @@ pub(crate) struct Checks<'a> {
     pub(crate) api_keys: &'a [Item<ApiKey>],
     pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
+    /// Somebody can say where the instances of a service are.
+    pub(crate) control_plane: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
     pub(crate) broken: &'a Broken,
     pub(crate) main: Arc<str>,
@@ -118,6 +120,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         }
         same_matches(routes, checks);
     }
+    services(checks);
     limits::check(checks);
     for test in checks.tests {
         names_of_test(test, &listeners, &upstreams, routes.as_ref(), checks);
@@ -286,6 +289,25 @@ fn names_of_test(
             upstreams,
             checks,
         );
+    }
+}
+
+fn services(checks: &mut Checks<'_>) {
+    if checks.control_plane || checks.broken.touches("control_plane") {
+        return;
+    }
+    for upstream in checks.upstreams {
+        if let EndpointSource::Service { name, at, .. } = &upstream.endpoints {
+            checks.report.add(
+                "no-control-plane",
+                upstream.place(*at).or_else(|| Some(upstream.begins())),
+                format!(
+                    "nobody can say where the instances of service `{}` are",
+                    short(name)
+                ),
+                "add `[control_plane]` with `urls = [\"http://127.0.0.1:8080\"]`",
+            );
+        }
     }
 }
 

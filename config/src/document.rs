@@ -17,9 +17,11 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod control_plane;
 mod faults;
 mod limits;
 
+pub use control_plane::*;
 pub use faults::*;
 pub use limits::*;
 
@@ -27,6 +29,8 @@ pub use limits::*;
 #[derive(Debug, Clone)]
 pub struct Document {
     pub server: Server,
+    /// Absent: the file is everything.
+    pub control_plane: Option<ControlPlane>,
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
@@ -456,6 +460,13 @@ pub enum EndpointSource {
         name: String,
         port: Option<u16>,
         srv: bool,
+        at: At,
+    },
+    /// Instances that the control plane knows.
+    Service {
+        name: String,
+        /// Metadata that an instance must have.
+        with: Vec<(String, String)>,
         at: At,
     },
 }

@@ -13,16 +13,14 @@ pub(crate) type Environment = dyn Fn(&str) -> Option<String> + Send;
 /// A file behind `${file:…}` holds a secret or a name, not a film.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// One replaced reference: what stood between the braces, and what it stood for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Use {
-    pub(crate) reference: String,
-    pub(crate) value: String,
-}
+/// One replaced reference.
+pub(crate) use crate::feed::Use;
 
 pub(crate) struct Interpolator<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) folder: &'a Path,
+    /// Looked up by somebody else: neither the environment nor a file is asked.
+    pub(crate) given: Option<&'a [Use]>,
     pub(crate) uses: Vec<Use>,
 }
 
@@ -64,6 +62,21 @@ impl Interpolator<'_> {
     }
 
     pub(crate) fn look_up(&self, reference: &str) -> Result<String, (&'static str, Fault)> {
+        if let Some(given) = self.given {
+            let found = given.iter().find(|used| used.reference == reference);
+            return found.map(|used| used.value.clone()).ok_or_else(|| {
+                (
+                    "unset-variable",
+                    Fault::new(
+                        format!(
+                            "the control plane sent no value for `${{{}}}`",
+                            short(reference)
+                        ),
+                        "it looks references up itself and sends what they stand for",
+                    ),
+                )
+            });
+        }
         if let Some(name) = reference.strip_prefix("env:") {
             let (name, otherwise) = match name.split_once(":-") {
                 Some((name, otherwise)) => (name, Some(otherwise)),
@@ -142,6 +155,7 @@ mod tests {
         let mut interpolator = Interpolator {
             environment: &environment,
             folder: Path::new("."),
+            given: None,
             uses: Vec::new(),
         };
         interpolator.expand(text).map_err(|(code, _)| code)

@@ -1,12 +1,15 @@
 //! The words all parts of Tollgate share: what a person writes, how it is read, and what is refused.
 //!
 //! `Loader` reads files into a `Document`, or says everything that is wrong with them at once. This crate knows no
-//! sockets, no proxy and no clock; the control plane reads, checks and sends the same documents with the same code.
+//! sockets, no proxy and no clock; the control plane reads, checks and sends the same documents with the same code, in
+//! the words of `feed`.
 
 mod check;
+pub mod control_plane;
 mod cut;
 mod decode;
 pub mod document;
+pub mod feed;
 mod grammar;
 mod interpolate;
 mod ladder;
@@ -31,3 +34,8 @@ pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
 pub use warning::warnings;
+
+/// Whether a text is `host:port`, as an endpoint of an upstream is written.
+pub fn endpoint(text: &str) -> Result<(), Fault> {
+    rule::endpoint(text)
+}

@@ -191,6 +191,14 @@ impl<'p, 't> TopValue<'p, 't> {
         matches!(self.value.get_ref(), DeValue::Table(_))
     }
 
+    /// Whether it is a table with this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        match self.value.get_ref() {
+            DeValue::Table(table) => table.iter().any(|(known, _)| known.get_ref() == key),
+            _ => false,
+        }
+    }
+
     /// The value as nodes with spots relative to `line` of the text.
     pub(crate) fn node(
         &self,

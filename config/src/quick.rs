@@ -43,7 +43,7 @@ pub fn quick(to: &str, listen: &str) -> Result<Document, Problems> {
 }
 
 /// `host:port`, and whether it is encrypted.
-fn target(url: &str) -> Result<(String, bool), Fault> {
+pub(crate) fn target(url: &str) -> Result<(String, bool), Fault> {
     let hint = "write a URL such as \"http://127.0.0.1:9000\"";
     let fault = |why: &str| Fault::new(format!("`{}` {why}", crate::unit::short(url)), hint);
     let (scheme, rest) = url.split_once("://").ok_or_else(|| fault("is not a URL"))?;
@@ -78,7 +78,7 @@ mod tests {
         assert!(upstream.tls.is_some());
         match &upstream.endpoints {
             EndpointSource::Static(list) => assert_eq!(list[0].address, "example.com:443"),
-            EndpointSource::Dns { .. } => panic!("not static"),
+            other => panic!("not static: {other:?}"),
         }
         let document = quick("http://[::1]:9000", "[::]:0").expect("valid");
         assert!(document.upstreams[0].tls.is_none());

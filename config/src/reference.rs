@@ -49,13 +49,11 @@ number or true/false is wanted, a string that holds a reference may stand for it
 
 /// The reference of all sections and keys, as Markdown.
 pub fn reference() -> String {
-    let mut page = INTRODUCTION.to_owned();
-    page.push_str("## Sections\n\n");
-    let mut seen: Vec<&str> = Vec::new();
-    write_section(&mut page, &sections::PREAMBLE, &mut seen);
-    for section in sections::TOP.iter().filter_map(|top| top.section) {
-        write_section(&mut page, section, &mut seen);
-    }
+    let tops = sections::TOP.iter().filter_map(|top| top.section);
+    let mut page = of(
+        INTRODUCTION,
+        std::iter::once(&sections::PREAMBLE).chain(tops),
+    );
     page.push_str(
         "## Not available in this build\n\nKnown by name, and refused rather than ignored:\n\n",
     );
@@ -71,6 +69,17 @@ pub fn reference() -> String {
         &mut page,
         format_args!("- the keys marked \"not available in this build\" above"),
     );
+    page
+}
+
+/// An introduction, then these sections with what is nested in them.
+pub(crate) fn of(introduction: &str, sections: impl Iterator<Item = &'static Section>) -> String {
+    let mut page = introduction.to_owned();
+    page.push_str("## Sections\n\n");
+    let mut seen: Vec<&str> = Vec::new();
+    for section in sections {
+        write_section(&mut page, section, &mut seen);
+    }
     page
 }
 

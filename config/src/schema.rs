@@ -131,7 +131,10 @@ mod tests {
         let listener = &schema["properties"]["listener"]["items"];
         assert_eq!(listener["required"], json!(["bind"]));
         assert_eq!(listener["additionalProperties"], json!(false));
-        assert!(schema["properties"]["control_plane"].is_null());
+        let control_plane = &schema["properties"]["control_plane"];
+        assert_eq!(control_plane["required"], json!(["urls"]));
+        let register = &control_plane["properties"]["register"];
+        assert_eq!(register["required"], json!(["name", "address"]));
         let tier = &schema["properties"]["tiers"]["additionalProperties"];
         assert_eq!(tier["required"], json!(["rate"]));
     }

@@ -326,7 +326,7 @@ fn what_is_missing_or_too_much_is_named() {
         "[[upstream]]\nname = \"app\"",
         "exactly-one",
         1,
-        "`endpoints` and `dns`",
+        "`endpoints`, `dns` and `service`",
     );
     one(
         "[[upstream]]\nname = \"app\"\nendpoints = []",
@@ -525,12 +525,6 @@ fn absurd_numbers_of_breakers_and_budgets_are_refused() {
 #[test]
 fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     one(
-        "[control_plane]\nx = 1",
-        "not-available",
-        1,
-        "take the section out",
-    );
-    one(
         "[[limit]]\nname = \"a\"\nby = { claim = \"sub\" }\nrate = \"1/s\"",
         "not-available",
         3,
@@ -540,12 +534,6 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "[telemetry]\ntraces = { otlp = \"http://a\" }",
         "not-available",
         2,
-        "take it out",
-    );
-    one(
-        "[[upstream]]\nname = \"app\"\nservice = \"a\"",
-        "not-available",
-        3,
         "take it out",
     );
     one(

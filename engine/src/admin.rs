@@ -5,6 +5,7 @@ mod breakers;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,6 +25,7 @@ use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
 use crate::filter::rate_limit::LimitMemory;
 use crate::reload::SharedReport;
+use crate::reload::control_plane::Feed;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
@@ -44,6 +46,7 @@ pub struct Admin {
     /// Where each listener really listens; a document may ask for port 0.
     pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
     pub started: Instant,
+    pub feed: Rc<Feed>,
     pub connections: Box<dyn Fn() -> usize>,
 }
 
@@ -133,8 +136,19 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "timestamp": http_date(now),
             "uptime": self.started.elapsed().as_secs(),
-            "checks": { "configuration": { "status": "healthy" } },
+            "checks": { "configuration": self.configuration() },
         })
+    }
+
+    /// Whether there is a complete one; what a process that just started waits for.
+    fn configuration(&self) -> serde_json::Value {
+        if self.ready.load(Ordering::Acquire) {
+            return json!({ "status": "healthy" });
+        }
+        let waits_for = self.feed.status().map(|feed| {
+            json!({ "the first documents of the control plane": feed["urls"], "why_not": feed["why_not"] })
+        });
+        json!({ "status": "unhealthy", "waits_for": waits_for })
     }
 
     fn status(&self) -> serde_json::Value {
@@ -204,6 +218,7 @@ impl Admin {
             "since": report.since,
             "reload": report,
             "last_reload": { "micros": report.micros },
+            "control_plane": self.feed.status(),
             "generations": generations,
             "connections": (self.connections)(),
             "routes": snapshot.routes.len(),

@@ -21,7 +21,9 @@ use crate::leasing::leasing;
 use crate::net::accept;
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
 use crate::process::{self, Request as Signal};
+use crate::reload::control_plane::{self, Beginning, Feed, Restored};
 use crate::reload::file::Watch;
+use crate::reload::inputs::Inputs;
 use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
 use crate::server::workers::{Common, Order, Workers};
@@ -123,21 +125,31 @@ impl Engine {
     fn start_origin(origin: Origin, mut options: Options) -> Result<Running, StartError> {
         let started = Instant::now();
         let mut loader = Loader::new();
-        let document = origin.load(&mut loader).map_err(StartError::Problems)?;
-        let count = document.server.workers.unwrap_or_else(|| {
+        let file = origin.load(&mut loader).map_err(StartError::Problems)?;
+        let count = file.server.workers.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         });
         let metrics = Arc::new(Metrics::new(count));
         let mut memory = Memory::default();
         let mut state = None;
-        if let Some(folder) = &document.server.state_dir {
+        if let Some(folder) = &file.server.state_dir {
             let limits;
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
         }
-        let first =
-            compile(&document, None, &mut memory, &metrics, count).map_err(StartError::Problems)?;
-        prove(&document, &first).map_err(StartError::Problems)?;
+        let services = memory.services.clone();
+        let Beginning {
+            pair,
+            document,
+            snapshot: first,
+            restored,
+        } = control_plane::begin(file, &mut loader, &services, |document| {
+            let first = compile(document, None, &mut memory, &metrics, count)?;
+            prove(document, &first)?;
+            Ok(first)
+        })
+        .map_err(StartError::Problems)?;
+        let inputs = Inputs::new(pair);
         let mut inherited: Vec<Handed> = options
             .taken
             .as_mut()
@@ -194,7 +206,8 @@ impl Engine {
         let (told, ready) = blocking::channel();
         let shared = common.clone();
         let build = move || -> Result<Reloader, std::io::Error> {
-            Reloader::new(origin, loader, document, memory, workers, sockets, &shared)
+            let inputs = (inputs, document);
+            Reloader::new(origin, loader, inputs, memory, workers, sockets, &shared)
         };
         let thread = std::thread::Builder::new()
             .name("control".into())
@@ -206,7 +219,7 @@ impl Engine {
                     inbox,
                     &told,
                     options,
-                    (state, started),
+                    (state, restored, started),
                 )
             })
             .map_err(StartError::Io)?;
@@ -312,7 +325,7 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    (state, started): (Option<State>, Instant),
+    (state, restored, started): (Option<State>, Restored, Instant),
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -334,7 +347,10 @@ fn control(
         };
         // After the workers were started: a thread begins with its parent's priority.
         process::give_way();
+        let services = reloader.memory.services.clone();
+        let feed = Feed::new(restored, services, common.metrics.clone());
         Conductor {
+            feed,
             reloader,
             common,
             options,
@@ -349,6 +365,8 @@ fn control(
 
 struct Conductor {
     reloader: Reloader,
+    /// What the control plane tells.
+    feed: Rc<Feed>,
     common: Common,
     options: Options,
     /// The folder for what outlives the process.
@@ -384,10 +402,7 @@ impl Conductor {
             .first()
             .map(|first| handover::key(document.server.admin, first.bind));
         let mut upkeep = Upkeep::default();
-        upkeep.follow(
-            &self.common.store.current(),
-            &self.reloader.memory.endpoints,
-        );
+        upkeep.follow(&self.common.store.current(), &self.reloader.memory);
         upkeep.first_answers().await;
         let admin_copy = admin_socket
             .as_ref()
@@ -412,13 +427,13 @@ impl Conductor {
             .signals
             .then(process::Signals::new)
             .and_then(Result::ok);
-        ready.store(true, Ordering::Release);
-        if let Some(taken) = self.options.taken.take()
-            && let Err(error) = taken.confirm.serving()
-        {
+        let feed = self.feed.clone();
+        feed.follow(&self.reloader.inputs.served().file);
+        let keeping = tokio::task::spawn_local(feed.clone().keep()).abort_handle();
+        if !self.becomes_ready(&ready) {
             log::warn(
-                "the predecessor could not be told that we serve",
-                &[("error", &error.to_string())],
+                "not ready: no route is known before the control plane tells the first",
+                &[],
             );
         }
         self.copy_sockets(admin_copy.as_ref());
@@ -451,6 +466,7 @@ impl Conductor {
                     }
                     Command::Drain => break End::Stop,
                 },
+                () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 },
@@ -465,13 +481,20 @@ impl Conductor {
                 },
                 () = &mut succeeded => break End::Succeeded,
             }
+            self.becomes_ready(&ready);
             self.copy_sockets(admin_copy.as_ref());
         };
+        keeping.abort();
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
-            _ => ready.store(false, Ordering::Release),
+            _ => {
+                ready.store(false, Ordering::Release);
+                // First of all: nobody should come any more. A successor is the same instance.
+                self.feed.leave().await;
+            }
         }
+        feed.end(end != End::Succeeded);
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
@@ -490,15 +513,55 @@ impl Conductor {
         self.handed.borrow_mut().clear();
         let result = self.reloader.reload();
         if result.is_ok() {
-            upkeep.follow(
-                &self.common.store.current(),
-                &self.reloader.memory.endpoints,
-            );
+            upkeep.follow(&self.common.store.current(), &self.reloader.memory);
+            self.feed.follow(&self.reloader.inputs.served().file);
             if self.options.watch {
                 watch.follow(&self.reloader.document.sources);
             }
         }
         result
+    }
+
+    /// The control plane told something.
+    fn fed(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) {
+        let arrived = self.feed.take();
+        if let Some(batch) = &arrived.blocks {
+            self.handed.borrow_mut().clear();
+            let result = self.reloader.feed(batch);
+            let served = self.reloader.inputs.served();
+            let hash = &self.reloader.document.hash;
+            match &result {
+                Ok(_) => {
+                    self.feed.outcome(batch, Ok((served, hash)));
+                    upkeep.follow(&self.common.store.current(), &self.reloader.memory);
+                    if self.options.watch {
+                        watch.follow(&self.reloader.document.sources);
+                    }
+                }
+                Err(problems) => self.feed.outcome(batch, Err(problems)),
+            }
+        }
+        if !arrived.services.is_empty() {
+            upkeep.services_changed(&arrived.services, &self.reloader.memory);
+        }
+    }
+
+    /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
+    fn becomes_ready(&mut self, ready: &AtomicBool) -> bool {
+        if !self.reloader.inputs.served().is_complete() {
+            return ready.load(Ordering::Acquire);
+        }
+        ready.store(true, Ordering::Release);
+        self.feed.ready();
+        if let Some(taken) = self.options.taken.take()
+            && let Err(error) = taken.confirm.serving()
+        {
+            log::warn(
+                "the predecessor could not be told that we serve",
+                &[("error", &error.to_string())],
+            );
+        }
+        true
     }
 
     fn admin(
@@ -518,6 +581,7 @@ impl Conductor {
             commands,
             addresses: self.reloader.addresses.clone(),
             started: self.started,
+            feed: self.feed.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

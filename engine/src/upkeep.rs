@@ -1,4 +1,4 @@
-//! Looks after the upstreams that serve: asks names again, probes health. One set of tasks per upstream, on the control
+//! Looks after the upstreams that serve: asks names again, follows services, probes health. One set of tasks per upstream, on the control
 //! thread; a task ends with the upstream's place in the document.
 
 use std::collections::{HashMap, HashSet};
@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
+use tollgate_config::EndpointSource;
 
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
+use crate::snapshot::memory::Memory;
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
 use crate::telemetry::metrics::Known;
 use crate::upstream::discovery::{self, Source};
-use crate::upstream::{Connect, EndpointMemory, Prober, Turn};
+use crate::upstream::{Connect, EndpointMemory, Prober, Resolved, Turn};
 
 /// How long a starting process waits for names to be found before it serves all the same.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
@@ -26,31 +28,48 @@ pub struct Upkeep {
 
 struct Tended {
     plan: Arc<UpstreamPlan>,
-    tasks: Vec<AbortHandle>,
+    /// Asks for names that the endpoints are behind; without it there is nothing to wait for.
+    discovery: Option<AbortHandle>,
+    probe: Option<AbortHandle>,
 }
 
 impl Drop for Tended {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        let tasks = [&self.discovery, &self.probe];
+        tasks.into_iter().flatten().for_each(AbortHandle::abort);
     }
 }
 
 impl Upkeep {
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
-    pub fn follow(&mut self, snapshot: &Snapshot, memory: &Arc<EndpointMemory>) {
+    pub fn follow(&mut self, snapshot: &Snapshot, memory: &Memory) {
         let serving: HashSet<_> = snapshot.upstreams.iter().map(Arc::as_ptr).collect();
         self.tended
             .retain(|_, tended| serving.contains(&Arc::as_ptr(&tended.plan)));
         for plan in &snapshot.upstreams {
             if !self.tended.contains_key(&plan.item.name) {
-                let tasks = tend(plan, memory);
-                self.tended.insert(
-                    plan.item.name.clone(),
-                    Tended {
-                        plan: plan.clone(),
-                        tasks,
-                    },
-                );
+                self.tended
+                    .insert(plan.item.name.clone(), tend(plan, memory));
+            }
+        }
+    }
+
+    /// The instances of these services are others: their upstreams, and nothing else, learn of it.
+    pub fn services_changed(&mut self, names: &[String], memory: &Memory) {
+        for tended in self.tended.values_mut() {
+            let EndpointSource::Service { name, .. } = &tended.plan.item.endpoints else {
+                continue;
+            };
+            if !names.contains(name) {
+                continue;
+            }
+            if let Some(former) = tended.discovery.take() {
+                former.abort();
+            }
+            let source = memory.services.source(&tended.plan.item.endpoints);
+            match source.as_ref().and_then(Source::fixed) {
+                Some(found) => replace(&tended.plan, &memory.endpoints, &found),
+                None => tended.discovery = discovery(&tended.plan, memory),
             }
         }
     }
@@ -59,9 +78,9 @@ impl Upkeep {
     pub async fn first_answers(&self) {
         let until = Instant::now() + FIRST_ANSWERS;
         let empty = || {
-            self.tended
-                .values()
-                .any(|tended| tended.plan.upstream.endpoints().is_empty())
+            self.tended.values().any(|tended| {
+                tended.discovery.is_some() && tended.plan.upstream.endpoints().is_empty()
+            })
         };
         while empty() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -69,36 +88,43 @@ impl Upkeep {
     }
 }
 
-fn tend(plan: &Arc<UpstreamPlan>, memory: &Arc<EndpointMemory>) -> Vec<AbortHandle> {
+fn tend(plan: &Arc<UpstreamPlan>, memory: &Memory) -> Tended {
     let upstream = Arc::downgrade(&plan.upstream);
     plan.series.asks(move || {
         upstream
             .upgrade()
             .map_or_else(Known::default, |upstream| upstream.known(Instant::now()))
     });
-    let mut tasks = Vec::new();
-    if let Some(source) = Source::of(&plan.item.endpoints) {
-        let discovering = discover(plan.clone(), memory.clone(), source);
-        tasks.push(tokio::task::spawn_local(discovering).abort_handle());
+    let probed = plan.item.health.is_some();
+    Tended {
+        plan: plan.clone(),
+        discovery: discovery(plan, memory),
+        probe: probed.then(|| tokio::task::spawn_local(probe(plan.clone())).abort_handle()),
     }
-    if plan.item.health.is_some() {
-        tasks.push(tokio::task::spawn_local(probe(plan.clone())).abort_handle());
+}
+
+fn discovery(plan: &Arc<UpstreamPlan>, memory: &Memory) -> Option<AbortHandle> {
+    let source = memory.services.source(&plan.item.endpoints)?;
+    if source.fixed().is_some() {
+        return None;
     }
-    tasks
+    let discovering = discover(plan.clone(), memory.endpoints.clone(), source);
+    Some(tokio::task::spawn_local(discovering).abort_handle())
 }
 
 async fn discover(plan: Arc<UpstreamPlan>, memory: Arc<EndpointMemory>, source: Source) {
+    discovery::watch(source, |found| replace(&plan, &memory, &found)).await;
+}
+
+fn replace(plan: &UpstreamPlan, memory: &EndpointMemory, found: &[Resolved]) {
     let identity = plan
         .item
         .tls
         .as_ref()
         .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
-    discovery::watch(source, |found| {
-        let known = |one| memory.endpoint(&plan.item.name, identity.as_deref(), one);
-        plan.upstream
-            .replace(found.iter().map(known).collect(), Instant::now());
-    })
-    .await;
+    let known = |one| memory.endpoint(&plan.item.name, identity.as_deref(), one);
+    plan.upstream
+        .replace(found.iter().map(known).collect(), Instant::now());
 }
 
 async fn probe(plan: Arc<UpstreamPlan>) {

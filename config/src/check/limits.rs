@@ -14,6 +14,11 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         checks.limits.iter().map(|item| (item.name.as_str(), item)),
         checks.report,
     );
+    unique(
+        "tier",
+        checks.tiers.iter().map(|item| (item.name.as_str(), item)),
+        checks.report,
+    );
     keys(checks);
     let (items, routes) = (checks.limits, checks.routes);
     for route in routes {

@@ -123,6 +123,13 @@ pub(crate) fn tiers(node: &Node, report: &mut ItemReport<'_>) -> Vec<Tier> {
 
 /// Problems with a key point at the item's header, because a problem shows the line that it is about.
 pub(crate) fn api_key(node: &Node, report: &mut ItemReport<'_>) -> Option<ApiKey> {
+    if let Some(hash) = node.get("hash") {
+        return Some(ApiKey {
+            key: KeyHash::parse(hash.text()?).ok()?,
+            client: text(node, "client")?.to_owned(),
+            tier: tier(node),
+        });
+    }
     let key = text(node, "key")?;
     let visible = key.bytes().all(|b| matches!(b, 0x21..=0x7e));
     if !visible || !(8..=512).contains(&key.len()) {
@@ -137,8 +144,12 @@ pub(crate) fn api_key(node: &Node, report: &mut ItemReport<'_>) -> Option<ApiKey
     Some(ApiKey {
         key: KeyHash::of(key.as_bytes()),
         client: text(node, "client")?.to_owned(),
-        tier: setting_text(node, "tier").unwrap_or_else(|| Setting::default_of("free".to_owned())),
+        tier: tier(node),
     })
+}
+
+fn tier(node: &Node) -> Setting<String> {
+    setting_text(node, "tier").unwrap_or_else(|| Setting::default_of("free".to_owned()))
 }
 
 /// `{ rate_limit = … }`

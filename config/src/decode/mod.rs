@@ -3,6 +3,7 @@
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
 mod bulkhead;
+mod control_plane;
 mod fallback;
 mod faults;
 mod guard;
@@ -23,6 +24,7 @@ use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
+pub(crate) use control_plane::control_plane;
 pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};

@@ -14,13 +14,7 @@ pub(crate) fn upstream(
     folder: &Path,
     report: &mut ItemReport<'_>,
 ) -> Option<Upstream> {
-    let tls = node.get("tls").map(|tls| UpstreamTls {
-        ca: file(tls, "ca", folder),
-        name: text(tls, "name").map(str::to_owned),
-        cert: file(tls, "cert", folder),
-        key: file(tls, "key", folder),
-        at: at(tls),
-    });
+    let tls = node.get("tls").map(|node| tls(node, folder));
     let protocol = match text(node, "protocol") {
         Some("http2") => UpstreamProtocol::Http2,
         Some("auto") => UpstreamProtocol::Auto,
@@ -73,6 +67,16 @@ pub(crate) fn upstream(
     })
 }
 
+pub(super) fn tls(node: &Node, folder: &Path) -> UpstreamTls {
+    UpstreamTls {
+        ca: file(node, "ca", folder),
+        name: text(node, "name").map(str::to_owned),
+        cert: file(node, "cert", folder),
+        key: file(node, "key", folder),
+        at: at(node),
+    }
+}
+
 fn source(node: &Node, report: &mut ItemReport<'_>) -> Option<EndpointSource> {
     if let Some(list) = node.get("endpoints") {
         if matches!(&list.value, Value::List(nodes) if nodes.is_empty()) {
@@ -96,6 +100,15 @@ fn source(node: &Node, report: &mut ItemReport<'_>) -> Option<EndpointSource> {
             );
         }
         return Some(EndpointSource::Static(endpoints));
+    }
+    if let Some(service) = node.get("service") {
+        let with = node.get("with").map_or(&[][..], Node::entries).iter();
+        let with = with.filter_map(|e| Some((e.key.clone(), e.node.text()?.to_owned())));
+        return Some(EndpointSource::Service {
+            name: service.text()?.to_owned(),
+            with: with.collect(),
+            at: at(service),
+        });
     }
     let dns = node.get("dns")?;
     let srv = node.get("srv").and_then(Node::flag).unwrap_or(false);

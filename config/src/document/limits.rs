@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{At, Setting};
+use crate::problem::Fault;
 use crate::unit::Rate;
 
 /// The largest bucket.
@@ -151,6 +152,33 @@ impl KeyHash {
             *to = *from;
         }
         KeyHash(hash)
+    }
+
+    /// `sha256:` and 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Result<KeyHash, Fault> {
+        let fault = || {
+            Fault::new(
+                "this is not the hash of a key",
+                "write `sha256:` and its 64 hexadecimal digits",
+            )
+        };
+        let digits = text.strip_prefix("sha256:").ok_or_else(fault)?;
+        if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(fault());
+        }
+        let mut hash = [0; 32];
+        for (to, at) in hash.iter_mut().zip((0..).step_by(2)) {
+            *to = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| fault())?;
+        }
+        Ok(KeyHash(hash))
+    }
+
+    /// As `parse` reads it.
+    pub fn written(&self) -> String {
+        let digits = self.0.iter().map(|byte| format!("{byte:02x}"));
+        std::iter::once("sha256:".to_owned())
+            .chain(digits)
+            .collect()
     }
 }
 

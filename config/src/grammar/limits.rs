@@ -157,10 +157,15 @@ pub(super) static API_KEY: Section = Section {
     title: "[[api_key]]",
     doc: "A client's key, sent in `X-API-Key`. A client may have several keys; all of them are of one tier.",
     keys: &[
-        required(
+        optional(
             "key",
             Kind::Text,
             "The key: 8 to 512 visible characters. Best as `${env:…}` or `${file:…}`.",
+        ),
+        optional(
+            "hash",
+            Kind::Rule(&KEY_HASH),
+            "The key's SHA-256 instead of the key, as a control plane sends it.",
         ),
         required(
             "client",
@@ -169,5 +174,6 @@ pub(super) static API_KEY: Section = Section {
         ),
         default("tier", Kind::Rule(&NAME), "\"free\"", "The client's tier."),
     ],
+    one_of: &[&["key", "hash"]],
     ..NOTHING
 };

@@ -41,8 +41,10 @@ rules! {
     OWN_HEADER: "bad-header", "a header name", "x-user-id", rule::own_header;
     HEADER_VALUE: "bad-header", "a header value", "1", rule::header_value;
     COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
+    BASE_URL: "bad-target", "a URL", "http://127.0.0.1:8080", crate::quick::target;
     TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
+    KEY_HASH: "bad-key", "the hash of a key", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", crate::KeyHash::parse;
     FALLBACK_ON: "bad-reason", "a reason", "timeout", rule::fallback_on;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

@@ -2,7 +2,7 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, faults, limits};
+use super::{Key, Kind, Presence, Section, Top, faults, limits, subscription};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -118,8 +118,8 @@ pub(crate) static TOP: &[Top] = &[
     Top {
         name: "control_plane",
         list: false,
-        section: None,
-        doc: "Where to fetch routes and upstreams from.",
+        section: Some(&subscription::CONTROL_PLANE),
+        doc: "",
     },
 ];
 
@@ -693,8 +693,16 @@ pub(crate) static UPSTREAM: Section = Section {
             "false",
             "Ask for SRV records; the port of `dns` may be absent.",
         ),
-        later("service", "A service of the registry."),
-        later("with", "Metadata that instances must have."),
+        optional(
+            "service",
+            Kind::Rule(&NAME),
+            "A service whose instances the control plane knows; needs `[control_plane]`.",
+        ),
+        optional(
+            "with",
+            Kind::Map(&PARAMETER, &Kind::Text),
+            "Metadata that an instance of the service must have, such as `{ version = \"1.2.3\" }`.",
+        ),
         default(
             "protocol",
             Kind::Word(&["http1", "http2", "auto"]),
@@ -774,7 +782,11 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
     ],
     one_of: &[&["endpoints", "dns", "service"]],
-    needs: &[("srv", "dns"), ("queue", "max_in_flight")],
+    needs: &[
+        ("srv", "dns"),
+        ("with", "service"),
+        ("queue", "max_in_flight"),
+    ],
     ..NOTHING
 };
 

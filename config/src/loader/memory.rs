@@ -54,16 +54,34 @@ impl Memory {
 
     pub(super) fn learn(&mut self, known: &Known) {
         if let Decoded::Route { route, .. } = &known.decoded {
-            self.names.add(&route.name);
-            self.matches.add(&match_key(&route.matches));
+            self.learn_route(route);
         }
+    }
+
+    pub(super) fn learn_route(&mut self, route: &Route) {
+        self.names.add(&route.name);
+        self.matches.add(&match_key(&route.matches));
     }
 
     pub(super) fn forget(&mut self, known: &Known) {
         if let Decoded::Route { route, .. } = &known.decoded {
-            self.names.remove(&route.name);
-            self.matches.remove(&match_key(&route.matches));
+            self.forget_route(route);
         }
+    }
+
+    pub(super) fn forget_route(&mut self, route: &Route) {
+        self.names.remove(&route.name);
+        self.matches.remove(&match_key(&route.matches));
+    }
+
+    /// The text of the last load under that name.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.sources.get(name).map(|source| source.text.as_str())
+    }
+
+    /// The next check looks at everything.
+    pub(super) fn doubt(&mut self) {
+        self.good = None;
     }
 
     fn forget_all(&mut self, source: &Source) {

@@ -3,8 +3,12 @@
 //! A loader lives as long as its process and remembers every text with what its blocks were decoded to, so that a
 //! reload reads what changed and hands out the same `Arc`s for the rest. What it remembers never decides anything: a loader that has forgotten
 //! everything reads the same document. Whoever calls it owns the times of reload.
+//!
+//! A document whose file names a control plane is joined with the blocks of a feed (`join`). The file alone is a whole
+//! document, too: nothing in it may need what only the control plane knows.
 
 mod include;
+mod join;
 mod memory;
 mod name;
 mod reading;
@@ -16,18 +20,26 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::document::Document;
+use crate::feed::Block;
 use crate::interpolate::Environment;
 use crate::problem::{Problem, Problems};
 use crate::report::Report;
 
+use join::Joined;
 use memory::Memory;
 use reading::Reading;
 use source::Source;
+
+/// The bytes of a file of another kind of document.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    include::read(path, true)
+}
 
 /// Reads documents. Keep one for all reloads of a process.
 pub struct Loader {
     environment: Box<Environment>,
     memory: Memory,
+    joined: Joined,
 }
 
 impl Default for Loader {
@@ -48,6 +60,7 @@ impl Loader {
         Loader {
             environment: Box::new(environment),
             memory: Memory::default(),
+            joined: Joined::default(),
         }
     }
 
@@ -78,6 +91,12 @@ impl Loader {
         let mut reading = Reading::new(&*self.environment, &mut self.memory);
         reading.text(Arc::from(name), text.to_owned(), base_dir);
         reading.finish()
+    }
+
+    /// The document of a file, as this loader read it, together with the blocks of a feed, in the order of
+    /// `Blocks::list`. What was not changed since the last time is the same `Arc`.
+    pub fn join(&mut self, file: &Document, blocks: &[Arc<Block>]) -> Result<Document, Problems> {
+        join::join(self, file, blocks)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{include, with_lines};
 use crate::check::{self, Broken, Checks};
 use crate::decode;
 use crate::document::*;
-use crate::interpolate::Environment;
+use crate::interpolate::{Environment, Use};
 use crate::problem::Problems;
 use crate::report::Report;
 use crate::unit;
@@ -31,6 +31,7 @@ pub(super) struct Reading<'l> {
     waiting: VecDeque<(PathBuf, Place)>,
     pub(super) hashers: [FoldHasher<'static>; 2],
     pub(super) server: Option<(Server, Place)>,
+    pub(super) control_plane: Option<(ControlPlane, Place)>,
     pub(super) telemetry: Option<(Telemetry, Place)>,
     pub(super) listeners: Vec<Item<Listener>>,
     pub(super) routes: Vec<Item<Route>>,
@@ -55,6 +56,8 @@ pub(super) struct Here<'a> {
     pub(super) folder: &'a Path,
     /// Line of the file that the parsed text begins on.
     pub(super) first_line: u32,
+    /// What references stand for, in a text that somebody else wrote for us.
+    pub(super) given: Option<&'a [Use]>,
 }
 
 impl<'l> Reading<'l> {
@@ -70,6 +73,7 @@ impl<'l> Reading<'l> {
             // Two of 64 bits: documents are compared with their own past, not with an enemy's.
             hashers: [1, 2].map(|seed| FixedState::with_seed(seed).build_hasher()),
             server: None,
+            control_plane: None,
             telemetry: None,
             listeners: Vec::new(),
             routes: Vec::new(),
@@ -187,6 +191,7 @@ impl<'l> Reading<'l> {
             .map(|h| format!("{:016x}", h.finish()))
             .collect();
         Ok(Document {
+            control_plane: self.control_plane.map(|(control_plane, _)| control_plane),
             server: self
                 .server
                 .map_or_else(decode::default_server, |(server, _)| server),
@@ -208,7 +213,7 @@ impl<'l> Reading<'l> {
     }
 
     /// Checks the whole document; returns what the private keys it names were hashed to.
-    fn check(&mut self) -> u64 {
+    pub(super) fn check(&mut self) -> u64 {
         // What is checked of a route alone needs no second look as long as every name means what it meant.
         let tested = self
             .tests
@@ -230,6 +235,7 @@ impl<'l> Reading<'l> {
             api_keys: &self.api_keys,
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
+            control_plane: self.control_plane.is_some(),
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,
             main: self

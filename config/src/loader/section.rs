@@ -26,6 +26,7 @@ impl Reading<'_> {
         let mut interpolator = Interpolator {
             environment: self.environment,
             folder: here.folder,
+            given: here.given,
             uses: Vec::new(),
         };
         let mut report = ItemReport {
@@ -47,6 +48,10 @@ impl Reading<'_> {
             validate(section, &table, &mut report);
         } else {
             validate(section, &node, &mut report);
+        }
+        if here.given.is_some() {
+            // What a feed looked up is part of its block, which is compared as a whole.
+            return (node, Vec::new());
         }
         self.watched.extend(interpolator.files());
         let uses = interpolator.uses;
@@ -136,7 +141,7 @@ impl Reading<'_> {
                     self.take(&decoded, here.name, line);
                     // A key's text is forgotten when the load ends: it may hold the key itself.
                     if let Some(known) = &mut known
-                        && !matches!(decoded, Decoded::ApiKey(_))
+                        && (here.given.is_some() || !matches!(decoded, Decoded::ApiKey(_)))
                         && self.report.count() == before
                     {
                         let uses = uses.into();
@@ -164,6 +169,16 @@ impl Reading<'_> {
                 .map(|(_, place)| place)
         } else if name == "tiers" {
             self.tiers(here, node, place.clone())
+        } else if name == "control_plane" {
+            let mut report = ItemReport {
+                report: &mut self.report,
+                file: here.name,
+                line: here.first_line,
+            };
+            let control_plane = decode::control_plane(node, here.folder, &mut report);
+            self.control_plane
+                .replace((control_plane, place.clone()))
+                .map(|(_, place)| place)
         } else if name == "limits" {
             let mut report = ItemReport {
                 report: &mut self.report,
@@ -227,6 +242,15 @@ impl Reading<'_> {
             Decoded::Upstream(value) => self.upstreams.push(item(value, file, line)),
             Decoded::Limit(value) => self.limits.push(item(value, file, line)),
             Decoded::ApiKey(value) => self.api_keys.push(item(value, file, line)),
+            Decoded::Tiers(values) => {
+                let begins = Place {
+                    file: file.clone(),
+                    line,
+                    column: 1,
+                };
+                let (tiers, _) = self.tiers.get_or_insert_with(|| (Vec::new(), begins));
+                tiers.extend(values.iter().map(|value| item(value, file, line)));
+            }
             Decoded::Test(value) => self.tests.push(item(value, file, line)),
         }
     }

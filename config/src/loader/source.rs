@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::cut::{Block, Blocks, Cut, Replaced, cut, recut};
-use crate::document::{ApiKey, Limit, Listener, Route, Test, Upstream};
+use crate::document::{ApiKey, Limit, Listener, Route, Test, Tier, Upstream};
 use crate::interpolate::Use;
 
 use super::reading::Here;
@@ -26,6 +26,8 @@ pub(super) enum Decoded {
     Limit(Arc<Limit>),
     ApiKey(Arc<ApiKey>),
     Test(Arc<Test>),
+    /// Of a feed only: those of a file stand in one section.
+    Tiers(Vec<Arc<Tier>>),
 }
 
 /// What a block was decoded to, without a problem.
@@ -120,6 +122,7 @@ impl Source {
             name: &self.name,
             folder: &self.folder,
             first_line,
+            given: None,
         }
     }
 
@@ -131,6 +134,6 @@ impl Source {
     }
 }
 
-fn is_list(section: &str) -> bool {
+pub(super) fn is_list(section: &str) -> bool {
     top(section).is_some_and(|top| top.list)
 }

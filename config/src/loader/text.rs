@@ -90,6 +90,7 @@ impl Reading<'_> {
             let interpolator = Interpolator {
                 environment: self.environment,
                 folder: &source.folder,
+                given: None,
                 uses: Vec::new(),
             };
             let same = |used: &Use| {
@@ -135,7 +136,7 @@ impl Reading<'_> {
         }
     }
 
-    fn parse<'t>(
+    pub(super) fn parse<'t>(
         &mut self,
         here: &Here<'_>,
         text: &'t str,

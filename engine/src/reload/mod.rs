@@ -1,7 +1,9 @@
-//! The one writer. Takes a document, checks it, compiles it against the world that serves, proves its tests, and only
+//! The one writer. Takes a document, from its file and from the control plane's feed, checks it, compiles it against the world that serves, proves its tests, and only
 //! then moves the pointer; on any problem the old world stays and everybody can see why.
 
+pub mod control_plane;
 pub mod file;
+pub mod inputs;
 pub mod place;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +27,8 @@ use crate::snapshot::{ListenerPlan, Snapshot};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use control_plane::Batch;
+use inputs::{Changed, Inputs};
 use place::Place;
 
 /// Where documents come from.
@@ -72,6 +76,7 @@ pub type SharedReport = Arc<Mutex<Report>>;
 pub struct Reloader {
     pub origin: Origin,
     loader: Loader,
+    pub inputs: Inputs,
     pub document: Document,
     store: Arc<Store>,
     pub memory: Memory,
@@ -91,7 +96,7 @@ impl Reloader {
     pub fn new(
         origin: Origin,
         loader: Loader,
-        document: Document,
+        (inputs, document): (Inputs, Document),
         memory: Memory,
         workers: Workers,
         sockets: HashMap<Place, Vec<TcpListener>>,
@@ -101,6 +106,7 @@ impl Reloader {
         let mut reloader = Reloader {
             origin,
             loader,
+            inputs,
             document,
             store: common.store.clone(),
             memory,
@@ -123,10 +129,10 @@ impl Reloader {
     /// Reads again and applies, or refuses whole. Returns the generation that serves.
     pub fn reload(&mut self) -> Result<u64, Problems> {
         let (began, former) = (Instant::now(), self.store.current().generation);
-        let result = self
-            .origin
-            .load(&mut self.loader)
-            .and_then(|document| self.apply(document, began));
+        let result = self.origin.load(&mut self.loader).and_then(|file| {
+            self.inputs.file(file);
+            self.apply_best(Changed::File, began)
+        });
         match &result {
             Ok(generation) if *generation == former => {}
             Ok(generation) => log::info(
@@ -141,7 +147,52 @@ impl Reloader {
         result
     }
 
-    fn apply(&mut self, document: Document, began: Instant) -> Result<u64, Problems> {
+    /// Applies what the control plane tells, or refuses it whole.
+    pub fn feed(&mut self, batch: &Batch) -> Result<u64, Problems> {
+        let former = self.store.current().generation;
+        let result = if batch.emptied {
+            Err(control_plane::emptied())
+        } else {
+            self.inputs.blocks(batch.list.clone());
+            self.apply_best(Changed::Feed, batch.began)
+        };
+        match &result {
+            Ok(generation) if *generation == former => {}
+            Ok(generation) => log::info(
+                "applied what the control plane told",
+                &[
+                    ("revision", &batch.revision),
+                    ("generation", generation),
+                    ("micros", &batch.began.elapsed().as_micros()),
+                ],
+            ),
+            Err(problems) => self.refused(problems),
+        }
+        result
+    }
+
+    /// Applies the latest of both inputs, or of the one that changed. What is told of a refusal is of the former.
+    fn apply_best(&mut self, changed: Changed, began: Instant) -> Result<u64, Problems> {
+        let mut refusal = None;
+        for pair in self.inputs.candidates(changed) {
+            let document = pair.document(&mut self.loader);
+            match document.and_then(|document| self.apply(document, changed, began)) {
+                Ok(generation) => {
+                    self.inputs.serves(pair);
+                    return Ok(generation);
+                }
+                Err(problems) => refusal = refusal.or(Some(problems)),
+            }
+        }
+        Err(refusal.unwrap_or_default())
+    }
+
+    fn apply(
+        &mut self,
+        document: Document,
+        changed: Changed,
+        began: Instant,
+    ) -> Result<u64, Problems> {
         let former = self.store.current();
         if document.hash == former.hash && document.keys == self.document.keys {
             return Ok(former.generation);
@@ -156,8 +207,11 @@ impl Reloader {
         prove(&document, &next)?;
         self.bind_new(&next)?;
         let next = Arc::new(next);
-        self.pending(&document);
-        warn(&document);
+        if changed == Changed::File {
+            self.pending(&document);
+            // Whoever writes the control plane's documents is warned there.
+            warn(&document);
+        }
         if self.document.telemetry != document.telemetry {
             self.access_log
                 .change(&document.telemetry)

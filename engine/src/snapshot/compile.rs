@@ -20,7 +20,6 @@ use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
-use crate::upstream::discovery::Source;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
 
@@ -297,8 +296,9 @@ fn upstream(
     let known =
         |one: crate::upstream::Resolved| memory.endpoints.endpoint(&item.name, identity, &one);
     let endpoints = match (
-        Source::new(&item.endpoints)
-            .ok()
+        memory
+            .services
+            .source(&item.endpoints)
             .and_then(|source| source.fixed()),
         before,
     ) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::filter::rate_limit::LimitMemory;
 use crate::route::ListenerIndex;
+use crate::upstream::discovery::Services;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::{EndpointMemory, GuardMemory};
 
@@ -19,6 +20,8 @@ pub struct Memory {
     /// Breakers and retry budgets, by upstream.
     pub guards: GuardMemory,
     pub limits: Arc<LimitMemory>,
+    /// Instances that the control plane told of.
+    pub services: Arc<Services>,
     pub paces: PaceMemory,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,

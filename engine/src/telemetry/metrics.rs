@@ -7,6 +7,7 @@
 
 mod cell;
 mod closed;
+mod control_plane;
 mod fault;
 mod limit;
 mod listener;
@@ -30,11 +31,13 @@ pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
     ConnectResult, ConnectionState, FallbackResult, HealthState, Refusal, RetryClass, TimeoutKind,
 };
+pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
+pub use process::write as write_process;
 pub use route::{NONE, Observation, RouteSeries};
-pub use text::CONTENT_TYPE;
+pub use text::{CONTENT_TYPE, Kind, Labels, Text};
 pub use upstream::{Known, KnownBulkhead, UpstreamSeries};
 
 /// All series of this process. One exists, shared by all threads.
@@ -49,6 +52,7 @@ pub struct Metrics {
     /// Unix milliseconds; 0 before the first one.
     config_last_reload: Shared,
     generations_alive: Shared,
+    control_plane: ControlPlaneSeries,
     /// Whether the store of shared limits answers, how many gateways share, failures.
     sharing: [Shared; 3],
     /// The access log counts; we only read.
@@ -83,6 +87,7 @@ impl Metrics {
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
+            control_plane: ControlPlaneSeries::default(),
             sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
@@ -172,6 +177,10 @@ impl Metrics {
     /// A configuration was refused; the one before it goes on.
     pub fn config_reload_failed(&self) {
         self.config_reload_failures.add(1);
+    }
+
+    pub fn control_plane(&self) -> &ControlPlaneSeries {
+        &self.control_plane
     }
 
     /// So many generations of the configuration are alive; to be said before a page is written.

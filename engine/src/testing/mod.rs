@@ -9,6 +9,7 @@
 pub mod apart;
 pub mod certificates;
 pub mod client;
+pub mod control_plane;
 pub mod demand;
 pub mod fuzz;
 pub mod gateway;

@@ -22,6 +22,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     sharing(metrics, &mut text);
     faults(metrics, &mut text);
     gateway(metrics, &mut text);
+    metrics.control_plane.write(&mut text);
     process::write(&mut text);
     text.finish()
 }

@@ -10,7 +10,8 @@ use super::text::{Kind, Text};
 /// The unit of times in `/proc/self/stat`: `USER_HZ`, which is 100 on every platform we build for.
 const TICKS_PER_SECOND: u64 = 100;
 
-pub(crate) fn write(text: &mut Text) {
+/// The `process_…` families.
+pub fn write(text: &mut Text) {
     if let Some(stat) = stat() {
         text.family(
             "process_cpu_seconds_total",

@@ -1,6 +1,6 @@
 //! Prometheus' text format 0.0.4: one `HELP` and one `TYPE` line per family, then its samples, labels escaped.
 //!
-//! Knows no series; the rooms beside it say what there is.
+//! Knows no series; the rooms beside it, and those of other programs, say what there is.
 
 use std::fmt::{Display, Write as _};
 
@@ -8,11 +8,11 @@ use std::fmt::{Display, Write as _};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Names and values; names are ours, values are escaped.
-pub(crate) type Labels<'a> = &'a [(&'a str, &'a str)];
+pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// What a family is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
+pub enum Kind {
     Counter,
     Gauge,
     Histogram,
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
 
 /// The page in the making.
 #[derive(Debug, Default)]
-pub(crate) struct Text {
+pub struct Text {
     page: String,
     /// Of the family whose samples come next.
     name: &'static str,
@@ -28,7 +28,7 @@ pub(crate) struct Text {
 
 impl Text {
     /// Opens a family. Every family is opened once.
-    pub(crate) fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -38,24 +38,24 @@ impl Text {
         self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    pub(crate) fn sample(&mut self, labels: Labels<'_>, value: impl Display) {
+    pub fn sample(&mut self, labels: Labels<'_>, value: impl Display) {
         self.part("", labels, value);
     }
 
     /// A sample of a histogram: `_sum` or `_count`.
-    pub(crate) fn part(&mut self, suffix: &str, labels: Labels<'_>, value: impl Display) {
+    pub fn part(&mut self, suffix: &str, labels: Labels<'_>, value: impl Display) {
         self.name(suffix);
         self.labels(labels, None);
         self.write(format_args!(" {value}\n"));
     }
 
-    pub(crate) fn bucket(&mut self, labels: Labels<'_>, bound: &str, count: u64) {
+    pub fn bucket(&mut self, labels: Labels<'_>, bound: &str, count: u64) {
         self.name("_bucket");
         self.labels(labels, Some(bound));
         self.write(format_args!(" {count}\n"));
     }
 
-    pub(crate) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.page
     }
 

@@ -1,4 +1,5 @@
-//! Where the endpoints of an upstream are: addresses written down, names to look up, services that DNS lists.
+//! Where the endpoints of an upstream are: addresses written down, names to look up, services that DNS lists or that
+//! a control plane knows.
 //!
 //! Answers are asked for again when they grow old. When no answer comes, the last good one stands: names that cannot
 //! be resolved for a while must not take a working upstream away. `Refresh` decides when to ask and knows no clock;
@@ -6,6 +7,7 @@
 
 pub mod dns;
 mod refresh;
+mod services;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,6 +20,7 @@ use tollgate_config::document::EndpointSource;
 
 pub use dns::Dns;
 pub use refresh::Refresh;
+pub use services::Services;
 
 use super::Resolved;
 use crate::telemetry::log;
@@ -104,13 +107,14 @@ impl Source {
             .filter(|source| source.fixed().is_none())
     }
 
-    /// Refuses what the document should have refused already.
+    /// Refuses what the document should have refused already. Whose instances a control plane knows, `Services` knows.
     pub fn new(source: &EndpointSource) -> Result<Self, BadAddress> {
         let questions = match source {
             EndpointSource::Static(endpoints) => endpoints
                 .iter()
                 .map(|endpoint| question(&endpoint.address, endpoint.weight, endpoint.zone.clone()))
                 .collect::<Result<_, _>>()?,
+            EndpointSource::Service { .. } => Vec::new(),
             EndpointSource::Dns {
                 name, srv: true, ..
             } => {

@@ -1,0 +1,57 @@
+//! Where the rest of the document comes from.
+
+use std::path::Path;
+
+use super::upstream::tls;
+use super::{text, texts};
+use crate::document::{ControlPlane, Place, Register, Url};
+use crate::parse::Node;
+use crate::quick;
+use crate::report::ItemReport;
+
+pub(crate) fn control_plane(
+    node: &Node,
+    folder: &Path,
+    report: &mut ItemReport<'_>,
+) -> ControlPlane {
+    if let Some(urls) = node.get("urls")
+        && urls.list().is_empty()
+    {
+        report.add(
+            "no-url",
+            urls.spot,
+            "there is no control plane in the list",
+            "write at least one, as in `urls = [\"http://127.0.0.1:8080\"]`, or take the section out",
+        );
+    }
+    let urls = texts(node.get("urls")).into_iter().filter_map(|text| {
+        let (address, encrypted) = quick::target(text).ok()?;
+        Some(Url {
+            text: text.to_owned(),
+            address,
+            encrypted,
+        })
+    });
+    ControlPlane {
+        urls: urls.collect(),
+        node: text(node, "node").map(str::to_owned),
+        tls: node.get("tls").map(|node| tls(node, folder)),
+        register: node.get("register").and_then(register),
+        place: Place {
+            file: report.file.clone(),
+            line: report.line.saturating_add(node.spot.0),
+            column: 1,
+        },
+    }
+}
+
+fn register(node: &Node) -> Option<Register> {
+    let metadata = node.get("metadata").map_or(&[][..], Node::entries).iter();
+    let metadata = metadata.filter_map(|e| Some((e.key.clone(), e.node.text()?.to_owned())));
+    Some(Register {
+        name: text(node, "name")?.to_owned(),
+        address: text(node, "address")?.to_owned(),
+        health: text(node, "health").unwrap_or("/health/ready").to_owned(),
+        metadata: metadata.collect(),
+    })
+}

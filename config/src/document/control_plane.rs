@@ -1,0 +1,37 @@
+//! `[control_plane]`: where a node fetches routes and upstreams from, and under which name.
+
+use super::{Place, UpstreamTls};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlPlane {
+    /// In the order of preference; at least one.
+    pub urls: Vec<Url>,
+    /// `None`: the name of the machine.
+    pub node: Option<String>,
+    /// How the control plane proves itself, and we to it; used for `https` only.
+    pub tls: Option<UpstreamTls>,
+    /// A service that this process announces.
+    pub register: Option<Register>,
+    pub place: Place,
+}
+
+/// An instance of a service, announced for as long as the process is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    pub name: String,
+    /// `host:port`, as others reach it.
+    pub address: String,
+    /// The path that tells whether it is ready. Default `/health/ready`.
+    pub health: String,
+    pub metadata: Vec<(String, String)>,
+}
+
+/// `http://host:port` or `https://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// As it was written.
+    pub text: String,
+    /// `host:port`.
+    pub address: String,
+    pub encrypted: bool,
+}

@@ -1,0 +1,61 @@
+//! `[control_plane]`.
+
+use super::rules::{BASE_URL, ENDPOINT, NAME, PARAMETER, SENT_PATH};
+use super::sections::{NOTHING, UPSTREAM_TLS, default, optional, required};
+use super::{Kind, Section};
+
+pub(super) static CONTROL_PLANE: Section = Section {
+    title: "[control_plane]",
+    doc: "Where routes, upstreams, limits, tiers, keys and tests come from besides this file, which keeps `[server]`, \
+          listeners and telemetry to itself. What this file names must stand in it; the control plane may name both. \
+          Absent: this file is everything.",
+    keys: &[
+        required(
+            "urls",
+            Kind::List(&Kind::Rule(&BASE_URL)),
+            "Control planes, the preferred one first; with https, see `tls`.",
+        ),
+        default(
+            "node",
+            Kind::Rule(&NAME),
+            "the machine's name",
+            "What the control plane calls this process.",
+        ),
+        optional(
+            "tls",
+            Kind::Table(&UPSTREAM_TLS),
+            "How a control plane with an https URL proves itself, and we to it.",
+        ),
+        optional(
+            "register",
+            Kind::Table(&REGISTER),
+            "Announces an instance of a service for as long as this process is ready.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(super) static REGISTER: Section = Section {
+    title: "register = { … }",
+    doc: "An instance that others find through the control plane. It is deregistered before this process drains.",
+    keys: &[
+        required("name", Kind::Rule(&NAME), "The service."),
+        required(
+            "address",
+            Kind::Rule(&ENDPOINT),
+            "Where others reach the instance.",
+        ),
+        default(
+            "health",
+            Kind::Rule(&SENT_PATH),
+            "\"/health/ready\"",
+            "The path that tells whether the instance is ready.",
+        ),
+        optional(
+            "metadata",
+            Kind::Map(&PARAMETER, &Kind::Text),
+            "What others may filter by, such as `{ version = \"1.2.3\", zone = \"b\" }`.",
+        ),
+    ],
+    ..NOTHING
+};

@@ -1,0 +1,156 @@
+//! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
+
+mod fields;
+mod figures;
+mod lookup;
+mod problem;
+mod registration;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post, put};
+use http::header;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::audit::Audit;
+use crate::keeper::Keeper;
+use crate::store::Embedded;
+use figures::Requests;
+use problem::{Code, Problem};
+
+/// What the pages are made of.
+pub struct Api {
+    pub keeper: Arc<Keeper>,
+    pub audit: Arc<Audit>,
+    pub store: Arc<Embedded>,
+    /// The registry listens on loopback only, so instances may be there, too.
+    pub local: bool,
+    pub max_body: usize,
+    pub ready: AtomicBool,
+    pub started: Instant,
+    /// Open ones.
+    pub connections: AtomicU64,
+    pub(crate) requests: Requests,
+}
+
+impl Api {
+    pub fn new(
+        keeper: Arc<Keeper>,
+        audit: Arc<Audit>,
+        store: Arc<Embedded>,
+        local: bool,
+        max_body: usize,
+    ) -> Api {
+        Api {
+            keeper,
+            audit,
+            store,
+            local,
+            max_body,
+            ready: AtomicBool::new(true),
+            started: Instant::now(),
+            connections: AtomicU64::new(0),
+            requests: Requests::default(),
+        }
+    }
+
+    /// All pages.
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/register", post(registration::register))
+            .route("/heartbeat", post(registration::heartbeat))
+            .route("/heartbeat/{id}", put(registration::heartbeat_of))
+            .route("/deregister", delete(registration::deregister))
+            .route("/services", get(lookup::services))
+            .route("/registry/services", get(lookup::services))
+            // A name for GET, an id for DELETE.
+            .route(
+                "/services/{name}",
+                get(lookup::service).delete(registration::deregister_of),
+            )
+            .route("/services/{name}/confirm", post(registration::confirm))
+            .route("/debug/registry/services", get(lookup::debug_services))
+            .route("/debug/registry/health", get(lookup::debug_health))
+            .route("/debug/registry/audit", get(lookup::debug_audit))
+            .route("/health", get(figures::ready))
+            .route("/health/ready", get(figures::ready))
+            .route("/health/live", get(figures::live))
+            .route("/metrics", get(figures::metrics))
+            .route("/{name}", get(lookup::service))
+            .fallback(lookup::nothing)
+            .method_not_allowed_fallback(lookup::other_method)
+            .layer(middleware::from_fn_with_state(self.clone(), whole_body))
+            .layer(middleware::from_fn_with_state(self.clone(), figures::count))
+            .with_state(self)
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// Who is at the other end of the connection; put into every request by `server`.
+#[derive(Debug, Clone)]
+pub struct Peer(pub Arc<str>);
+
+impl Peer {
+    pub fn of(address: SocketAddr) -> Peer {
+        Peer(address.ip().to_canonical().to_string().into())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Peer, Infallible> {
+        let peer = parts.extensions.get::<Peer>().cloned();
+        Ok(peer.unwrap_or_else(|| Peer("unknown".into())))
+    }
+}
+
+/// How long a body may take; none of ours is long.
+const BODY: Duration = Duration::from_secs(10);
+
+/// Takes the body in before anything is done: whole, not too large, not too slow.
+async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let read = Limited::new(body, api.max_body).collect();
+    let body = match tokio::time::timeout(BODY, read).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let title = format!(
+                "the body is larger than `server.max_body`, {} bytes",
+                api.max_body
+            );
+            return Problem::new(Code::TooLarge, title).into_response();
+        }
+        // Nobody is there to read this.
+        Ok(Err(error)) => {
+            return Problem::new(Code::BadRequest, format!("the body is broken: {error}"))
+                .into_response();
+        }
+        Err(_) => {
+            return Problem::new(Code::SlowBody, "the body did not come within 10 seconds")
+                .into_response();
+        }
+    };
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if response.status().is_client_error() && kind.is_none_or(|kind| kind != problem::CONTENT_TYPE)
+    {
+        // Of the framework: a path or a query that is no text.
+        let title = "the path or the query is not understood; both are UTF-8, percent-encoded";
+        return Problem::new(Code::BadRequest, title).into_response();
+    }
+    response
+}

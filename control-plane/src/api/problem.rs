@@ -1,0 +1,192 @@
+//! What a caller is told when something is not done: problem JSON (RFC 9457) with a stable code, and for every field
+//! that is wrong its name, why, and what to write instead. The only file that chooses a status for a refusal.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::keeper::Refused;
+use crate::registry::Refusal;
+use crate::store::StoreError;
+
+/// Of every refusal.
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
+
+/// Why a request is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    BadRequest,
+    UnknownInstance,
+    NotFound,
+    MethodNotAllowed,
+    SlowBody,
+    OtherService,
+    TooLarge,
+    RegistryFull,
+    StoreUnavailable,
+}
+
+impl Code {
+    #[cfg(test)]
+    pub(crate) const ALL: [Code; 9] = [
+        Code::BadRequest,
+        Code::UnknownInstance,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::SlowBody,
+        Code::OtherService,
+        Code::TooLarge,
+        Code::RegistryFull,
+        Code::StoreUnavailable,
+    ];
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Code::BadRequest => "bad_request",
+            Code::UnknownInstance => "unknown_instance",
+            Code::NotFound => "not_found",
+            Code::MethodNotAllowed => "method_not_allowed",
+            Code::SlowBody => "slow_body",
+            Code::OtherService => "other_service",
+            Code::TooLarge => "too_large",
+            Code::RegistryFull => "registry_full",
+            Code::StoreUnavailable => "store_unavailable",
+        }
+    }
+
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Code::BadRequest => StatusCode::BAD_REQUEST,
+            Code::UnknownInstance | Code::NotFound => StatusCode::NOT_FOUND,
+            Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Code::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Code::OtherService => StatusCode::CONFLICT,
+            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::RegistryFull | Code::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A field that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Field {
+    pub(crate) field: String,
+    pub(crate) reason: String,
+    pub(crate) hint: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    pub(crate) title: String,
+    pub(crate) fields: Vec<Field>,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, title: impl Into<String>) -> Problem {
+        Problem {
+            code,
+            title: title.into(),
+            fields: Vec::new(),
+        }
+    }
+
+    /// A bad request; at least one field is wrong.
+    pub(crate) fn fields(fields: Vec<Field>) -> Problem {
+        let title = match fields.as_slice() {
+            [one] => format!("`{}` {}", one.field, one.reason),
+            more => format!("{} fields are wrong", more.len()),
+        };
+        Problem {
+            code: Code::BadRequest,
+            title,
+            fields,
+        }
+    }
+
+    pub(crate) fn unknown(id: &str) -> Problem {
+        Problem::new(
+            Code::UnknownInstance,
+            format!("no instance `{id}` is registered; register it again"),
+        )
+    }
+
+    pub(crate) fn other_service(id: &str, service: &str) -> Problem {
+        let mut problem = Problem::new(
+            Code::OtherService,
+            format!("`{id}` is an instance of `{service}`"),
+        );
+        problem.fields.push(Field {
+            field: "id".to_owned(),
+            reason: format!("belongs to an instance of `{service}`"),
+            hint: "use another id, or deregister that instance first".to_owned(),
+        });
+        problem
+    }
+
+    pub(crate) fn refused(refused: Refused, id: &str) -> Problem {
+        match refused {
+            Refused::Registry(Refusal::OtherService(service)) => {
+                Problem::other_service(id, &service)
+            }
+            Refused::Registry(Refusal::Full) => Problem::new(
+                Code::RegistryFull,
+                "as many instances are registered as `registry.max_instances` allows",
+            ),
+            Refused::Registry(Refusal::ServiceFull) => Problem::new(
+                Code::RegistryFull,
+                "as many instances of the service are registered as `registry.max_per_service` allows",
+            ),
+            Refused::Store(StoreError::Closed) => {
+                Problem::new(Code::StoreUnavailable, "the control plane is stopping")
+            }
+            Refused::Store(error) => Problem::new(
+                Code::StoreUnavailable,
+                format!("{error}; nothing was changed, try again later"),
+            ),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let mut body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.title,
+            "status": status.as_u16(),
+            "code": self.code.word(),
+        });
+        if !self.fields.is_empty() {
+            body["errors"] = serde_json::to_value(&self.fields).unwrap_or_default();
+        }
+        let mut response = Response::new(Body::from(format!("{body}\n")));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_and_its_status_stand_in_the_documentation() {
+        let page =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/control-plane.md");
+        let page = std::fs::read_to_string(page).expect("the page");
+        for code in Code::ALL {
+            let row = format!("| `{}` | {} |", code.word(), code.status().as_u16());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+}

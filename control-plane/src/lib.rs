@@ -1,0 +1,47 @@
+//! The control plane of Tollgate: where services announce themselves, and where data planes learn of them.
+//!
+//! From the ground: `registry` (pure: which instances there are) and `store` (what outlives a process); `audit`;
+//! `keeper` (the one who calls the registry); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
+//! docs/architecture.md is the map, docs/control-plane.md tells what all of it is for.
+
+pub mod api;
+pub mod audit;
+pub mod keeper;
+pub mod registry;
+mod run;
+mod server;
+pub mod store;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use run::{Options, Running, StartError, start};
+
+/// Tollgate's control plane: the registry of services.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate-control-plane", version, about, long_about = None)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves the registry; SIGTERM drains.
+    Run {
+        /// The document; without one every setting has its default.
+        file: Option<PathBuf>,
+    },
+    /// Reports every problem of a document; exits with 0 or 2.
+    Check { file: PathBuf },
+}
+
+/// Runs a command; the exit code is the process's.
+pub fn main(arguments: Arguments) -> ExitCode {
+    match arguments.command {
+        Command::Run { file } => run::run(file),
+        Command::Check { file } => run::check(&file),
+    }
+}

@@ -1,0 +1,319 @@
+//! One control plane from its start to its end: opens the store, restores the registry, serves, follows signals.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tollgate_config::control_plane::{ControlPlane, load};
+use tollgate_engine::drain::DrainReport;
+use tollgate_engine::process::{Request, Signals, exit, exit_code_of_bind};
+use tollgate_engine::telemetry::log;
+
+use crate::api::Api;
+use crate::audit::Audit;
+use crate::keeper::Keeper;
+use crate::registry::Rules;
+use crate::store::{Embedded, OpenError, StoreError};
+
+/// Where the settings come from, and what the process does by itself.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Read again on SIGHUP.
+    pub file: Option<PathBuf>,
+    /// Stop on SIGTERM and SIGINT. One per process.
+    pub signals: bool,
+}
+
+/// A control plane that serves, on a thread of its own.
+pub struct Running {
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<DrainReport>,
+}
+
+impl Running {
+    /// Begins to drain; [`Running::wait`] tells when that is done.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits for the end.
+    pub fn wait(self) -> DrainReport {
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Why a control plane does not start.
+#[derive(Debug)]
+pub enum StartError {
+    Store(OpenError),
+    Read(StoreError),
+    Audit(io::Error),
+    Bind(SocketAddr, io::Error),
+    Other(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Store(error) => write!(f, "{error}"),
+            StartError::Read(error) => write!(f, "{error}"),
+            StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
+            StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            StartError::Other(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl StartError {
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            StartError::Bind(_, error) => exit_code_of_bind(error),
+            _ => ExitCode::from(exit::FAILURE),
+        }
+    }
+}
+
+/// Starts, and returns when it serves.
+pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartError> {
+    let store = match &document.server.state_dir {
+        Some(folder) => Embedded::open(folder).map_err(StartError::Store)?,
+        None => Embedded::in_memory(),
+    };
+    if store.torn > 0 {
+        log::warn(
+            "the store ended in the middle of a write that nobody was told of; it was put aside as store.torn",
+            &[("bytes", &store.torn)],
+        );
+    }
+    let folder = document
+        .server
+        .state_dir
+        .as_ref()
+        .map(|dir| dir.join("audit"));
+    let audit = Audit::start(folder, document.audit.clone()).map_err(StartError::Audit)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Other)?;
+    let bind = document.server.bind;
+    let listener = runtime
+        .block_on(TcpListener::bind(bind))
+        .map_err(|error| StartError::Bind(bind, error))?;
+    let address = listener.local_addr().map_err(StartError::Other)?;
+    let (stop, stopped) = watch::channel(false);
+    let (started, has_started) = std::sync::mpsc::channel();
+    let signal = stop.clone();
+    let thread = std::thread::Builder::new()
+        .name("control-plane".to_owned())
+        .spawn(move || {
+            runtime.block_on(async move {
+                let house = House {
+                    document,
+                    options,
+                    store: Arc::new(store),
+                    audit: Arc::new(audit),
+                };
+                house.live(listener, signal, stopped, &started).await
+            })
+        })
+        .map_err(StartError::Other)?;
+    match has_started.recv() {
+        Ok(Ok(())) => Ok(Running {
+            address,
+            stop,
+            thread,
+        }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(StartError::Other(io::Error::other(
+            "the process died at its start",
+        ))),
+    }
+}
+
+struct House {
+    document: ControlPlane,
+    options: Options,
+    store: Arc<Embedded>,
+    audit: Arc<Audit>,
+}
+
+impl House {
+    async fn live(
+        self,
+        listener: TcpListener,
+        stop: watch::Sender<bool>,
+        stopped: watch::Receiver<bool>,
+        started: &std::sync::mpsc::Sender<Result<(), StartError>>,
+    ) -> DrainReport {
+        let server = &self.document.server;
+        // From here on no signal ends the process by itself.
+        let signals = match self.options.signals {
+            true => Signals::new().map(Some),
+            false => Ok(None),
+        };
+        let rules = rules(&self.document);
+        let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
+        let result = match (&signals, &kept) {
+            (Err(error), _) => Err(StartError::Other(io::Error::new(
+                error.kind(),
+                error.to_string(),
+            ))),
+            (_, Err(error)) => Err(StartError::Read(error.clone())),
+            _ => Ok(()),
+        };
+        let good = result.is_ok();
+        // Whoever starts us waits for this.
+        drop(started.send(result));
+        let (Ok(signals), Ok((keeper, tasks)), true) = (signals, kept, good) else {
+            return tollgate_engine::drain::Ledger::default().report(std::time::Duration::ZERO);
+        };
+        let api = Arc::new(Api::new(
+            keeper.clone(),
+            self.audit.clone(),
+            self.store.clone(),
+            server.bind.ip().is_loopback(),
+            server.max_body,
+        ));
+        let follow = follow(
+            signals,
+            &stop,
+            &api,
+            self.options.file.as_deref(),
+            &self.document,
+        );
+        let mut ready = stopped.clone();
+        let report = {
+            let serve = crate::server::serve(listener, api.clone(), server, stopped);
+            let mut serve = std::pin::pin!(serve);
+            let mut follow = std::pin::pin!(follow);
+            loop {
+                tokio::select! {
+                    report = &mut serve => break report,
+                    now = &mut follow => if now { break cut(&api) },
+                    _ = ready.wait_for(|stop| *stop), if api.is_ready() => {
+                        api.ready.store(false, Ordering::Release);
+                    }
+                }
+            }
+        };
+        drop(tasks);
+        report
+    }
+}
+
+/// A second signal: nobody is waited for.
+fn cut(api: &Api) -> DrainReport {
+    let ledger = tollgate_engine::drain::Ledger::default();
+    let open = api.connections.load(Ordering::Relaxed);
+    (0..open).for_each(|_| ledger.accepted());
+    (0..open).for_each(|_| ledger.finished());
+    ledger.cut(open);
+    ledger.report(std::time::Duration::ZERO)
+}
+
+/// Follows the signals; returns when a second one says: now.
+async fn follow(
+    signals: Option<Signals>,
+    stop: &watch::Sender<bool>,
+    api: &Api,
+    file: Option<&Path>,
+    started_with: &ControlPlane,
+) -> bool {
+    let Some(mut signals) = signals else {
+        return std::future::pending().await;
+    };
+    loop {
+        match signals.next().await {
+            Request::Stop if *stop.borrow() => return true,
+            Request::Stop => {
+                stop.send_replace(true);
+            }
+            Request::Reload => reload(api, file, started_with),
+        }
+    }
+}
+
+/// Takes over the settings that can change while it runs.
+fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
+    let Some(file) = file else {
+        log::warn("there is no document to read again", &[]);
+        return;
+    };
+    match load(file) {
+        Ok(document) => {
+            api.keeper.change(rules(&document));
+            api.audit.change(document.audit.clone());
+            log::info("the document was read again", &[]);
+            if document.server != started_with.server {
+                log::warn("[server] has changed; that needs a restart", &[]);
+            }
+        }
+        Err(problems) => log::error(
+            "the document was refused; the former settings stay",
+            &[("problems", &problems)],
+        ),
+    }
+}
+
+fn rules(document: &ControlPlane) -> Rules {
+    Rules {
+        lifecycle: document.registry.clone(),
+        probe: document.probe.clone(),
+    }
+}
+
+/// `run`.
+pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
+    log::come_from("control-plane");
+    let document = match file.as_deref().map(load) {
+        None => ControlPlane::default(),
+        Some(Ok(document)) => document,
+        Some(Err(problems)) => return refused(&problems),
+    };
+    let options = Options {
+        file,
+        signals: true,
+    };
+    let running = match start(document, options) {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("{error}");
+            return error.exit_code();
+        }
+    };
+    eprintln!(
+        "serving on http://{} (register, services, health, metrics)",
+        running.address
+    );
+    let report = running.wait();
+    eprintln!("stopped: {report}");
+    ExitCode::from(if report.cut == 0 { exit::OK } else { exit::CUT })
+}
+
+/// `check`.
+pub(crate) fn check(file: &Path) -> ExitCode {
+    match load(file) {
+        Ok(_) => {
+            println!("{}: good", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => refused(&problems),
+    }
+}
+
+fn refused(problems: &tollgate_config::Problems) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(exit::BAD_DOCUMENT)
+}

@@ -1,0 +1,156 @@
+//! What a log is written on: a file in a folder, or nothing. Kept so small that a test can break every call of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+pub(super) trait Medium: Send + 'static {
+    /// All of it; empty when there is none yet.
+    fn read(&mut self) -> io::Result<Vec<u8>>;
+    /// Writes at the end, which the caller knows.
+    fn append(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Returns when everything written so far is durable.
+    fn sync(&mut self) -> io::Result<()>;
+    /// Forgets everything from there on.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+    /// Makes new content durable beside the old, which stays in place.
+    fn prepare(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Puts what was prepared in place of the old, in one step. After an error either of them may be there.
+    fn swap(&mut self) -> io::Result<()>;
+    /// Keeps bytes for a person to look at.
+    fn put_aside(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// A folder with the file `store`.
+pub(super) struct Folder {
+    folder: PathBuf,
+    file: Option<File>,
+    /// Held as long as the store is open; its end releases the folder to the next process.
+    _lock: File,
+}
+
+impl Folder {
+    /// Takes the folder for this process. `None`: another process has it.
+    pub(super) fn open(folder: &Path) -> io::Result<Option<Folder>> {
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder)?;
+            // The folder's own name must survive, too.
+            let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(Some(Folder {
+            folder: folder.to_owned(),
+            file: None,
+            _lock: lock,
+        }))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
+    fn file(&mut self) -> io::Result<&File> {
+        if self.file.is_none() {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.path())?;
+            self.file = Some(file);
+        }
+        self.file
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Medium for Folder {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        // What a crash left of a replacement was never the store.
+        match std::fs::remove_file(self.folder.join("store.new")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = match File::open(self.path()) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn append(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file()?.write_all_at(bytes, at)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file()?.sync_data()
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.file()?.set_len(length)
+    }
+
+    fn prepare(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let new = self.folder.join("store.new");
+        let made = File::create(&new).and_then(|file| {
+            file.write_all_at(bytes, 0)?;
+            file.sync_all()
+        });
+        if let Err(error) = made {
+            // It would take the room that is missing.
+            let _not_there = std::fs::remove_file(&new);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self) -> io::Result<()> {
+        self.file = None;
+        std::fs::rename(self.folder.join("store.new"), self.path())?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn put_aside(&mut self, bytes: &[u8]) -> io::Result<()> {
+        std::fs::write(self.folder.join("store.torn"), bytes)
+    }
+}
+
+/// Keeps nothing: what is told to it ends with the process.
+pub(super) struct Nowhere;
+
+impl Medium for Nowhere {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    fn append(&mut self, _at: u64, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn cut(&mut self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn prepare(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn swap(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn put_aside(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}

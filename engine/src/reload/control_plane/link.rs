@@ -1,0 +1,270 @@
+//! One HTTP/2 connection to a control plane: the open request whose answer is the feed, and short ones beside it. The
+//! only file here that knows sockets. Memory is one line and one window, whatever is sent.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use h2::client::SendRequest;
+use http::{Method, Request, StatusCode, header};
+use tokio::task::AbortHandle;
+use tollgate_config::document::{At, Endpoint, UpstreamTls};
+use tollgate_config::feed::Subscribe;
+use tollgate_config::{ControlPlane, EndpointSource, UpstreamProtocol, Url};
+
+use super::lines::Lines;
+use crate::net::connect::{DialTls, dial};
+use crate::net::tls::ClientTls;
+use crate::upstream::discovery::{Dns, Source};
+
+/// From a name to the head of an answer.
+const CONNECT: Duration = Duration::from_secs(5);
+/// For a short request to be answered (REG-205).
+const REPORT: Duration = Duration::from_secs(10);
+/// What a control plane may send ahead of us.
+const WINDOW: u32 = 1 << 20;
+/// Bytes of a short answer that are read.
+const ANSWER: usize = 16 * 1024;
+
+pub(super) struct Link {
+    connection: Connection,
+    body: RecvStream,
+    lines: Lines,
+}
+
+/// A connection, for short requests; its task ends with it.
+pub(super) struct Connection {
+    desk: Desk,
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Where requests can be sent, for as long as the connection lives.
+#[derive(Clone)]
+pub(super) struct Desk {
+    sender: SendRequest<Bytes>,
+    authority: String,
+    scheme: &'static str,
+}
+
+impl Link {
+    /// Connects and subscribes. The words of an error need the URL before them.
+    pub(super) async fn open(
+        url: &Url,
+        settings: &ControlPlane,
+        subscribe: &Subscribe,
+    ) -> Result<Link, String> {
+        let opening = async {
+            let connection = open(url, settings).await?;
+            let request = serde_json::to_vec(subscribe).map_err(|error| error.to_string())?;
+            let desk = &connection.desk;
+            let (status, mut body) = desk.ask(Method::POST, "/feed", request.into()).await?;
+            if status != StatusCode::OK {
+                let text = read(&mut body).await;
+                return Err(format!("it answered {}: {text}", status.as_u16()));
+            }
+            Ok(Link {
+                connection,
+                body,
+                lines: Lines::default(),
+            })
+        };
+        within(CONNECT, opening).await
+    }
+
+    /// The next line, or why there is none. Cancelling loses nothing. `heard` is called whenever bytes arrive.
+    pub(super) async fn line(&mut self, mut heard: impl FnMut()) -> Result<BytesMut, String> {
+        loop {
+            match self.lines.next() {
+                Ok(Some(line)) => return Ok(line),
+                Ok(None) => {}
+                Err(_) => return Err("it sent a line that is too long".to_owned()),
+            }
+            match self.body.data().await {
+                Some(Ok(data)) => {
+                    heard();
+                    self.lines.push(&data);
+                    self.body
+                        .flow_control()
+                        .release_capacity(data.len())
+                        .map_err(|error| error.to_string())?;
+                }
+                Some(Err(error)) => return Err(format!("the feed broke off: {error}")),
+                None => return Err("the feed ended".to_owned()),
+            }
+        }
+    }
+
+    pub(super) fn desk(&self) -> Desk {
+        self.connection.desk.clone()
+    }
+}
+
+impl Connection {
+    pub(super) async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> {
+        within(CONNECT, open(url, settings)).await
+    }
+
+    /// One request; its status and, of what comes with it, the beginning.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, String), String> {
+        let asking = async {
+            let (status, mut body) = self.desk.ask(method, path, body).await?;
+            Ok((status, read(&mut body).await))
+        };
+        within(REPORT, asking).await
+    }
+}
+
+async fn within<T>(
+    time: Duration,
+    doing: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let done = tokio::time::timeout(time, doing).await;
+    done.unwrap_or_else(|_| Err(format!("no answer within {time:?}")))
+}
+
+async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> {
+    let address = resolve(&url.address).await?;
+    let tls = match url.encrypted {
+        false => None,
+        true => {
+            let none = UpstreamTls {
+                ca: None,
+                name: None,
+                cert: None,
+                key: None,
+                at: At(None),
+            };
+            // Read at every attempt: a renewed certificate needs no restart.
+            let tls = settings.tls.as_ref().unwrap_or(&none);
+            let tls = ClientTls::load(tls, UpstreamProtocol::Http2).map_err(|e| e.to_string())?;
+            Some(DialTls::of(&tls, &url.address).map_err(|e| e.to_string())?)
+        }
+    };
+    let (stream, _) = dial(address, tls.as_ref())
+        .await
+        .map_err(|e| e.to_string())?;
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .enable_push(false)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .map_err(|error| error.to_string())?;
+    let driver = tokio::task::spawn_local(async move {
+        // Whoever waits for a stream of it is told.
+        drop(connection.await);
+    });
+    let scheme = if url.encrypted { "https" } else { "http" };
+    Ok(Connection {
+        desk: Desk {
+            sender,
+            authority: url.address.clone(),
+            scheme,
+        },
+        driver: driver.abort_handle(),
+    })
+}
+
+impl Desk {
+    /// Sends a report; what becomes of it is told, and whoever has more to say sends another one.
+    pub(super) async fn report(self, node: &str, report: Vec<u8>) -> Result<(), String> {
+        let path = format!("/nodes/{}/report", escaped(node));
+        let sending = async {
+            let (status, mut body) = self.ask(Method::POST, &path, report.into()).await?;
+            if status.is_success() {
+                return Ok(());
+            }
+            let text = read(&mut body).await;
+            Err(format!("it answered {}: {text}", status.as_u16()))
+        };
+        within(REPORT, sending).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, RecvStream), String> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}://{}{path}", self.scheme, self.authority))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(
+                header::USER_AGENT,
+                concat!("tollgate/", env!("CARGO_PKG_VERSION")),
+            )
+            .body(())
+            .map_err(|error| error.to_string())?;
+        let ready = self.sender.clone().ready().await;
+        let mut sender = ready.map_err(|error| error.to_string())?;
+        let (answer, mut stream) = sender
+            .send_request(request, false)
+            .map_err(|error| error.to_string())?;
+        // The library keeps what does not fit into the other side's window yet: one report, of bounded length.
+        stream
+            .send_data(body, true)
+            .map_err(|error| error.to_string())?;
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        let (head, body) = answer.into_parts();
+        Ok((head.status, body))
+    }
+}
+
+/// The beginning of a short answer, on one line.
+async fn read(body: &mut RecvStream) -> String {
+    let mut text = Vec::new();
+    while let Some(Ok(data)) = body.data().await {
+        text.extend_from_slice(&data);
+        if text.len() > ANSWER || body.flow_control().release_capacity(data.len()).is_err() {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&text);
+    let words: String = text.trim().chars().take(300).collect();
+    words.replace(char::is_control, " ")
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, String> {
+    let source = Source::new(&EndpointSource::Static(vec![Endpoint {
+        address: address.to_owned(),
+        weight: 1,
+        zone: None,
+        at: At(None),
+    }]))
+    .map_err(|error| error.to_string())?;
+    if let Some(fixed) = source.fixed().and_then(|fixed| fixed.first().cloned()) {
+        return Ok(fixed.address);
+    }
+    let dns = Dns::system().map_err(|error| error.to_string())?;
+    let question = source.questions().first().ok_or("nothing to resolve")?;
+    let answer = dns.ask(question).await.map_err(|error| error.to_string())?;
+    // One of them: several nodes spread over several addresses of one name.
+    let found = fastrand::choice(&answer.endpoints).ok_or("the name has no address")?;
+    Ok(found.address)
+}
+
+/// A name as one segment of a path.
+pub(super) fn escaped(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path
+}

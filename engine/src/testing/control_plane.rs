@@ -1,0 +1,449 @@
+//! A control plane that does as it is told: it keeps blocks and services, sends who subscribes what it lacks, and
+//! tells changes when the test makes them. It can fall silent, hang up, lie and be gone. On a thread and runtime of its
+//! own, over HTTP/2 in clear text or TLS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tollgate_config::feed::{
+    Beat, Begin, End, Health, Hello, Instance, Kind, Line, Outcome, Put, Remove, Report, Service,
+    Subscribe,
+};
+
+use super::PATIENCE;
+use super::h2_client::runtime;
+
+/// What nodes asked and reported.
+#[derive(Debug, Clone, Default)]
+pub struct Journal {
+    pub subscriptions: Vec<Subscribe>,
+    pub outcomes: Vec<Outcome>,
+    /// Feeds that are open.
+    pub open: usize,
+    /// Requests of the registry, as `METHOD PATH BODY`.
+    pub registry: Vec<String>,
+}
+
+struct Model {
+    epoch: String,
+    revision: u64,
+    blocks: BTreeMap<String, Put>,
+    services: BTreeMap<String, Service>,
+    /// Ids of instances that were registered.
+    registered: BTreeSet<String>,
+    journal: Journal,
+}
+
+struct Shared {
+    model: Mutex<Model>,
+    changed: Condvar,
+    beat: Duration,
+    /// No beat, no answer to whoever comes: as if the cable were cut.
+    silent: AtomicBool,
+    orders: broadcast::Sender<Order>,
+}
+
+#[derive(Clone)]
+enum Order {
+    Say(Bytes),
+    HangUp,
+}
+
+/// A listening control plane; gone when dropped.
+pub struct ControlPlane {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// How one is started.
+pub struct Setup {
+    pub bind: SocketAddr,
+    pub epoch: &'static str,
+    pub beat: Duration,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Setup {
+            bind: ([127, 0, 0, 1], 0).into(),
+            epoch: "first",
+            beat: Duration::from_secs(10),
+            tls: None,
+        }
+    }
+}
+
+impl ControlPlane {
+    /// Knows nothing yet, at revision 0.
+    pub fn start() -> ControlPlane {
+        ControlPlane::with(Setup::default())
+    }
+
+    pub fn with(setup: Setup) -> ControlPlane {
+        let (bound, address) = std::sync::mpsc::channel();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let shared = Arc::new(Shared {
+            model: Mutex::new(Model {
+                epoch: setup.epoch.to_owned(),
+                revision: 0,
+                blocks: BTreeMap::new(),
+                services: BTreeMap::new(),
+                registered: BTreeSet::new(),
+                journal: Journal::default(),
+            }),
+            changed: Condvar::new(),
+            beat: setup.beat,
+            silent: AtomicBool::new(false),
+            orders: broadcast::channel(1024).0,
+        });
+        let theirs = shared.clone();
+        let acceptor = setup.tls.map(tokio_rustls::TlsAcceptor::from);
+        let thread = thread::spawn(move || {
+            runtime().block_on(async move {
+                let listener = TcpListener::bind(setup.bind).await.expect("a free port");
+                let address = listener.local_addr().expect("a bound socket has one");
+                let _asked = bound.send(address);
+                let serve = async {
+                    while let Ok((stream, _)) = listener.accept().await {
+                        let _nodelay = stream.set_nodelay(true);
+                        let (shared, acceptor) = (theirs.clone(), acceptor.clone());
+                        tokio::spawn(async move {
+                            match acceptor {
+                                None => connection(stream, shared).await,
+                                Some(tls) => {
+                                    if let Ok(stream) = tls.accept(stream).await {
+                                        connection(stream, shared).await;
+                                    }
+                                }
+                            }
+                        });
+                    }
+                };
+                tokio::select! { () = serve => {}, _ = stopped => {} }
+            });
+        });
+        ControlPlane {
+            address: address.recv().expect("the control plane's thread lives"),
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Puts these blocks and takes those away, and tells everyone; the new revision.
+    pub fn change(&self, puts: impl IntoIterator<Item = Put>, removes: &[&str]) -> u64 {
+        let mut lines = vec![Line::Begin(Begin { full: false })];
+        let mut model = self.shared.lock();
+        for put in puts {
+            lines.push(Line::Put(put.clone()));
+            model.blocks.insert(put.id.clone(), put);
+        }
+        for id in removes {
+            model.blocks.remove(*id);
+            let id = (*id).to_owned();
+            lines.push(Line::Remove(Remove { id }));
+        }
+        model.revision += 1;
+        let revision = model.revision;
+        lines.push(Line::End(End { revision }));
+        // Told while nobody can subscribe in between.
+        self.say_lines(&lines);
+        revision
+    }
+
+    /// All instances of a service from now on, each with its weight.
+    pub fn service(&self, name: &str, instances: &[(SocketAddr, u32)]) {
+        let mut model = self.shared.lock();
+        let version = model.services.get(name).map_or(1, |list| list.version + 1);
+        let service = Service {
+            name: name.to_owned(),
+            version,
+            instances: instances.iter().map(instance).collect(),
+        };
+        model.services.insert(name.to_owned(), service.clone());
+        self.say_lines(&[Line::Service(service)]);
+    }
+
+    /// Tells every listener this, whatever it is.
+    pub fn say(&self, text: impl Into<Bytes>) {
+        let _nobody_may_listen = self.shared.orders.send(Order::Say(text.into()));
+    }
+
+    pub fn say_lines(&self, lines: &[Line]) {
+        self.say(lines.iter().map(Line::write).collect::<String>());
+    }
+
+    /// Falls silent without a word, or speaks again to who comes.
+    pub fn silent(&self, silent: bool) {
+        self.shared.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Knows no instance any more.
+    pub fn forget_instances(&self) {
+        self.shared.lock().registered.clear();
+    }
+
+    /// Ends every feed.
+    pub fn hang_up(&self) {
+        let _nobody_may_listen = self.shared.orders.send(Order::HangUp);
+    }
+
+    pub fn journal(&self) -> Journal {
+        self.shared.lock().journal.clone()
+    }
+
+    /// Waits until the journal is as wanted; fails the test with the journal when it never is.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&Journal) -> bool) -> Journal {
+        let deadline = Instant::now() + PATIENCE;
+        let mut model = self.shared.lock();
+        while !wanted(&model.journal) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "waited for {what} in vain: {:#?}",
+                model.journal
+            );
+            let waited = self.shared.changed.wait_timeout(model, left);
+            model = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        model.journal.clone()
+    }
+
+    /// Waits until a node reports this revision, and returns the report.
+    pub fn outcome(&self, revision: u64) -> Outcome {
+        let of = |outcome: &&Outcome| outcome.revision == revision;
+        let journal = self.wait(&format!("a report of revision {revision}"), |journal| {
+            journal.outcomes.iter().any(|outcome| of(&outcome))
+        });
+        let found = journal.outcomes.iter().rev().find(of);
+        found.expect("waited for").clone()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _gone = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn instance((address, weight): &(SocketAddr, u32)) -> Instance {
+    Instance {
+        id: address.to_string(),
+        address: address.to_string(),
+        health: Health::Healthy,
+        weight: *weight,
+        zone: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// A block of a file `shop.toml`, known by its name.
+pub fn block(kind: Kind, name: &str, line: u32, text: &str) -> Put {
+    Put {
+        id: format!("shop.toml#{}:{name}", kind.word()),
+        kind,
+        file: "shop.toml".to_owned(),
+        line,
+        text: text.to_owned(),
+        uses: Vec::new(),
+    }
+}
+
+/// A route that answers by itself.
+pub fn answering(name: &str, path: &str, body: &str) -> Put {
+    let text = format!(
+        "[[route]]\nname = \"{name}\"\nmatch = {{ path = \"{path}\" }}\nrespond = {{ status = 200, body = \"{body}\" }}\n"
+    );
+    block(Kind::Route, name, 10, &text)
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note<R>(&self, change: impl FnOnce(&mut Journal) -> R) -> R {
+        let result = change(&mut self.lock().journal);
+        self.changed.notify_all();
+        result
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
+    if shared.silent.load(Ordering::SeqCst) {
+        return std::future::pending().await;
+    }
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    let mut orders = shared.orders.subscribe();
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(Ok((request, respond))) = accepted else { return };
+                tokio::spawn(answer(request, respond, shared.clone()));
+            }
+            // Falls with the connection, as when a process is killed.
+            order = orders.recv() => if let Ok(Order::HangUp) = order { return },
+        }
+    }
+}
+
+async fn answer(
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    shared: Arc<Shared>,
+) {
+    let (method, path) = (
+        request.method().to_string(),
+        request.uri().path().to_owned(),
+    );
+    let mut body = request.into_body();
+    let mut whole = Vec::new();
+    while let Some(Ok(piece)) = body.data().await {
+        let _released = body.flow_control().release_capacity(piece.len());
+        whole.extend_from_slice(&piece);
+    }
+    let head = |status: StatusCode| {
+        let builder = Response::builder().status(status);
+        builder.body(()).expect("a valid head")
+    };
+    if path.starts_with("/nodes/") && path.ends_with("/report") {
+        if let Ok(Report::Outcome(outcome)) = serde_json::from_slice(&whole) {
+            shared.note(|journal| journal.outcomes.push(outcome));
+        }
+        let _sent = respond.send_response(head(StatusCode::OK), true);
+        return;
+    }
+    if path != "/feed" {
+        let (status, text) = registry(&shared, &method, &path, &whole);
+        if let Ok(mut send) = respond.send_response(head(status), false) {
+            let _sent = send.send_data(text.into(), true);
+        }
+        return;
+    }
+    let subscribe: Option<Subscribe> = serde_json::from_slice(&whole).ok();
+    let Some(subscribe) = subscribe else {
+        let _sent = respond.send_response(head(StatusCode::NOT_FOUND), true);
+        return;
+    };
+    if let Ok(send) = respond.send_response(head(StatusCode::OK), false) {
+        feed(subscribe, send, &shared).await;
+        shared.note(|journal| journal.open -= 1);
+    }
+}
+
+/// Three of the registry's requests (REG-201).
+fn registry(shared: &Shared, method: &str, path: &str, body: &[u8]) -> (StatusCode, &'static str) {
+    let text = String::from_utf8_lossy(body);
+    shared.note(|journal| journal.registry.push(format!("{method} {path} {text}")));
+    let registered = &mut shared.lock().registered;
+    let id = path.rsplit('/').next().unwrap_or_default();
+    match method {
+        "POST" if path == "/register" => {
+            let record: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+            let Some(id) = record["id"].as_str() else {
+                return (StatusCode::BAD_REQUEST, "id is missing");
+            };
+            registered.insert(id.to_owned());
+            (
+                StatusCode::CREATED,
+                r#"{"lease_seconds": 3, "heartbeat_seconds": 1}"#,
+            )
+        }
+        "PUT" if registered.contains(id) => (StatusCode::OK, "{}"),
+        "DELETE" => {
+            registered.remove(id);
+            (StatusCode::OK, "{}")
+        }
+        _ => (StatusCode::NOT_FOUND, "{}"),
+    }
+}
+
+async fn feed(subscribe: Subscribe, mut send: SendStream<Bytes>, shared: &Shared) {
+    // Both at one moment, so that no change is lost between them.
+    let (mut orders, first) = {
+        let mut model = shared.lock();
+        model.journal.open += 1;
+        let first = first_lines(&model, &subscribe, shared.beat);
+        model.journal.subscriptions.push(subscribe);
+        (shared.orders.subscribe(), first)
+    };
+    shared.changed.notify_all();
+    let mut sent = send.send_data(first.into(), false);
+    let mut beat = tokio::time::interval(shared.beat / 2);
+    while sent.is_ok() {
+        let text = tokio::select! {
+            order = orders.recv() => match order {
+                Ok(Order::Say(text)) => text,
+                _ => return,
+            },
+            _ = beat.tick() => {
+                let revision = shared.lock().revision;
+                Line::Beat(Beat { revision }).write().into()
+            }
+            _reason = std::future::poll_fn(|cx| send.poll_reset(cx)) => return,
+        };
+        if !shared.silent.load(Ordering::SeqCst) {
+            sent = send.send_data(text, false);
+        }
+    }
+}
+
+/// What a node lacks: everything, unless it has just this.
+fn first_lines(model: &Model, subscribe: &Subscribe, beat: Duration) -> String {
+    let hello = Line::Hello(Hello {
+        server: "scripted".to_owned(),
+        epoch: model.epoch.clone(),
+        revision: model.revision,
+        beat,
+    });
+    let mut text = hello.write();
+    let current = subscribe
+        .have
+        .as_ref()
+        .is_some_and(|have| have.epoch == model.epoch && have.revision == model.revision);
+    if !current {
+        text += &Line::Begin(Begin { full: true }).write();
+        for put in model.blocks.values() {
+            text += &Line::Put(put.clone()).write();
+        }
+        for service in model.services.values() {
+            text += &Line::Service(service.clone()).write();
+        }
+        let revision = model.revision;
+        text += &Line::End(End { revision }).write();
+    } else {
+        for service in model.services.values() {
+            text += &Line::Service(service.clone()).write();
+        }
+    }
+    text
+}
