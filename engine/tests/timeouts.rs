@@ -99,8 +99,11 @@ fn hi_46_the_time_for_one_try_and_the_time_for_all_both_hold() {
     let gateway = Gateway::start(&document(upstream.address(), "", route, ""));
     let begun = Instant::now();
     let response = gateway.get("/");
-    assert_took(begun, 490, 2_500);
-    assert_eq!((response.status, &*response.code()), (504, "route_timeout"));
+    assert_took(begun, 470, 2_500);
+    // The last try may end by its own time when too little is left for another.
+    let told = ["route_timeout", "per_try_timeout"];
+    assert!(told.contains(&&*response.code()), "{response:?}");
+    assert_eq!(response.status, 504);
     let tries = upstream.requests().len();
     assert!(
         (2..=6).contains(&tries),
