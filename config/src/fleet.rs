@@ -134,7 +134,7 @@ impl Cutting<'_> {
     /// A section, or a key without one, that is not of a fleet.
     fn foreign(&mut self, value: &TopValue<'_, '_>, line: u32) {
         let kinds = Kind::ALL.map(Kind::word);
-        let known = sections::TOP.iter().any(|top| top.name == value.key);
+        let known = value.key == "include" || sections::TOP.iter().any(|top| top.name == value.key);
         let word = short(value.key);
         let (code, message, hint) = if known || Kind::of(value.key).is_some() {
             (
@@ -248,4 +248,82 @@ fn word(kind: Kind, node: &Node) -> String {
     let name = name.unwrap_or_default().replace(char::is_control, " ");
     let short: String = name.replace('~', "-").chars().take(200).collect();
     format!("{}:{short}", kind.word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str, former: &HashMap<&str, Arc<Block>>) -> Result<Vec<Put>, Problems> {
+        let environment = |name: &str| (name == "WHERE").then(|| "there".to_owned());
+        let looks = Looks {
+            environment: &environment,
+            folder: None,
+        };
+        cut("a.toml", text, &looks, former)
+    }
+
+    const TEXT: &str = "# about\n\n[[route]]\nname = \"a\"\nmatch = { path = \"/a\" }\n\n# the second\n[[route]]\n\
+        match = { path = \"/${env:WHERE}\", host = \"b.example\" }\n[route.retry]\nattempts = 1\n\n\
+        [tiers]\n[[route]]\nname = \"a\"\n";
+
+    #[test]
+    fn sections_keep_their_text_place_and_what_their_references_stand_for() {
+        let puts = of(TEXT, &HashMap::new()).expect("good");
+        let told: Vec<_> = puts.iter().map(|put| (put.id.as_str(), put.line)).collect();
+        let wanted = [
+            ("a.toml#route:a", 3),
+            ("a.toml#route:b.example /there", 8),
+            ("a.toml#tiers", 13),
+            ("a.toml#route:a~2", 14),
+        ];
+        assert_eq!(told, wanted);
+        assert!(puts[1].text.ends_with("attempts = 1\n"));
+        assert!(puts[1].text.contains("${env:WHERE}"), "as it was written");
+        assert_eq!(puts[1].uses[0].value, "there");
+    }
+
+    #[test]
+    fn what_is_known_is_cut_to_the_same() {
+        let first = of(TEXT, &HashMap::new()).expect("good");
+        let blocks: Vec<Arc<Block>> = { first.iter() }
+            .map(|put| Arc::new(Block::new(put.clone())))
+            .collect();
+        let former = blocks
+            .iter()
+            .map(|block| (&*block.text, block.clone()))
+            .collect();
+        assert_eq!(of(TEXT, &former), Ok(first));
+    }
+
+    #[test]
+    fn any_text_is_cut_or_refused() {
+        let parts = [
+            "[[route]]\n",
+            "name = \"a\"\n",
+            "[tiers]\n",
+            "[route.retry]\n",
+            "\"\"\"",
+            "'",
+            "a.b.c=1\n",
+            "${",
+            "\u{feff}",
+            "é",
+            "[[api_key]]\nkey=\"k\"\n",
+            "[[",
+            "{",
+            "\n",
+        ];
+        let mut seed: u64 = 1;
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..8 {
+                seed = seed
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
+                text += parts[usize::try_from(seed >> 33).unwrap_or(0) % parts.len()];
+            }
+            let _either = of(&text, &HashMap::new());
+        }
+    }
 }

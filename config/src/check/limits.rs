@@ -46,7 +46,9 @@ pub(super) fn check(checks: &mut Checks<'_>) {
     for item in items {
         if item.shared
             && !checks.fleet
-            && checks.sharing.is_none() && !checks.broken.touches("limits") {
+            && checks.sharing.is_none()
+            && !checks.broken.touches("limits")
+        {
             checks.report.add(
                 "no-store",
                 Some(item.begins()),

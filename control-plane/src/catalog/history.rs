@@ -70,7 +70,7 @@ struct Written {
 }
 
 impl Revision {
-    pub(super) fn write(&self) -> String {
+    pub(crate) fn write(&self) -> String {
         let put = |block: &Option<Arc<Block>>| block.as_ref().map(|block| block.to_put());
         let changes = self.changes.iter();
         let written = Written {
@@ -85,7 +85,7 @@ impl Revision {
         serde_json::to_string(&written).unwrap_or_default()
     }
 
-    pub(super) fn read(text: &str) -> Result<Revision, String> {
+    pub(crate) fn read(text: &str) -> Result<Revision, String> {
         let written: Written = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let block = |put: Option<Put>| put.map(|put| Arc::new(Block::new(put)));
         let changes = written.changes.into_iter().filter_map(|(before, after)| {

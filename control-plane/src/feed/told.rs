@@ -31,6 +31,11 @@ impl Told {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn view(&self) -> Option<Arc<View>> {
+        self.view.clone()
+    }
+
     /// The lines that a listener lacks. `lists` are those of all services that it wants and that exist. `body` makes the
     /// lines between `begin` and `end`, and may remember them for the next listener.
     pub(super) fn catch_up(
