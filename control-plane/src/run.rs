@@ -272,8 +272,15 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
             api.keeper.change(rules(&document));
             api.audit.change(document.audit.clone());
             log::info("the document was read again", &[]);
-            if document.server != started_with.server {
-                log::warn("[server] has changed; that needs a restart", &[]);
+            for (section, same) in [
+                ("server", document.server == started_with.server),
+                ("catalog", document.catalog == started_with.catalog),
+                ("feed", document.feed == started_with.feed),
+            ] {
+                if !same {
+                    let words = "a section has changed that needs a restart";
+                    log::warn(words, &[("section", &section)]);
+                }
             }
         }
         Err(problems) => log::error(

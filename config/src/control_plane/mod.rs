@@ -90,7 +90,7 @@ pub struct Feed {
     pub beat: Duration,
     /// A listener that takes nothing for so long is let go.
     pub write_timeout: Duration,
-    pub max_listeners: usize,
+    pub max_feeds: usize,
     /// How long a node that is gone is shown.
     pub forget_nodes: Duration,
 }
@@ -171,7 +171,7 @@ impl Default for Feed {
         Feed {
             beat: seconds(5),
             write_timeout: seconds(10),
-            max_listeners: 10_000,
+            max_feeds: 10_000,
             forget_nodes: seconds(3600),
         }
     }

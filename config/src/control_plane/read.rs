@@ -315,7 +315,7 @@ fn catalog(node: &Node, folder: &Path, catalog: &mut Catalog) {
 fn feed(node: &Node, feed: &mut Feed) {
     take(node, "beat", duration, &mut feed.beat);
     take(node, "write_timeout", duration, &mut feed.write_timeout);
-    take(node, "max_listeners", count, &mut feed.max_listeners);
+    take(node, "max_feeds", count, &mut feed.max_feeds);
     take(node, "forget_nodes", duration, &mut feed.forget_nodes);
 }
 

@@ -292,7 +292,7 @@ pub(crate) static FEED: Section = Section {
             "A listener that takes nothing for so long is let go; it comes back and gets the difference.",
         ),
         default(
-            "max_listeners",
+            "max_feeds",
             Kind::Count(1, 1_000_000),
             "10000",
             "More feeds than this are refused.",

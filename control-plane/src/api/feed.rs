@@ -108,7 +108,7 @@ fn open(
     let lines = api.feed.open(subscribe, peer, hang_up).map_err(|why| {
         let title = match why {
             NotOpened::TooMany(most) => {
-                format!("`feed.max_listeners` is {most}, and so many listen")
+                format!("`feed.max_feeds` is {most}, and so many listen")
             }
             NotOpened::Stopping => "the control plane is stopping".to_owned(),
         };

@@ -128,8 +128,8 @@ impl Feed {
         if *self.stop.borrow() {
             return Err(NotOpened::Stopping);
         }
-        if self.listeners.load(Relaxed) >= self.settings.max_listeners {
-            return Err(NotOpened::TooMany(self.settings.max_listeners));
+        if self.listeners.load(Relaxed) >= self.settings.max_feeds {
+            return Err(NotOpened::TooMany(self.settings.max_feeds));
         }
         let wishes = Wishes {
             kind: subscribe.kind.into(),
