@@ -96,7 +96,8 @@ fn a_listener_that_takes_nothing_is_let_go_and_nobody_waits_for_it() {
     };
     let apply = |caller: &mut Caller, number: usize| {
         let body = json!({ "documents": { "a.toml": large(number) } }).to_string();
-        caller.json("POST /apply", &body, 200);
+        let answer = caller.ask("POST /apply", &body);
+        assert_eq!(answer.status, 200, "{:.300}", answer.text());
     };
     apply(&mut caller, 0);
     let mut stuck = TcpStream::connect(control.address).expect("it listens");

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
@@ -111,6 +111,8 @@ impl Api {
             .route("/{name}", get(lookup::service))
             .fallback(lookup::nothing)
             .method_not_allowed_fallback(lookup::other_method)
+            // `whole_body` bounds them.
+            .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
             .layer(middleware::from_fn_with_state(self.clone(), figures::count))
             .with_state(self)
