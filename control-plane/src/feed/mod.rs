@@ -66,8 +66,11 @@ pub struct Counts {
 struct Shared {
     views: HashMap<Wishes, (Arc<World>, Arc<View>)>,
     /// Lines from one view to another; forgotten with the next revision.
-    bodies: Vec<(Option<Arc<View>>, Arc<View>, Option<Bytes>)>,
+    bodies: Vec<Body>,
 }
+
+/// The lines that lead from one view, or from nothing, to another.
+type Body = (Option<Arc<View>>, Arc<View>, Option<Bytes>);
 
 /// Differently told listeners at one moment; more are made again.
 const MOST_BODIES: usize = 32;

@@ -103,7 +103,7 @@ impl Fleet {
         self.blocks.retain(|id| ids.contains(id));
         puts.iter().cloned().for_each(|put| self.blocks.put(put));
         let changes = compare(&before, &self.blocks);
-        let mut again = before.clone();
+        let mut again = before;
         follow(&mut again, &changes);
         assert_eq!(
             again.list(),
