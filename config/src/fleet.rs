@@ -236,7 +236,9 @@ fn word(kind: Kind, node: &Node) -> String {
     let name = match kind {
         Kind::Tiers => return kind.word().to_owned(),
         Kind::ApiKey => text("client").or(text("name")),
-        Kind::Test => text("request").or(text("path")),
+        Kind::Test => node
+            .get("request")
+            .and_then(|request| request.get("path")?.text()),
         _ => text("name"),
     };
     let name = name.map(str::to_owned).or_else(|| {

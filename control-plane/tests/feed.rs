@@ -382,7 +382,7 @@ fn what_a_document_of_a_fleet_may_not_hold_is_refused_with_words() {
             "unset-variable",
         ),
         (
-            "[[test]]\nrequest = \"GET /\"\nexpect = { status = 201 }\n[[route]]\nname = \"a\"\nmatch = { path = \"/\" }\nrespond = { status = 200 }\n",
+            "[[test]]\nrequest = { method = \"GET\", path = \"/\" }\nexpect = { status = 201 }\n[[route]]\nname = \"a\"\nmatch = { path = \"/\" }\nrespond = { status = 200 }\n",
             "test-failed",
         ),
     ] {
