@@ -50,6 +50,11 @@ impl fmt::Display for Admin {
 }
 
 impl Admin {
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// One request; an answer that is not a 2xx is an error in the other side's words.
     pub(crate) fn ask(
         &self,

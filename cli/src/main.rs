@@ -1,10 +1,12 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
-//! `explain --live` ask the admin address of a running part; `gateway` is the gateway's own program.
+//! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`
+//! and `rollback` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
 mod breakers;
 mod client;
+mod control;
 mod explain;
 mod status;
 mod table;
@@ -66,6 +68,20 @@ enum Command {
         #[arg(value_names = ["METHOD", "URL"], num_args = 2..=3, required = true)]
         words: Vec<String>,
     },
+    /// Who registered with a control plane.
+    Services(control::Plain),
+    /// Who follows a control plane, what each runs, and what it refused.
+    Nodes(control::Plain),
+    /// Who changed the fleet's documents, when and why.
+    Revisions(control::Plain),
+    /// What differs between two revisions.
+    Diff(control::Diff),
+    /// Changes documents of the fleet: all that are named, or none.
+    Apply(control::Change),
+    /// What `apply` would change, and who would be told. Changes nothing.
+    Plan(control::Change),
+    /// Returns to a former revision, as a new one.
+    Rollback(control::Rollback),
     /// The gateway's own commands, as `tollgate-gateway` has them.
     Gateway(tollgate_gateway::Arguments),
 }
@@ -108,6 +124,13 @@ fn main() -> ExitCode {
                 ),
             }
         }
+        Command::Services(arguments) => control::services(&arguments),
+        Command::Nodes(arguments) => control::nodes(&arguments),
+        Command::Revisions(arguments) => control::revisions(&arguments),
+        Command::Diff(arguments) => control::diff(&arguments),
+        Command::Apply(arguments) => control::apply(&arguments),
+        Command::Plan(arguments) => control::plan(&arguments),
+        Command::Rollback(arguments) => control::rollback(&arguments),
         Command::Gateway(arguments) => tollgate_gateway::main(arguments),
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Checks<'a> {
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
+    /// Listeners and certificates are of nodes that are not here.
+    pub(crate) fleet: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
     pub(crate) broken: &'a Broken,
     pub(crate) main: Arc<str>,
@@ -96,7 +98,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         unique("route", items, checks.report)
     });
 
-    if checks.listeners.is_empty() && !checks.broken.touches("listener") {
+    if checks.listeners.is_empty() && !checks.fleet && !checks.broken.touches("listener") {
         let place = Place {
             file: checks.main.clone(),
             line: 1,
@@ -125,7 +127,9 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
     for test in checks.tests {
         names_of_test(test, &listeners, &upstreams, routes.as_ref(), checks);
     }
-    files(checks);
+    if !checks.fleet {
+        files(checks);
+    }
 }
 
 fn unique<'a, T: 'a>(
@@ -188,7 +192,11 @@ fn names_of_route(
     upstreams: &Names<'_>,
     checks: &mut Checks<'_>,
 ) {
-    for name in &route.matches.listeners {
+    let listed: &[String] = match checks.fleet {
+        true => &[],
+        false => &route.matches.listeners,
+    };
+    for name in listed {
         let place = route.place(route.matches.at);
         unknown(
             "unknown-listener",
@@ -260,7 +268,9 @@ fn names_of_test(
     routes: Option<&Names<'_>>,
     checks: &mut Checks<'_>,
 ) {
-    if let Some(name) = &test.listener {
+    if let Some(name) = &test.listener
+        && !checks.fleet
+    {
         unknown(
             "unknown-listener",
             "listener",

@@ -10,6 +10,7 @@ mod cut;
 mod decode;
 pub mod document;
 pub mod feed;
+pub mod fleet;
 mod grammar;
 mod interpolate;
 mod ladder;

@@ -74,6 +74,15 @@ fn every_key_is_read() {
         failures = 4
         successes = 5
         max_in_flight = 6
+        [catalog]
+        folder = "fleet"
+        revisions = 7
+        max_change = "8MiB"
+        [feed]
+        beat = "1s"
+        write_timeout = "2s"
+        max_feeds = 3
+        forget_nodes = "4s"
     "#;
     let document = read(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let second = Duration::from_secs;
@@ -83,6 +92,13 @@ fn every_key_is_read() {
     assert_eq!(document.registry.loss_interval, second(8));
     assert_eq!(document.registry.max_per_service, 14);
     assert_eq!(document.probe.healthy_interval, Some(second(3)));
+    assert_eq!(document.catalog.folder, Some("/etc/cp/fleet".into()));
+    assert_eq!(document.catalog.revisions, 7);
+    assert_eq!(document.catalog.max_change, 8 << 20);
+    assert_eq!(document.feed.beat, second(1));
+    assert_eq!(document.feed.write_timeout, second(2));
+    assert_eq!(document.feed.max_feeds, 3);
+    assert_eq!(document.feed.forget_nodes, second(4));
     // A key that the reader forgot would keep its default.
     let default = format!("{:#?}", ControlPlane::default());
     let found = format!("{document:#?}");

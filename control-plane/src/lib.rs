@@ -1,16 +1,20 @@
 //! The control plane of Tollgate: where services announce themselves, and where data planes learn of them.
 //!
 //! From the ground: `registry` (pure: which instances there are) and `store` (what outlives a process); `audit`;
-//! `keeper` (the one who calls the registry); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
+//! `keeper` (the one who calls the registry); `catalog` (documents and revisions), `view` (pure: what one node should see of
+//! them) and `feed` (who listens, and what each was told); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
 //! docs/architecture.md is the map, docs/control-plane.md tells what all of it is for.
 
 pub mod api;
 pub mod audit;
+pub mod catalog;
+pub mod feed;
 pub mod keeper;
 pub mod registry;
 mod run;
 mod server;
 pub mod store;
+pub mod view;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -18,6 +18,8 @@ use tollgate_engine::telemetry::log;
 
 use crate::api::Api;
 use crate::audit::Audit;
+use crate::catalog::{Catalog, files};
+use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::registry::Rules;
 use crate::store::{Embedded, OpenError, StoreError};
@@ -165,26 +167,35 @@ impl House {
         };
         let rules = rules(&self.document);
         let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
-        let result = match (&signals, &kept) {
-            (Err(error), _) => Err(StartError::Other(io::Error::new(
+        let catalog = Catalog::start(self.store.clone(), self.document.catalog.clone()).await;
+        let result = match (&signals, &kept, &catalog) {
+            (Err(error), ..) => Err(StartError::Other(io::Error::new(
                 error.kind(),
                 error.to_string(),
             ))),
-            (_, Err(error)) => Err(StartError::Read(error.clone())),
+            (_, Err(error), _) | (.., Err(error)) => Err(StartError::Read(error.clone())),
             _ => Ok(()),
         };
         let good = result.is_ok();
         // Whoever starts us waits for this.
         drop(started.send(result));
-        let (Ok(signals), Ok((keeper, tasks)), true) = (signals, kept, good) else {
+        let (Ok(signals), Ok((keeper, tasks)), Ok(catalog), true) = (signals, kept, catalog, good)
+        else {
             return tollgate_engine::drain::Ledger::default().report(std::time::Duration::ZERO);
         };
+        let feed = self.document.feed.clone();
+        let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed);
+        let following = self.document.catalog.folder.clone();
+        let following =
+            following.map(|folder| tokio::spawn(files::follow(catalog.clone(), folder)));
         let api = Arc::new(Api::new(
             keeper.clone(),
             self.audit.clone(),
             self.store.clone(),
+            catalog,
+            feed.clone(),
             server.bind.ip().is_loopback(),
-            server.max_body,
+            (server.max_body, self.document.catalog.max_change),
         ));
         let follow = follow(
             signals,
@@ -204,11 +215,16 @@ impl House {
                     now = &mut follow => if now { break cut(&api) },
                     _ = ready.wait_for(|stop| *stop), if api.is_ready() => {
                         api.ready.store(false, Ordering::Release);
+                        // They would never end by themselves; nodes go on with what they have, or elsewhere.
+                        feed.stop();
                     }
                 }
             }
         };
-        drop(tasks);
+        if let Some(following) = following {
+            following.abort();
+        }
+        drop((tasks, feeding));
         report
     }
 }
@@ -256,8 +272,15 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
             api.keeper.change(rules(&document));
             api.audit.change(document.audit.clone());
             log::info("the document was read again", &[]);
-            if document.server != started_with.server {
-                log::warn("[server] has changed; that needs a restart", &[]);
+            for (section, same) in [
+                ("server", document.server == started_with.server),
+                ("catalog", document.catalog == started_with.catalog),
+                ("feed", document.feed == started_with.feed),
+            ] {
+                if !same {
+                    let words = "a section has changed that needs a restart";
+                    log::warn(words, &[("section", &section)]);
+                }
             }
         }
         Err(problems) => log::error(

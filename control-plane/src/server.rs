@@ -18,6 +18,7 @@ use tollgate_engine::drain::{DrainReport, Ledger};
 use tollgate_engine::telemetry::log::Repeated;
 
 use crate::api::{Api, Peer};
+use crate::feed::HangUp;
 
 /// Streams of one HTTP/2 connection.
 const STREAMS: u32 = 256;
@@ -107,9 +108,12 @@ async fn connection(
     idle: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
+    let hang_up = HangUp::default();
+    let hung_up = hang_up.0.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(hang_up.clone());
         let mut router = router.clone();
         async move {
             // A router is always ready.
@@ -132,6 +136,8 @@ async fn connection(
     // A peer that hangs up or talks nonsense is nobody's problem.
     tokio::select! {
         ended = served.as_mut() => drop(ended),
+        // A feed that nobody reads: what waits for the peer is dropped with the connection.
+        () = hung_up.notified() => {}
         () = stopping(&mut stop) => {
             served.as_mut().graceful_shutdown();
             drop(served.await);

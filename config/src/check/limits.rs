@@ -44,7 +44,11 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         }
     }
     for item in items {
-        if item.shared && checks.sharing.is_none() && !checks.broken.touches("limits") {
+        if item.shared
+            && !checks.fleet
+            && checks.sharing.is_none()
+            && !checks.broken.touches("limits")
+        {
             checks.report.add(
                 "no-store",
                 Some(item.begins()),

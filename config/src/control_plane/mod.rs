@@ -17,6 +17,8 @@ pub struct ControlPlane {
     pub registry: Registry,
     pub probe: Probe,
     pub audit: Audit,
+    pub catalog: Catalog,
+    pub feed: Feed,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +70,29 @@ pub struct Audit {
     pub retention: Duration,
     /// In bytes, of all files together.
     pub max_size: u64,
+}
+
+/// What the fleet is told to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Catalog {
+    /// Of documents, read while they change; `None` = "off": documents come over the API only.
+    pub folder: Option<PathBuf>,
+    /// Revisions that are kept.
+    pub revisions: usize,
+    /// In bytes, of the body of one change.
+    pub max_change: usize,
+}
+
+/// How data planes are told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feed {
+    /// A feed that is silent for longer is dead.
+    pub beat: Duration,
+    /// A listener that takes nothing for so long is let go.
+    pub write_timeout: Duration,
+    pub max_feeds: usize,
+    /// How long a node that is gone is shown.
+    pub forget_nodes: Duration,
 }
 
 const fn seconds(count: u64) -> Duration {
@@ -127,6 +152,27 @@ impl Default for Audit {
         Audit {
             retention: seconds(90 * 24 * 3600),
             max_size: 256 << 20,
+        }
+    }
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Catalog {
+            folder: None,
+            revisions: 50,
+            max_change: 16 << 20,
+        }
+    }
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Feed {
+            beat: seconds(5),
+            write_timeout: seconds(10),
+            max_feeds: 10_000,
+            forget_nodes: seconds(3600),
         }
     }
 }

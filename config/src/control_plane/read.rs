@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Audit, ControlPlane, Probe, Registry, Server};
+use super::{Audit, Catalog, ControlPlane, Feed, Probe, Registry, Server};
 use crate::cut::{Cut, cut};
 use crate::grammar::control_plane::TOP;
 use crate::interpolate::Interpolator;
@@ -157,6 +157,8 @@ fn read(
             "server" => server(&node, folder, &mut document.server),
             "registry" => registry(&node, &mut document.registry),
             "probe" => probe(&node, &mut document.probe),
+            "catalog" => catalog(&node, folder, &mut document.catalog),
+            "feed" => feed(&node, &mut document.feed),
             _ => audit(&node, &mut document.audit),
         }
         if top.name == "registry" {
@@ -289,6 +291,32 @@ fn audit(node: &Node, audit: &mut Audit) {
     take(node, "retention", duration, &mut audit.retention);
     let size = |n: &Node| unit::size(n.text()?).ok();
     take(node, "max_size", size, &mut audit.max_size);
+}
+
+fn catalog(node: &Node, folder: &Path, catalog: &mut Catalog) {
+    take(
+        node,
+        "folder",
+        |n| match n.text()? {
+            "off" => Some(None),
+            path => Some(Some(folder.join(path))),
+        },
+        &mut catalog.folder,
+    );
+    take(node, "revisions", count, &mut catalog.revisions);
+    take(
+        node,
+        "max_change",
+        |n| usize::try_from(unit::size(n.text()?).ok()?).ok(),
+        &mut catalog.max_change,
+    );
+}
+
+fn feed(node: &Node, feed: &mut Feed) {
+    take(node, "beat", duration, &mut feed.beat);
+    take(node, "write_timeout", duration, &mut feed.write_timeout);
+    take(node, "max_feeds", count, &mut feed.max_feeds);
+    take(node, "forget_nodes", duration, &mut feed.forget_nodes);
 }
 
 /// The key's value, where it is there and was not refused.

@@ -29,6 +29,18 @@ pub(crate) static TOP: &[Top] = &[
         section: Some(&AUDIT),
         doc: "",
     },
+    Top {
+        name: "catalog",
+        list: false,
+        section: Some(&CATALOG),
+        doc: "",
+    },
+    Top {
+        name: "feed",
+        list: false,
+        section: Some(&FEED),
+        doc: "",
+    },
 ];
 
 pub(crate) static SERVER: Section = Section {
@@ -232,6 +244,64 @@ pub(crate) static AUDIT: Section = Section {
             Kind::Rule(&SIZE),
             "\"256MiB\"",
             "The oldest files go when all of them together are larger.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static CATALOG: Section = Section {
+    title: "[catalog]",
+    doc: "What the fleet is told to do. Read at start; a change needs a restart.",
+    keys: &[
+        default(
+            "folder",
+            Kind::Either(&[Kind::Rule(&FILE), OFF]),
+            "\"off\"",
+            "Folder of documents, `*.toml` in it and below; a change there is noticed within 2 s. Others come over the API.",
+        ),
+        default(
+            "revisions",
+            Kind::Count(1, 1000),
+            "50",
+            "So many revisions are kept, to compare with and to return to.",
+        ),
+        default(
+            "max_change",
+            Kind::Rule(&SIZE),
+            "\"16MiB\"",
+            "The largest body of a change.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static FEED: Section = Section {
+    title: "[feed]",
+    doc: "How data planes are told. Read at start; a change needs a restart.",
+    keys: &[
+        default(
+            "beat",
+            Kind::Rule(&DURATION),
+            "\"5s\"",
+            "A feed that is silent for so long is dead; half of it after the last word, a beat is sent.",
+        ),
+        default(
+            "write_timeout",
+            Kind::Rule(&DURATION),
+            "\"10s\"",
+            "A listener that takes nothing for so long is let go; it comes back and gets the difference.",
+        ),
+        default(
+            "max_feeds",
+            Kind::Count(1, 1_000_000),
+            "10000",
+            "More feeds than this are refused.",
+        ),
+        default(
+            "forget_nodes",
+            Kind::Rule(&DURATION),
+            "\"1h\"",
+            "A node that has no feed for so long is not shown any more.",
         ),
     ],
     ..NOTHING

@@ -50,7 +50,7 @@ pub(super) fn join(
     joined.meet(file);
     joined.hold(blocks);
     let mut held = std::mem::take(&mut joined.held);
-    let mut reading = Reading::new(&*loader.environment, &mut joined.memory);
+    let mut reading = Reading::new(&*loader.environment, &mut joined.memory, loader.fleet);
     reading.listeners.clone_from(&file.listeners);
     reading.routes.clone_from(&file.routes);
     reading.upstreams.clone_from(&file.upstreams);

@@ -40,6 +40,8 @@ pub struct Loader {
     environment: Box<Environment>,
     memory: Memory,
     joined: Joined,
+    /// Documents of a whole fleet: listeners and certificates are the nodes' own.
+    fleet: bool,
 }
 
 impl Default for Loader {
@@ -61,12 +63,29 @@ impl Loader {
             environment: Box::new(environment),
             memory: Memory::default(),
             joined: Joined::default(),
+            fleet: false,
         }
+    }
+
+    /// A loader of what a control plane sends: without a name of a listener being unknown, and without a look at
+    /// certificates, since both are the nodes' own. Nothing is looked up in an environment: blocks bring it.
+    pub fn fleet() -> Loader {
+        Loader {
+            fleet: true,
+            ..Loader::with_environment(|_| None)
+        }
+    }
+
+    /// The document of blocks alone, checked as every node checks it. What was not changed since the last time is the
+    /// same `Arc`.
+    pub fn blocks(&mut self, blocks: &[Arc<Block>]) -> Result<Document, Problems> {
+        let base = self.load_text("fleet", "", Path::new("/"))?;
+        self.join(&base, blocks)
     }
 
     /// Reads a file and everything that it includes.
     pub fn load(&mut self, path: &Path) -> Result<Document, Problems> {
-        let mut reading = Reading::new(&*self.environment, &mut self.memory);
+        let mut reading = Reading::new(&*self.environment, &mut self.memory, self.fleet);
         match include::read(path, true) {
             Ok(bytes) => reading.file(path, bytes),
             Err(why) => {
@@ -88,7 +107,7 @@ impl Loader {
         text: &str,
         base_dir: &Path,
     ) -> Result<Document, Problems> {
-        let mut reading = Reading::new(&*self.environment, &mut self.memory);
+        let mut reading = Reading::new(&*self.environment, &mut self.memory, self.fleet);
         reading.text(Arc::from(name), text.to_owned(), base_dir);
         reading.finish()
     }

@@ -48,6 +48,7 @@ pub(super) struct Reading<'l> {
     pub(super) broken: Broken,
     /// A text could not be cut, so what it holds is not remembered.
     pub(super) whole: bool,
+    fleet: bool,
 }
 
 /// The text that is being read, and where it stands.
@@ -61,7 +62,11 @@ pub(super) struct Here<'a> {
 }
 
 impl<'l> Reading<'l> {
-    pub(super) fn new(environment: &'l Environment, memory: &'l mut Memory) -> Reading<'l> {
+    pub(super) fn new(
+        environment: &'l Environment,
+        memory: &'l mut Memory,
+        fleet: bool,
+    ) -> Reading<'l> {
         Reading {
             report: Report::default(),
             environment,
@@ -87,6 +92,7 @@ impl<'l> Reading<'l> {
             tests: Vec::new(),
             broken: Broken::default(),
             whole: false,
+            fleet,
         }
     }
 
@@ -235,7 +241,8 @@ impl<'l> Reading<'l> {
             api_keys: &self.api_keys,
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
-            control_plane: self.control_plane.is_some(),
+            control_plane: self.control_plane.is_some() || self.fleet,
+            fleet: self.fleet,
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,
             main: self

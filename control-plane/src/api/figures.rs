@@ -86,6 +86,7 @@ fn health(api: &Api, good: bool) -> Value {
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let mut text = Text::default();
     registry(&api, &mut text);
+    fleet(&api, &mut text);
     store(&api, &mut text);
     requests(&api, &mut text);
     write_process(&mut text);
@@ -174,6 +175,76 @@ fn registry(api: &Api, text: &mut Text) {
     );
     text.sample(&[("result", "written")], written);
     text.sample(&[("result", "lost")], lost);
+}
+
+fn fleet(api: &Api, text: &mut Text) {
+    use Kind::{Counter, Gauge};
+    let now = api.catalog.now();
+    one(
+        text,
+        "catalog_revision",
+        Gauge,
+        "The revision of the catalog.",
+        now.revision,
+    );
+    one(
+        text,
+        "catalog_blocks",
+        Gauge,
+        "Sections in it.",
+        now.blocks.len() as u64,
+    );
+    one(
+        text,
+        "catalog_folder_refused",
+        Gauge,
+        "1 while the folder's documents are refused.",
+        u64::from(api.catalog.not_taken().is_some()),
+    );
+    one(
+        text,
+        "feed_open",
+        Gauge,
+        "Open feeds.",
+        api.feed.listeners() as u64,
+    );
+    let counts = &api.feed.counts;
+    let of = |count: &std::sync::atomic::AtomicU64| count.load(Relaxed);
+    one(
+        text,
+        "feed_opened_total",
+        Counter,
+        "Feeds that were opened.",
+        of(&counts.opened),
+    );
+    one(
+        text,
+        "feed_let_go_total",
+        Counter,
+        "Feeds that were ended because nobody took what was sent.",
+        of(&counts.let_go),
+    );
+    one(
+        text,
+        "feed_full_batches_total",
+        Counter,
+        "Times that a node was told everything.",
+        of(&counts.full),
+    );
+    one(
+        text,
+        "feed_sent_bytes_total",
+        Counter,
+        "What feeds were told.",
+        of(&counts.bytes),
+    );
+    text.family(
+        "feed_reports_total",
+        Counter,
+        "Reports of nodes by what became of a revision.",
+    );
+    text.sample(&[("result", "applied")], of(&counts.applied));
+    text.sample(&[("result", "refused")], of(&counts.refused));
 }
 
 fn store(api: &Api, text: &mut Text) {

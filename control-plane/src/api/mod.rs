@@ -1,5 +1,7 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
+mod catalog;
+mod feed;
 mod fields;
 mod figures;
 mod lookup;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
@@ -23,6 +25,8 @@ use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::audit::Audit;
+use crate::catalog::Catalog;
+use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::store::Embedded;
 use figures::Requests;
@@ -33,9 +37,13 @@ pub struct Api {
     pub keeper: Arc<Keeper>,
     pub audit: Arc<Audit>,
     pub store: Arc<Embedded>,
+    pub catalog: Arc<Catalog>,
+    pub feed: Arc<Feed>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
+    /// The same for changes of the catalog.
+    pub max_change: usize,
     pub ready: AtomicBool,
     pub started: Instant,
     /// Open ones.
@@ -48,15 +56,20 @@ impl Api {
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<Embedded>,
+        catalog: Arc<Catalog>,
+        feed: Arc<Feed>,
         local: bool,
-        max_body: usize,
+        (max_body, max_change): (usize, usize),
     ) -> Api {
         Api {
             keeper,
             audit,
             store,
+            catalog,
+            feed,
             local,
             max_body,
+            max_change,
             ready: AtomicBool::new(true),
             started: Instant::now(),
             connections: AtomicU64::new(0),
@@ -82,6 +95,15 @@ impl Api {
             .route("/debug/registry/services", get(lookup::debug_services))
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
+            .route("/apply", post(catalog::apply))
+            .route("/plan", post(catalog::plan))
+            .route("/rollback", post(catalog::rollback))
+            .route("/revisions", get(catalog::revisions))
+            .route("/revisions/{number}", get(catalog::revision))
+            .route("/diff", get(catalog::diff))
+            .route("/feed", get(feed::look).post(feed::subscribe))
+            .route("/nodes", get(feed::nodes))
+            .route("/nodes/{node}/report", post(feed::report))
             .route("/health", get(figures::ready))
             .route("/health/ready", get(figures::ready))
             .route("/health/live", get(figures::live))
@@ -89,6 +111,8 @@ impl Api {
             .route("/{name}", get(lookup::service))
             .fallback(lookup::nothing)
             .method_not_allowed_fallback(lookup::other_method)
+            // `whole_body` bounds them.
+            .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
             .layer(middleware::from_fn_with_state(self.clone(), figures::count))
             .with_state(self)
@@ -124,14 +148,17 @@ const BODY: Duration = Duration::from_secs(10);
 /// Takes the body in before anything is done: whole, not too large, not too slow.
 async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let read = Limited::new(body, api.max_body).collect();
+    let (most, setting) = match parts.uri.path() {
+        "/apply" | "/plan" => (api.max_change, "catalog.max_change"),
+        // Problems quote lines of documents.
+        path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
+        _ => (api.max_body, "server.max_body"),
+    };
+    let read = Limited::new(body, most).collect();
     let body = match tokio::time::timeout(BODY, read).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let title = format!(
-                "the body is larger than `server.max_body`, {} bytes",
-                api.max_body
-            );
+            let title = format!("the body is larger than `{setting}`, {most} bytes");
             return Problem::new(Code::TooLarge, title).into_response();
         }
         // Nobody is there to read this.

@@ -5,8 +5,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tollgate_config::feed::Trouble;
 
-use crate::keeper::Refused;
+use crate::catalog;
+use crate::keeper::{self, Refused};
 use crate::registry::Refusal;
 use crate::store::StoreError;
 
@@ -25,11 +27,16 @@ pub(crate) enum Code {
     TooLarge,
     RegistryFull,
     StoreUnavailable,
+    Refused,
+    Conflict,
+    UnknownRevision,
+    UnknownNode,
+    TooManyFeeds,
 }
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 9] = [
+    pub(crate) const ALL: [Code; 14] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -39,6 +46,11 @@ impl Code {
         Code::TooLarge,
         Code::RegistryFull,
         Code::StoreUnavailable,
+        Code::Refused,
+        Code::Conflict,
+        Code::UnknownRevision,
+        Code::UnknownNode,
+        Code::TooManyFeeds,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -52,18 +64,28 @@ impl Code {
             Code::TooLarge => "too_large",
             Code::RegistryFull => "registry_full",
             Code::StoreUnavailable => "store_unavailable",
+            Code::Refused => "refused",
+            Code::Conflict => "conflict",
+            Code::UnknownRevision => "unknown_revision",
+            Code::UnknownNode => "unknown_node",
+            Code::TooManyFeeds => "too_many_feeds",
         }
     }
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Code::BadRequest => StatusCode::BAD_REQUEST,
-            Code::UnknownInstance | Code::NotFound => StatusCode::NOT_FOUND,
+            Code::UnknownInstance | Code::NotFound | Code::UnknownRevision | Code::UnknownNode => {
+                StatusCode::NOT_FOUND
+            }
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Code::OtherService => StatusCode::CONFLICT,
+            Code::OtherService | Code::Conflict => StatusCode::CONFLICT,
+            Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::RegistryFull | Code::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }
@@ -81,6 +103,10 @@ pub(crate) struct Problem {
     pub(crate) code: Code,
     pub(crate) title: String,
     pub(crate) fields: Vec<Field>,
+    /// Of a document.
+    pub(crate) problems: Vec<Trouble>,
+    /// The catalog's revision, where the caller thinks of another.
+    pub(crate) revision: Option<u64>,
 }
 
 impl Problem {
@@ -89,6 +115,8 @@ impl Problem {
             code,
             title: title.into(),
             fields: Vec::new(),
+            problems: Vec::new(),
+            revision: None,
         }
     }
 
@@ -99,9 +127,43 @@ impl Problem {
             more => format!("{} fields are wrong", more.len()),
         };
         Problem {
-            code: Code::BadRequest,
-            title,
             fields,
+            ..Problem::new(Code::BadRequest, title)
+        }
+    }
+
+    /// A change of the catalog that is not made.
+    pub(crate) fn change(refused: catalog::Refused) -> Problem {
+        use catalog::Refused;
+        match refused {
+            Refused::Problems(problems) => {
+                let count = problems.0.len();
+                let many = if count == 1 { "" } else { "s" };
+                let title = format!("{count} problem{many}; nothing was changed");
+                let mut problem = Problem::new(Code::Refused, title);
+                problem.problems = problems.0.iter().map(Trouble::from).collect();
+                problem
+            }
+            Refused::Conflict(revision) => {
+                let title = format!(
+                    "the catalog is at revision {revision}; look at what changed and try again"
+                );
+                let mut problem = Problem::new(Code::Conflict, title);
+                problem.revision = Some(revision);
+                problem
+            }
+            Refused::NotKept(oldest) => Problem::new(
+                Code::UnknownRevision,
+                format!("that revision is not kept; the oldest that is known is {oldest}"),
+            ),
+            Refused::Name(name, why) => {
+                Problem::new(Code::BadRequest, format!("document `{name}` {why}"))
+            }
+            Refused::Store(StoreError::TooLarge) => Problem::new(
+                Code::TooLarge,
+                "the change is larger than the store takes at once",
+            ),
+            Refused::Store(error) => Problem::refused(keeper::Refused::Store(error), ""),
         }
     }
 
@@ -160,6 +222,12 @@ impl IntoResponse for Problem {
         });
         if !self.fields.is_empty() {
             body["errors"] = serde_json::to_value(&self.fields).unwrap_or_default();
+        }
+        if !self.problems.is_empty() {
+            body["problems"] = serde_json::to_value(&self.problems).unwrap_or_default();
+        }
+        if let Some(revision) = self.revision {
+            body["revision"] = revision.into();
         }
         let mut response = Response::new(Body::from(format!("{body}\n")));
         *response.status_mut() = status;

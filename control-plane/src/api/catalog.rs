@@ -1,0 +1,308 @@
+//! Changes of the fleet's documents, and what became of former ones (CP-103, CP-105, CP-203). What references stand for
+//! is never shown: it may be secret.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate_config::feed::{Block, Trouble};
+use tollgate_engine::telemetry::log;
+
+use super::fields::short;
+use super::problem::{Code, Problem};
+use super::{Api, Peer};
+use crate::audit::moment;
+use crate::catalog::history::{Change, Origin, Revision};
+use crate::catalog::{Applied, Request, Wish};
+use crate::view::{Kinds, Wishes, difference, touched, view};
+
+/// Ids of one revision in a list of revisions.
+const MOST_IDS: usize = 20;
+const MOST_WORDS: usize = 1000;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApplyBody {
+    /// By name; `null` takes one out.
+    documents: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    if_revision: Option<u64>,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    note: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    to: u64,
+    #[serde(default)]
+    if_revision: Option<u64>,
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    note: Option<String>,
+}
+
+fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        let why = error.to_string().replace(char::is_control, " ");
+        Problem::new(Code::BadRequest, format!("the body cannot be used: {why}"))
+    })
+}
+
+/// Who says so; nobody proves it yet.
+fn words(text: Option<String>, otherwise: &str) -> String {
+    let text = text.filter(|text| !text.is_empty());
+    let text = text.unwrap_or_else(|| otherwise.to_owned());
+    let text = text.replace(char::is_control, " ");
+    text.chars().take(MOST_WORDS).collect()
+}
+
+fn request(body: &[u8], peer: &str) -> Result<Request, Problem> {
+    let body: ApplyBody = read(body)?;
+    if body.documents.is_empty() {
+        let title = "`documents` is empty; send `{\"documents\": {\"shop.toml\": \"…\"}}`";
+        return Err(Problem::new(Code::BadRequest, title));
+    }
+    Ok(Request {
+        wish: Wish::Documents(body.documents),
+        origin: Origin::Api,
+        if_revision: body.if_revision,
+        by: words(body.by, peer),
+        note: words(body.note, ""),
+        files: BTreeMap::new(),
+    })
+}
+
+/// `POST /apply`.
+pub(super) async fn apply(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    body: Bytes,
+) -> Result<Answer<Value>, Problem> {
+    made(&api, request(&body, &peer)?, &peer).await
+}
+
+/// `POST /rollback`.
+pub(super) async fn rollback(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    body: Bytes,
+) -> Result<Answer<Value>, Problem> {
+    let body: RollbackBody = read(&body)?;
+    let request = Request {
+        wish: Wish::Rollback(body.to),
+        origin: Origin::Rollback,
+        if_revision: body.if_revision,
+        by: words(body.by, &peer),
+        note: words(body.note, &format!("back to revision {}", body.to)),
+        files: BTreeMap::new(),
+    };
+    made(&api, request, &peer).await
+}
+
+async fn made(api: &Api, request: Request, peer: &str) -> Result<Answer<Value>, Problem> {
+    let by = request.by.clone();
+    let applied = api.catalog.apply(request).await.map_err(Problem::change)?;
+    let changed = !applied.changes.is_empty();
+    if changed {
+        log::info(
+            "the catalog was changed",
+            &[
+                ("revision", &applied.revision),
+                ("changes", &applied.changes.len()),
+                ("by", &by),
+                ("from", &peer),
+            ],
+        );
+    }
+    Ok(Answer(json!({
+        "revision": applied.revision,
+        "changed": changed,
+        "changes": ids(&applied.changes),
+    })))
+}
+
+/// `POST /plan`: what `apply` would do.
+pub(super) async fn plan(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    body: Bytes,
+) -> Result<Answer<Value>, Problem> {
+    let planned = api.catalog.plan(request(&body, &peer)?).await;
+    let planned = planned.map_err(Problem::change)?;
+    let nodes = nodes(&api, &planned);
+    let world = &planned.world;
+    let changed: HashSet<&str> = planned.changes.iter().map(|one| &*one.id).collect();
+    let mut routes = touched(&world.document, &changed, world);
+    let now = api.catalog.now();
+    routes.extend(touched(&now.document, &changed, &now));
+    Ok(Answer(json!({
+        "revision": api.catalog.now().revision,
+        "changed": !planned.changes.is_empty(),
+        "changes": texts(&planned.changes),
+        "routes": routes,
+        "nodes": nodes,
+    })))
+}
+
+/// What each known node would be told.
+fn nodes(api: &Api, planned: &Applied) -> Vec<Value> {
+    let now = api.catalog.now();
+    let mut views = BTreeMap::new();
+    let mut told = Vec::new();
+    for node in api.feed.all_nodes() {
+        let wishes = Wishes {
+            kind: match node.kind.as_str() {
+                "sidecar" => Kinds::Sidecar,
+                _ => Kinds::Gateway,
+            },
+            listeners: node
+                .listeners
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
+        };
+        let (puts, removes) = *views.entry(wishes).or_insert_with_key(|wishes| {
+            let change = difference(&view(&now, wishes), &view(&planned.world, wishes));
+            (change.puts.len(), change.removes.len())
+        });
+        if puts + removes > 0 {
+            told.push(json!({
+                "node": node.node,
+                "connected": node.connected,
+                "puts": puts,
+                "removes": removes,
+            }));
+        }
+    }
+    told
+}
+
+/// `GET /revisions`: newest first.
+pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
+    let history = api.catalog.history();
+    let revisions: Vec<Value> = { history.all() }
+        .map(|one| {
+            let mut value = about(one);
+            value["changes"] = ids(&one.changes[..one.changes.len().min(MOST_IDS)]);
+            value
+        })
+        .collect();
+    let now = api.catalog.now();
+    let refused = api.catalog.not_taken().map(|one| {
+        let problems: Vec<Trouble> = one.problems.0.iter().map(Trouble::from).collect();
+        json!({ "since": moment(one.time), "problems": problems })
+    });
+    Answer(json!({
+        "revision": now.revision,
+        "epoch": api.catalog.epoch(),
+        "blocks": now.blocks.len(),
+        "oldest": history.oldest(),
+        "revisions": revisions,
+        "folder_refused": refused,
+    }))
+}
+
+fn about(revision: &Revision) -> Value {
+    json!({
+        "revision": revision.number,
+        "time": moment(revision.time),
+        "by": revision.by,
+        "note": revision.note,
+        "origin": revision.origin,
+        "changed": revision.changes.len(),
+    })
+}
+
+/// `GET /revisions/{number}`: with texts.
+pub(super) async fn revision(
+    State(api): State<Arc<Api>>,
+    Path(number): Path<String>,
+) -> Result<Answer<Value>, Problem> {
+    let number = number_of(&number)?;
+    let history = api.catalog.history();
+    let found = history
+        .get(number)
+        .ok_or_else(|| unknown(history.oldest()))?;
+    let mut value = about(found);
+    value["changes"] = texts(&found.changes);
+    Ok(Answer(value))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Between {
+    #[serde(default)]
+    from: Option<String>,
+    #[serde(default)]
+    to: Option<String>,
+}
+
+/// `GET /diff?from=&to=`: without `to` up to now, without `from` from the one before it.
+pub(super) async fn diff(
+    State(api): State<Arc<Api>>,
+    Query(between): Query<Between>,
+) -> Result<Answer<Value>, Problem> {
+    let history = api.catalog.history();
+    let to = match between.to.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => number_of(text)?,
+        None => history.newest(),
+    };
+    let from = match between.from.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => number_of(text)?,
+        None => to.saturating_sub(1),
+    };
+    let changes = history.difference(from, to);
+    let changes = changes.ok_or_else(|| unknown(history.oldest()))?;
+    Ok(Answer(
+        json!({ "from": from, "to": to, "changes": texts(&changes) }),
+    ))
+}
+
+fn number_of(text: &str) -> Result<u64, Problem> {
+    text.parse().map_err(|_| {
+        let title = format!("`{}` is not the number of a revision", short(text));
+        Problem::new(Code::BadRequest, title)
+    })
+}
+
+fn unknown(oldest: u64) -> Problem {
+    let title = format!("that revision is not kept; the oldest that is known is {oldest}");
+    Problem::new(Code::UnknownRevision, title)
+}
+
+fn ids(changes: &[Change]) -> Value {
+    let changes = changes.iter();
+    changes
+        .map(|one| json!({ "id": one.id, "what": one.what() }))
+        .collect()
+}
+
+fn texts(changes: &[Change]) -> Value {
+    let block = |block: &Option<Arc<Block>>| {
+        block.as_ref().map(|block| {
+            let uses: Vec<&str> = block
+                .uses
+                .iter()
+                .map(|one| one.reference.as_str())
+                .collect();
+            json!({ "file": block.file, "line": block.line, "text": block.text, "uses": uses })
+        })
+    };
+    let changes = changes.iter();
+    let text = |one: &Change| {
+        json!({
+            "id": one.id,
+            "what": one.what(),
+            "before": block(&one.before),
+            "after": block(&one.after),
+        })
+    };
+    changes.map(text).collect()
+}

@@ -1,0 +1,153 @@
+//! Who listens, and what listeners say of themselves (CP-102).
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted};
+
+use super::fields::short;
+use super::problem::{Code, Field, Problem};
+use super::{Api, Peer};
+use crate::feed::{HangUp, NotOpened};
+
+/// Names of a request.
+const MOST_NAMES: usize = 10_000;
+const MOST_NAME: usize = 200;
+
+/// `POST /feed`.
+pub(super) async fn subscribe(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    Extension(hang_up): Extension<HangUp>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let subscribe: Subscribe = serde_json::from_slice(&body).map_err(|error| {
+        let title = format!("the body is not what a node asks for: {error}");
+        Problem::new(Code::BadRequest, title)
+    })?;
+    open(&api, &subscribe, &peer, hang_up)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Look {
+    #[serde(default)]
+    node: Option<String>,
+    #[serde(default)]
+    listeners: Option<String>,
+}
+
+/// `GET /feed?node=…`, for people.
+pub(super) async fn look(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    Extension(hang_up): Extension<HangUp>,
+    Query(look): Query<Look>,
+) -> Result<Response, Problem> {
+    let names = look.listeners.unwrap_or_default();
+    let names = names
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let subscribe = Subscribe {
+        node: look.node.unwrap_or_else(|| format!("reader-{peer}")),
+        kind: NodeKind::Gateway,
+        instance: String::new(),
+        version: String::new(),
+        have: None,
+        services: Wanted::Routed(Routed::Routed),
+        also: Vec::new(),
+        listeners: names.map(str::to_owned).collect(),
+    };
+    open(&api, &subscribe, &peer, hang_up)
+}
+
+fn open(
+    api: &Api,
+    subscribe: &Subscribe,
+    peer: &str,
+    hang_up: HangUp,
+) -> Result<Response, Problem> {
+    let mut wrong = Vec::new();
+    let mut name = |field: &str, name: &str, may_be_empty: bool| {
+        let fits = name.len() <= MOST_NAME && !name.contains(char::is_control);
+        if !fits || (name.is_empty() && !may_be_empty) {
+            wrong.push(Field {
+                field: field.to_owned(),
+                reason: format!("cannot be `{}`", short(name).replace(char::is_control, " ")),
+                hint: format!("write 1 to {MOST_NAME} bytes without control characters"),
+            });
+        }
+    };
+    name("node", &subscribe.node, false);
+    name("instance", &subscribe.instance, true);
+    name("version", &subscribe.version, true);
+    let named: &[String] = match &subscribe.services {
+        Wanted::Routed(_) => &[],
+        Wanted::Names(names) => names,
+    };
+    for (field, names) in [
+        ("services", named),
+        ("also", &subscribe.also),
+        ("listeners", &subscribe.listeners),
+    ] {
+        match names.len() <= MOST_NAMES {
+            true => names.iter().for_each(|one| name(field, one, false)),
+            false => name(field, "\n", false),
+        }
+    }
+    if !wrong.is_empty() {
+        wrong.truncate(20);
+        return Err(Problem::fields(wrong));
+    }
+    let lines = api.feed.open(subscribe, peer, hang_up).map_err(|why| {
+        let title = match why {
+            NotOpened::TooMany(most) => {
+                format!("`feed.max_feeds` is {most}, and so many listen")
+            }
+            NotOpened::Stopping => "the control plane is stopping".to_owned(),
+        };
+        Problem::new(Code::TooManyFeeds, title)
+    })?;
+    let mut response = Response::new(Body::new(lines));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// `POST /nodes/{node}/report`.
+pub(super) async fn report(
+    State(api): State<Arc<Api>>,
+    Path(node): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let report: Report = serde_json::from_slice(&body).map_err(|error| {
+        Problem::new(
+            Code::BadRequest,
+            format!("the body is not a report: {error}"),
+        )
+    })?;
+    match api.feed.report(&node, report) {
+        true => Ok((StatusCode::OK, Answer(json!({ "status": "ok" }))).into_response()),
+        false => Err(Problem::new(
+            Code::UnknownNode,
+            format!(
+                "no node `{}` listens; it reports once it does",
+                short(&node)
+            ),
+        )),
+    }
+}
+
+/// `GET /nodes`.
+pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Answer<Value> {
+    let nodes = api.feed.all_nodes();
+    Answer(json!({ "revision": api.catalog.now().revision, "nodes": nodes }))
+}

@@ -1,0 +1,209 @@
+//! One listener: waits until there is something new and room to write it, and writes it.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tokio::sync::{Notify, mpsc};
+use tollgate_config::feed::{Beat, Hello, Line};
+
+use super::Feed;
+use super::services::next_listener;
+use super::told::{Told, line};
+use crate::catalog::millis;
+use crate::view::Wishes;
+
+/// Ends the connection that a feed goes over, when who listens does not take anything.
+#[derive(Debug, Clone, Default)]
+pub struct HangUp(pub Arc<Notify>);
+
+/// What is sent. Asked by the connection whenever it has room.
+pub struct Lines(mpsc::Receiver<Bytes>);
+
+impl Body for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+pub(super) struct Listener {
+    pub(super) feed: Arc<Feed>,
+    pub(super) node: String,
+    pub(super) wishes: Wishes,
+    /// The services of the routes that it gets, besides those that it named.
+    pub(super) routed: bool,
+    pub(super) named: BTreeSet<Arc<str>>,
+    pub(super) told: Told,
+    pub(super) hang_up: HangUp,
+}
+
+/// Why a feed ends.
+enum End {
+    Gone,
+    Stuck,
+    Stop,
+}
+
+impl Listener {
+    pub(super) fn start(self) -> Lines {
+        // One piece at a time: the connection takes it, or nothing is added.
+        let (to, lines) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let mut listener = Running {
+                number: next_listener(),
+                wants: BTreeSet::new(),
+                notify: Arc::default(),
+                own: self,
+            };
+            match listener.talk(&to).await {
+                End::Stuck => {
+                    listener.own.feed.counts.let_go.fetch_add(1, Relaxed);
+                    listener.own.hang_up.0.notify_one();
+                }
+                End::Gone | End::Stop => {}
+            }
+        });
+        Lines(lines)
+    }
+}
+
+struct Running {
+    own: Listener,
+    number: u64,
+    wants: BTreeSet<Arc<str>>,
+    notify: Arc<Notify>,
+}
+
+impl Running {
+    async fn talk(&mut self, to: &mpsc::Sender<Bytes>) -> End {
+        let feed = self.own.feed.clone();
+        let mut worlds = feed.catalog.changes();
+        let mut stop = feed.stop.subscribe();
+        let hello = line(&Line::Hello(Hello {
+            server: server().to_owned(),
+            epoch: feed.catalog.epoch().to_owned(),
+            revision: worlds.borrow().revision,
+            beat: feed.settings.beat,
+        }));
+        let mut pieces = vec![hello];
+        let mut beat = Box::pin(tokio::time::sleep(Duration::ZERO));
+        loop {
+            // Only now, when the last piece was taken, is it decided what is new.
+            if let Err(end) = self.room(to).await {
+                return end;
+            }
+            pieces.extend(self.catch_up(&mut worlds));
+            if pieces.is_empty() && beat.is_elapsed() {
+                let revision = self.own.told.revision;
+                pieces.push(line(&Line::Beat(Beat { revision })));
+            }
+            if !pieces.is_empty() {
+                beat.as_mut()
+                    .reset(tokio::time::Instant::now() + feed.settings.beat / 2);
+            }
+            for piece in pieces.drain(..) {
+                if let Err(end) = self.room(to).await {
+                    return end;
+                }
+                let size = piece.len() as u64;
+                if to.try_send(piece).is_err() {
+                    return End::Gone;
+                }
+                feed.counts.bytes.fetch_add(size, Relaxed);
+            }
+            tokio::select! {
+                biased;
+                () = to.closed() => return End::Gone,
+                _ = stop.wait_for(|stop| *stop) => return End::Stop,
+                changed = worlds.changed() => if changed.is_err() { return End::Stop },
+                () = self.notify.notified() => {}
+                () = beat.as_mut() => {}
+            }
+        }
+    }
+
+    /// Waits until the connection can take something.
+    async fn room(&self, to: &mpsc::Sender<Bytes>) -> Result<(), End> {
+        let longest = self.own.feed.settings.write_timeout;
+        match tokio::time::timeout(longest, to.reserve()).await {
+            Ok(Ok(_room)) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Stuck),
+        }
+    }
+
+    fn catch_up(
+        &mut self,
+        worlds: &mut tokio::sync::watch::Receiver<Arc<crate::catalog::World>>,
+    ) -> Vec<Bytes> {
+        let own = &mut self.own;
+        let world = worlds.borrow_and_update().clone();
+        let view = own.feed.view(&world, &own.wishes);
+        let mut wants = own.named.clone();
+        if own.routed {
+            wants.extend(view.services.iter().cloned());
+        }
+        let lists = own
+            .feed
+            .want(self.number, &self.wants, &wants, &self.notify);
+        self.wants = wants;
+        let feed = &own.feed;
+        let pieces = own
+            .told
+            .catch_up(&view, world.revision, &lists, |from, to| {
+                if from.is_none() {
+                    feed.counts.full.fetch_add(1, Relaxed);
+                }
+                feed.body(from, to)
+            });
+        if !pieces.is_empty() {
+            feed.nodes().told(&own.node, world.revision);
+        }
+        pieces
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let own = &self.own;
+        let nothing = BTreeSet::new();
+        own.feed
+            .want(self.number, &self.wants, &nothing, &self.notify);
+        own.feed.listeners.fetch_sub(1, Relaxed);
+        let tick = own.feed.started.elapsed();
+        own.feed.nodes().gone(&own.node, tick, millis());
+    }
+}
+
+/// What this control plane is called: its machine.
+fn server() -> &'static str {
+    use std::sync::OnceLock;
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name: String = name
+            .trim()
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
+        match name.is_empty() {
+            true => "control-plane".to_owned(),
+            false => name,
+        }
+    })
+}

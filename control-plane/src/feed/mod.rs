@@ -1,0 +1,317 @@
+//! Tells data planes what is true, for as long as they listen: the catalog's revisions as each should see them, and the
+//! lists of services.
+//!
+//! A listener is a task that waits until it can write, and then says the difference from what it was told to what is
+//! true at that moment. There is no queue: a burst is one difference, a slow listener gets a larger one, and one that
+//! takes nothing for a while is let go. What many are told is made once.
+
+mod listener;
+mod nodes;
+mod services;
+#[cfg(test)]
+mod tests;
+mod told;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tollgate_config::control_plane::Feed as Settings;
+use tollgate_config::feed::{NodeKind, Outcome, Report, Subscribe, Wanted};
+
+use crate::catalog::{Catalog, World, millis};
+use crate::keeper::Keeper;
+use crate::view::{View, Wishes, view};
+
+pub use listener::{HangUp, Lines};
+use nodes::{Caller, Nodes};
+pub use nodes::{MOST_NODES, Node};
+use services::Services;
+use told::Told;
+
+pub struct Feed {
+    catalog: Arc<Catalog>,
+    keeper: Arc<Keeper>,
+    settings: Settings,
+    started: Instant,
+    nodes: Mutex<Nodes>,
+    services: Mutex<Services>,
+    shared: Mutex<Shared>,
+    /// What each process asked for last: only the same question can be continued.
+    wishes: Mutex<HashMap<(String, String), Wishes>>,
+    listeners: AtomicUsize,
+    /// Ends every feed.
+    stop: watch::Sender<bool>,
+    pub counts: Counts,
+}
+
+/// What was done since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub opened: std::sync::atomic::AtomicU64,
+    /// Took nothing for too long.
+    pub let_go: std::sync::atomic::AtomicU64,
+    pub bytes: std::sync::atomic::AtomicU64,
+    pub full: std::sync::atomic::AtomicU64,
+    pub applied: std::sync::atomic::AtomicU64,
+    pub refused: std::sync::atomic::AtomicU64,
+}
+
+/// What listeners share at one revision.
+#[derive(Default)]
+struct Shared {
+    views: HashMap<Wishes, (Arc<World>, Arc<View>)>,
+    /// Lines from one view to another; forgotten with the next revision.
+    bodies: Vec<Body>,
+}
+
+/// The lines that lead from one view, or from nothing, to another.
+type Body = (Option<Arc<View>>, Arc<View>, Option<Bytes>);
+
+/// Differently told listeners at one moment; more are made again.
+const MOST_BODIES: usize = 32;
+/// Different questions that are remembered.
+const MOST_WISHES: usize = 64;
+
+/// Why a feed is not opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotOpened {
+    TooMany(usize),
+    Stopping,
+}
+
+/// The tasks of a feed; they end when this is dropped.
+pub struct Tasks(Vec<JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+impl Feed {
+    pub fn start(
+        catalog: Arc<Catalog>,
+        keeper: Arc<Keeper>,
+        settings: Settings,
+    ) -> (Arc<Feed>, Tasks) {
+        let feed = Arc::new(Feed {
+            catalog,
+            keeper,
+            settings,
+            started: Instant::now(),
+            nodes: Mutex::default(),
+            services: Mutex::default(),
+            shared: Mutex::default(),
+            wishes: Mutex::default(),
+            listeners: AtomicUsize::new(0),
+            stop: watch::Sender::new(false),
+            counts: Counts::default(),
+        });
+        let tasks = vec![
+            tokio::spawn(feed.clone().follow_registry()),
+            tokio::spawn(feed.clone().forget()),
+        ];
+        (feed, Tasks(tasks))
+    }
+
+    /// Opens a feed. `hang_up` ends the connection that it goes over.
+    pub fn open(
+        self: &Arc<Feed>,
+        subscribe: &Subscribe,
+        address: &str,
+        hang_up: HangUp,
+    ) -> Result<Lines, NotOpened> {
+        if *self.stop.borrow() {
+            return Err(NotOpened::Stopping);
+        }
+        if self.listeners.load(Relaxed) >= self.settings.max_feeds {
+            return Err(NotOpened::TooMany(self.settings.max_feeds));
+        }
+        let wishes = Wishes {
+            kind: subscribe.kind.into(),
+            listeners: { subscribe.listeners.iter() }
+                .map(|name| name.as_str().into())
+                .collect(),
+        };
+        let told = self.told(subscribe, &wishes);
+        let caller = Caller {
+            node: subscribe.node.clone(),
+            kind: match subscribe.kind {
+                NodeKind::Gateway => "gateway",
+                NodeKind::Sidecar => "sidecar",
+            },
+            version: subscribe.version.clone(),
+            address: address.to_owned(),
+            listeners: subscribe.listeners.clone(),
+            instance: subscribe.instance.clone(),
+        };
+        self.nodes()
+            .connected(caller, self.started.elapsed(), millis());
+        self.counts.opened.fetch_add(1, Relaxed);
+        self.listeners.fetch_add(1, Relaxed);
+        let mut named: BTreeSet<Arc<str>> = { subscribe.also.iter() }
+            .map(|name| name.as_str().into())
+            .collect();
+        let routed = match &subscribe.services {
+            Wanted::Routed(_) => true,
+            Wanted::Names(names) => {
+                named.extend(names.iter().map(|name| Arc::from(name.as_str())));
+                false
+            }
+        };
+        let listener = listener::Listener {
+            feed: self.clone(),
+            node: subscribe.node.clone(),
+            wishes,
+            routed,
+            named,
+            told,
+            hang_up,
+        };
+        Ok(listener.start())
+    }
+
+    /// What the node has already, if that is certain: the same process asked the same question, and the revision is
+    /// still known.
+    fn told(&self, subscribe: &Subscribe, wishes: &Wishes) -> Told {
+        let who = (subscribe.node.clone(), subscribe.instance.clone());
+        let mut known = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > 2 * MOST_NODES {
+            known.clear();
+        }
+        let same = known.insert(who, wishes.clone()).as_ref() == Some(wishes);
+        let have = subscribe.have.as_ref();
+        let have = have.filter(|have| same && have.epoch == self.catalog.epoch());
+        let former = have.and_then(|have| self.catalog.former(have.revision));
+        former.map_or_else(Told::default, |world| {
+            let view = match world.revision == self.catalog.now().revision {
+                // Everybody comes back at once when a network does.
+                true => self.view(&world, wishes),
+                false => Arc::new(view(&world, wishes)),
+            };
+            Told::has(view, world.revision)
+        })
+    }
+
+    /// What a node says of itself; whether it is known.
+    pub fn report(&self, node: &str, report: Report) -> bool {
+        match report {
+            Report::Outcome(outcome) => self.outcome(node, outcome),
+            Report::Observed { observed } => {
+                let known = self.nodes().has(node);
+                for one in observed.iter().filter(|_| known) {
+                    let (good, bad) = (one.successes, one.failures);
+                    self.keeper
+                        .observed(node, &one.service, &one.address, bad, good);
+                }
+                known
+            }
+        }
+    }
+
+    fn outcome(&self, node: &str, outcome: Outcome) -> bool {
+        let count = match outcome.applied {
+            true => &self.counts.applied,
+            false => &self.counts.refused,
+        };
+        count.fetch_add(1, Relaxed);
+        self.nodes().outcome(node, outcome, millis())
+    }
+
+    /// Everybody who listens or listened.
+    pub fn all_nodes(&self) -> Vec<Node> {
+        self.nodes().all().cloned().collect()
+    }
+
+    pub fn listeners(&self) -> usize {
+        self.listeners.load(Relaxed)
+    }
+
+    /// Ends every feed, and opens no other.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn services(&self) -> MutexGuard<'_, Services> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view of a world; the very same one as before, if nothing in it is different.
+    fn view(&self, world: &Arc<World>, wishes: &Wishes) -> Arc<View> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = match shared.views.get(wishes) {
+            Some((of, view)) if of.revision == world.revision => return view.clone(),
+            Some((of, _)) if of.revision > world.revision => {
+                return Arc::new(view(world, wishes));
+            }
+            former => former.map(|(_, view)| view.clone()),
+        };
+        let now = view(world, wishes);
+        let now = match former {
+            Some(former) if is_same(&former, &now) => former,
+            _ => {
+                shared.bodies.clear();
+                Arc::new(now)
+            }
+        };
+        if shared.views.len() >= MOST_WISHES && !shared.views.contains_key(wishes) {
+            shared.views.clear();
+        }
+        let entry = (world.clone(), now.clone());
+        shared.views.insert(wishes.clone(), entry);
+        now
+    }
+
+    /// The lines from one view to another, made once.
+    fn body(&self, from: Option<&Arc<View>>, to: &Arc<View>) -> Option<Bytes> {
+        let same = |a: Option<&Arc<View>>, b: Option<&Arc<View>>| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            { shared.bodies.iter() }.find(|(a, b, _)| same(a.as_ref(), from) && Arc::ptr_eq(b, to));
+        if let Some((_, _, body)) = known {
+            return body.clone();
+        }
+        let body = told::body(from.map(|view| &**view), to);
+        if shared.bodies.len() >= MOST_BODIES {
+            shared.bodies.remove(0);
+        }
+        shared
+            .bodies
+            .push((from.cloned(), to.clone(), body.clone()));
+        body
+    }
+
+    async fn forget(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let keep = self.settings.forget_nodes;
+            self.nodes().tick(keep, self.started.elapsed());
+            let nodes = self.nodes();
+            let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+            wishes.retain(|(node, _), _| nodes.has(node));
+        }
+    }
+}
+
+fn is_same(a: &View, b: &View) -> bool {
+    a.services == b.services
+        && a.blocks.len() == b.blocks.len()
+        && a.blocks
+            .iter()
+            .zip(&b.blocks)
+            .all(|(a, b)| Arc::ptr_eq(a, b))
+}

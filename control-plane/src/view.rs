@@ -1,0 +1,213 @@
+//! What one node should see of the catalog: the routes that it can serve, and what those need. Pure. Whoever edits
+//! another fleet's route changes nothing here: the same blocks are the same view.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use tollgate_config::feed::{Block, Kind, NodeKind};
+use tollgate_config::{Action, Document, EndpointSource, FallbackAction, Filter, RateLimit, Route};
+
+use crate::catalog::World;
+
+/// What a node asks for, as far as blocks are concerned. Nodes with the same wishes share a view.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Wishes {
+    pub kind: Kinds,
+    /// Names of the node's listeners; empty = all routes, whoever serves them.
+    pub listeners: BTreeSet<Arc<str>>,
+}
+
+/// `NodeKind`, in an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kinds {
+    Gateway,
+    Sidecar,
+}
+
+impl From<NodeKind> for Kinds {
+    fn from(kind: NodeKind) -> Kinds {
+        match kind {
+            NodeKind::Gateway => Kinds::Gateway,
+            NodeKind::Sidecar => Kinds::Sidecar,
+        }
+    }
+}
+
+/// Some blocks of the catalog, in its order, and the services that their upstreams name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct View {
+    pub blocks: Vec<Arc<Block>>,
+    pub services: BTreeSet<Arc<str>>,
+}
+
+/// What is different.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    pub puts: Vec<Arc<Block>>,
+    pub removes: Vec<Arc<str>>,
+}
+
+impl Difference {
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.removes.is_empty()
+    }
+}
+
+/// What a node with these wishes should have.
+pub fn view(world: &World, wishes: &Wishes) -> View {
+    let document = &world.document;
+    let mut needs = Needs::default();
+    // The loader keeps the order of blocks.
+    let served: Vec<bool> = { document.routes.iter() }
+        .map(|route| {
+            let serves = serves(route, wishes);
+            if serves {
+                needs.of_route(route);
+            }
+            serves
+        })
+        .collect();
+    let mut view = View::default();
+    for upstream in &document.upstreams {
+        if needs.upstreams.contains(upstream.name.as_str())
+            && let EndpointSource::Service { name, .. } = &upstream.endpoints
+        {
+            view.services.insert(name.as_str().into());
+        }
+    }
+    let mut routes = served.into_iter();
+    let mut upstreams = document.upstreams.iter();
+    let mut limits = document.limits.iter();
+    for block in world.blocks.iter() {
+        let wanted = match block.kind {
+            Kind::Route => routes.next().unwrap_or(false),
+            Kind::Upstream => {
+                { upstreams.next() }.is_some_and(|one| needs.upstreams.contains(one.name.as_str()))
+            }
+            Kind::Limit => {
+                { limits.next() }.is_some_and(|one| needs.limits.contains(one.name.as_str()))
+            }
+            Kind::Tiers | Kind::ApiKey => needs.callers,
+            // They were run before the revision was accepted, against all that there is.
+            Kind::Test => false,
+        };
+        if wanted {
+            view.blocks.push(block.clone());
+        }
+    }
+    view
+}
+
+/// Whether a node serves a route: it has every listener that the route names. With another set of listeners it would
+/// have to refuse the name.
+fn serves(route: &Route, wishes: &Wishes) -> bool {
+    let listeners = &wishes.listeners;
+    let has = |name: &String| listeners.contains(name.as_str());
+    listeners.is_empty() || route.matches.listeners.iter().all(has)
+}
+
+#[derive(Default)]
+struct Needs<'d> {
+    upstreams: HashSet<&'d str>,
+    limits: HashSet<&'d str>,
+    /// Keys and tiers.
+    callers: bool,
+}
+
+impl<'d> Needs<'d> {
+    fn of_route(&mut self, route: &'d Route) {
+        match &route.action {
+            Action::Upstream(upstream) => {
+                self.upstreams.insert(upstream);
+            }
+            Action::Split { branches, .. } => {
+                let names = branches.iter().map(|branch| branch.upstream.as_str());
+                self.upstreams.extend(names);
+            }
+            Action::Respond { .. } | Action::Redirect { .. } => {}
+        }
+        if let Some(fallback) = &route.fallback
+            && let FallbackAction::Upstream(upstream) = &fallback.action
+        {
+            self.upstreams.insert(upstream);
+        }
+        for filter in &route.filters {
+            match &filter.value {
+                Filter::RateLimit(RateLimit::Named(name)) => {
+                    self.limits.insert(name);
+                }
+                Filter::RateLimit(RateLimit::Tiers) | Filter::ApiKey(_) => self.callers = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Names of the routes that mean something else when these blocks do: their own, and those that need one of them.
+pub fn touched(document: &Document, changed: &HashSet<&str>, world: &World) -> BTreeSet<String> {
+    let mut of_routes = HashSet::new();
+    let mut needs = Needs::default();
+    let mut upstreams = document.upstreams.iter();
+    let mut limits = document.limits.iter();
+    let mut routes = document.routes.iter();
+    for block in world.blocks.iter() {
+        let is_changed = changed.contains(&*block.id);
+        match block.kind {
+            Kind::Route => {
+                let route = routes.next();
+                of_routes.extend(
+                    route
+                        .filter(|_| is_changed)
+                        .map(|route| route.name.as_str()),
+                );
+            }
+            Kind::Upstream => {
+                let one = upstreams.next();
+                let name = one.filter(|_| is_changed).map(|one| one.name.as_str());
+                needs.upstreams.extend(name);
+            }
+            Kind::Limit => {
+                let one = limits.next();
+                let name = one.filter(|_| is_changed).map(|one| one.name.as_str());
+                needs.limits.extend(name);
+            }
+            Kind::Tiers | Kind::ApiKey => needs.callers |= is_changed,
+            Kind::Test => {}
+        }
+    }
+    let is_touched = |route: &&tollgate_config::Item<Route>| {
+        let mut own = Needs::default();
+        own.of_route(route);
+        of_routes.contains(route.name.as_str())
+            || !own.upstreams.is_disjoint(&needs.upstreams)
+            || !own.limits.is_disjoint(&needs.limits)
+            || (own.callers && needs.callers)
+    };
+    let routes = document.routes.iter().filter(is_touched);
+    routes.map(|route| route.name.clone()).collect()
+}
+
+/// What makes `to` of `from`.
+pub fn difference(from: &View, to: &View) -> Difference {
+    let same = |(a, b): &(&Arc<Block>, &Arc<Block>)| Arc::ptr_eq(a, b);
+    let (old, new) = (&from.blocks, &to.blocks);
+    let head = old.iter().zip(new).take_while(same).count();
+    let (old, new) = (&old[head..], &new[head..]);
+    let tail = { old.iter().rev().zip(new.iter().rev()) }
+        .take_while(same)
+        .count();
+    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
+    let ids: HashSet<&str> = new.iter().map(|block| &*block.id).collect();
+    let known: std::collections::HashMap<&str, &Arc<Block>> =
+        old.iter().map(|block| (&*block.id, block)).collect();
+    Difference {
+        puts: { new.iter() }
+            .filter(|block| known.get(&*block.id).is_none_or(|known| *known != *block))
+            .cloned()
+            .collect(),
+        removes: { old.iter() }
+            .filter(|block| !ids.contains(&*block.id))
+            .map(|block| block.id.clone())
+            .collect(),
+    }
+}
