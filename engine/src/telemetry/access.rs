@@ -23,12 +23,13 @@ use writer::{Job, Sink, Writer};
 
 pub use line::{Failure, Line};
 
-/// A worker hands its buffer over when it holds this much; some forty lines.
-const FULL: usize = 16 * 1024;
+/// A worker hands its buffer over when it holds this much; some hundred and sixty lines. Handing over wakes the writer,
+/// which on a busy core costs two switches.
+const FULL: usize = 64 * 1024;
 /// Buffers that may wait for the writer: two megabytes, a second or so at ten thousand lines.
-const WAITING: usize = 128;
+const WAITING: usize = 32;
 /// Larger buffers, after a line with a huge path, are not kept.
-const KEPT: usize = 4 * FULL;
+const KEPT: usize = 2 * FULL;
 
 /// The log of this process. Dropping it, and all its [`WorkerLog`]s, ends the writer thread.
 #[derive(Debug)]
