@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::unix_seconds;
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
 use crate::filter::rate_limit::LimitMemory;
@@ -128,9 +129,7 @@ impl Admin {
     }
 
     fn health(&self, status: &str) -> serde_json::Value {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let now = unix_seconds(SystemTime::now());
         json!({
             "status": status,
             "service": "gateway",

@@ -4,7 +4,7 @@
 //! can differ: when it came, when the answer began, when it ended.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 thread_local! {
     static RECENT: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -15,6 +15,12 @@ pub fn now() -> Instant {
     let now = Instant::now();
     RECENT.set(Some(now));
     now
+}
+
+/// Seconds since 1970; 0 for what was before.
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The time of this thread's last `now`: for stamps that may be late by what one turn takes.

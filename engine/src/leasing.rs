@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tollgate_config::Sharing;
 use tollgate_config::unit::Rate;
 
+use crate::clock::unix_seconds;
 use crate::exchange::noise::Noise;
 use crate::filter::rate_limit::lease::lender::{Ask, Grant, Lender, Terms};
 use crate::filter::rate_limit::lease::lessee::Lessee;
@@ -420,7 +421,7 @@ impl Desk {
         self.leases.stands(Some(LeaseStanding {
             store: line.sharing.store.to_string(),
             reached: line.reached,
-            since: { line.since.duration_since(UNIX_EPOCH) }.map_or(0, |since| since.as_secs()),
+            since: unix_seconds(line.since),
             reason: line.reason.clone(),
             gateways,
             errors: line.errors,

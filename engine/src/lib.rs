@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod explain;
 pub mod filter;
 pub mod http1;
+mod kept;
 pub mod leasing;
 mod moment;
 pub mod net;

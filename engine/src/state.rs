@@ -4,17 +4,18 @@
 //! last time, at most ten seconds. A file that is not ours or is damaged is put aside and told, never guessed at.
 
 use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::clock::unix_seconds;
 use crate::filter::rate_limit::month::Month;
 use crate::filter::rate_limit::{LimitMemory, Seed};
+use crate::kept;
 use crate::snapshot::store::Store;
 use crate::telemetry::log;
 
@@ -47,11 +48,9 @@ impl State {
         }
         let memory = match fs::read(&file) {
             Ok(bytes) => read(&bytes).unwrap_or_else(|| {
-                let aside = file.with_extension("damaged");
-                let moved = fs::rename(&file, &aside);
                 told(
                     "the counts of monthly quotas are damaged and were put aside; they begin anew",
-                    &moved.map_or_else(|error| error.to_string(), |()| aside.display().to_string()),
+                    &kept::put_aside(&file),
                 );
                 LimitMemory::default()
             }),
@@ -78,16 +77,10 @@ impl State {
         if self.sum.get() == sum {
             return Ok(());
         }
-        let draft = self
-            .file
-            .with_extension(format!("draft-{}", std::process::id()));
-        let written = put(&draft, &bytes).and_then(|()| fs::rename(&draft, &self.file));
-        if written.is_err() {
-            let _nothing_more_can_be_done = fs::remove_file(&draft);
-        } else {
-            self.sum.set(sum);
-        }
-        written
+        // The seed in it is what keeps strangers from making keys meet.
+        kept::replace(&self.file, &bytes)?;
+        self.sum.set(sum);
+        Ok(())
     }
 
     /// As `write`; what goes wrong is told.
@@ -120,18 +113,6 @@ pub async fn keeper(
             state.keep(&memory);
         }
     }
-}
-
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // The seed in it is what keeps strangers from making keys meet.
-    let mut file: File = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn written(memory: &LimitMemory, now: u64) -> Vec<u8> {
@@ -183,9 +164,7 @@ fn number(bytes: &[u8]) -> Option<u64> {
 }
 
 fn unix() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    unix_seconds(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use smallvec::SmallVec;
 
 use super::trace::TraceContext;
 use super::{Marks, Request, Response};
+use crate::clock::unix_seconds;
 use crate::http1::encode;
 
 /// Who we are in `Via`.
@@ -367,9 +368,7 @@ thread_local! {
 
 /// The current `Date`, put together once a second.
 pub fn with_date<R>(use_it: impl FnOnce(&str) -> R) -> R {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now = unix_seconds(SystemTime::now());
     DATE.with_borrow_mut(|(second, text)| {
         if *second != now {
             *second = now;

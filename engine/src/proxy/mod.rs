@@ -238,7 +238,11 @@ impl Proxy {
             trusted: trusted.map_or(&[], |listener| &listener.item.trusted_proxies),
             worker: self.worker,
             now: exchange.started,
-            unix: if chain.has_limits() { unix() } else { 0 },
+            unix: if chain.has_limits() {
+                clock::unix_seconds(SystemTime::now())
+            } else {
+                0
+            },
             draw: if chain.has_faults() { self.random() } else { 0 },
         };
         chain.on_request(request, &caller, &mut exchange.notes, &plan.item)
@@ -387,11 +391,4 @@ impl Proxy {
         }
         self.log().flush();
     }
-}
-
-/// Seconds since 1970.
-fn unix() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

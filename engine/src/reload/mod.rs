@@ -11,11 +11,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 use tollgate_config::{Document, Loader, Problem, Problems};
 
+use crate::clock::unix_seconds;
 use crate::net::accept::{self, Permits};
 use crate::route::ListenerIndex;
 use crate::server::workers::{Common, Opening, Order, Workers};
@@ -392,7 +393,7 @@ impl Reloader {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.generation = serving.generation;
         report.hash.clone_from(&serving.hash);
-        report.since = seconds(serving.since);
+        report.since = unix_seconds(serving.since);
         report.micros = micros;
         report.reloads += u64::from(serving.generation > 1);
     }
@@ -407,15 +408,10 @@ impl Reloader {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.refusals += 1;
         report.last_refusal = Some(Refusal {
-            at: seconds(SystemTime::now()),
+            at: unix_seconds(SystemTime::now()),
             problems: words,
         });
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 fn warn(document: &Document) {

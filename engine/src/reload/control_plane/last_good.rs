@@ -3,9 +3,8 @@
 //! is replaced whole, by rename; what is damaged is named, put aside and not used.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use tollgate_config::feed::{Begin, End, Hello, Instance, Line, Service};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::known::Known;
+use crate::kept;
 use crate::reload::inputs::List;
 use crate::telemetry::log;
 
@@ -61,9 +61,7 @@ impl LastGood {
         match parse(&bytes) {
             Ok(known) => Some(known),
             Err(why) => {
-                let aside = self.file.with_extension("damaged");
-                let moved = fs::rename(&self.file, &aside);
-                let moved = moved.map_or_else(|e| e.to_string(), |()| aside.display().to_string());
+                let moved = kept::put_aside(&self.file);
                 told(
                     "the last good configuration is damaged and was put aside; the control plane's is waited for",
                     &format!("{why}; {moved}"),
@@ -78,14 +76,8 @@ impl LastGood {
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder)?;
         }
-        let draft = self
-            .file
-            .with_extension(format!("draft-{}", std::process::id()));
-        let written = put(&draft, &written(content)).and_then(|()| fs::rename(&draft, &self.file));
-        if written.is_err() {
-            let _nothing_more_can_be_done = fs::remove_file(&draft);
-        }
-        written
+        // What references stand for may be secret.
+        kept::replace(&self.file, &written(content))
     }
 }
 
@@ -95,18 +87,6 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     let opened = fs::File::open(file)?;
     opened.take(LARGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // What references stand for may be secret.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn written(content: &Content) -> Vec<u8> {

@@ -1,12 +1,13 @@
 //! What an operator sees of the feed: where the documents are from, how old, who is listened to and why not. Says
 //! whether something is news, so that each change of state is one line in the log.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tollgate_config::{ControlPlane, Problems};
 
 use super::known::Known;
+use crate::clock::unix_seconds;
 
 #[derive(Debug, Default)]
 pub(super) struct Status {
@@ -93,7 +94,7 @@ impl Status {
         self.refused += 1;
         let words: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
         self.last_refusal = Some(json!({
-            "at": seconds(SystemTime::now()),
+            "at": unix_seconds(SystemTime::now()),
             "revision": revision,
             "problems": words,
         }));
@@ -157,7 +158,7 @@ impl Status {
             "connected": self.connected.is_some(),
             "url": self.connected,
             "why_not": why_not.map(|(url, why)| format!("{url}: {why}")),
-            "since": self.since.map(seconds),
+            "since": self.since.map(unix_seconds),
             "heard_seconds_ago": self.heard.map(|heard| heard.elapsed().as_secs()),
             "source": source,
             "epoch": known.epoch(),
@@ -173,12 +174,7 @@ impl Status {
                 "url": self.registration.url,
                 "why_not": self.registration.why_not,
             },
-            "last_good": { "written": self.saved.map(seconds), "error": self.unsaved },
+            "last_good": { "written": self.saved.map(unix_seconds), "error": self.unsaved },
         }))
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
