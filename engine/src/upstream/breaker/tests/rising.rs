@@ -137,7 +137,7 @@ fn many_threads_together_get_the_share_and_no_more() {
     let bench = back();
     let (policy, now, breaker) = (bench.policy, bench.now, Arc::new(bench.breaker));
     let admitted = Arc::new(AtomicUsize::new(0));
-    let (shared, count) = (breaker.clone(), admitted.clone());
+    let (shared, count) = (breaker, admitted.clone());
     threads::together(THREADS, move |_| {
         for _ in 0..EACH {
             if shared.admit(&policy, now, &mut |_| {}).is_ok() {
