@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tollgate_config::control_plane::{ControlPlane, load, load_text, reference};
+use tollgate_config::control_plane::{
+    ControlPlane, Etcd, EtcdTls, Secret, Store, load, load_text, reference,
+};
 use tollgate_config::problem::Problem;
 
 fn folder() -> &'static Path {
@@ -36,6 +38,13 @@ fn the_sample_loads_and_says_nothing_but_defaults_where_it_does_not_say_otherwis
 }
 
 #[test]
+fn the_sample_with_etcd_loads() {
+    let sample = load(&folder().join("control-plane-etcd.toml"));
+    let sample = sample.unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(matches!(sample.store, Store::Etcd(etcd) if etcd.lease == Duration::from_secs(10)));
+}
+
+#[test]
 fn an_empty_text_means_the_defaults_beside_the_file() {
     let mut document = read("").expect("accepted");
     let state = document
@@ -51,6 +60,7 @@ fn every_key_is_read() {
     let text = r#"
         server = { bind = "0.0.0.0:1", state_dir = "off", drain = "1s", max_connections = 2, idle_timeout = "3s", max_body = "4KiB" }
         audit = { retention = "5h", max_size = "6MiB" }
+        store = { kind = "etcd", endpoints = ["https://etcd-1:2379/"], prefix = "p", user = "u", password = "s", lease = "5s", node = "cp-1", advertise = "http://10.0.0.1:8080/", tls = { ca = "ca.pem", cert = "c.pem", key = "k.pem", name = "etcd" } }
         [registry]
         heartbeat = "1s"
         suspect_after = "2s"
@@ -99,6 +109,30 @@ fn every_key_is_read() {
     assert_eq!(document.feed.write_timeout, second(2));
     assert_eq!(document.feed.max_feeds, 3);
     assert_eq!(document.feed.forget_nodes, second(4));
+    let Store::Etcd(etcd) = &document.store else {
+        panic!("{:?}", document.store);
+    };
+    let wanted = Etcd {
+        endpoints: vec!["https://etcd-1:2379".to_owned()],
+        prefix: "p".to_owned(),
+        user: Some(Secret {
+            name: "u".to_owned(),
+            password: "s".to_owned(),
+        }),
+        tls: Some(EtcdTls {
+            ca: "/etc/cp/ca.pem".into(),
+            identity: Some(("/etc/cp/c.pem".into(), "/etc/cp/k.pem".into())),
+            name: Some("etcd".to_owned()),
+        }),
+        lease: second(5),
+        node: Some("cp-1".to_owned()),
+        advertise: Some("http://10.0.0.1:8080".to_owned()),
+    };
+    assert_eq!(**etcd, wanted);
+    assert!(
+        !format!("{etcd:?}").contains("\"s\""),
+        "a password is not shown"
+    );
     // A key that the reader forgot would keep its default.
     let default = format!("{:#?}", ControlPlane::default());
     let found = format!("{document:#?}");
@@ -152,6 +186,47 @@ fn a_mistake_is_told_with_its_line_and_the_next_step() {
     one("[server\n", "syntax", 1, "toml.io");
     let dots = format!("{}x = 1\n", "a.".repeat(5000));
     one(&dots, "too-deep", 1, "more than one");
+}
+
+#[test]
+fn a_store_that_cannot_be_is_told_with_its_line_and_the_next_step() {
+    one("[store]\nkind = \"etcd\"\n", "no-url", 1, "endpoints = [");
+    one("[store]\nkind = \"zookeeper\"\n", "bad-value", 2, "");
+    one(
+        "[store]\nendpoints = [\"http://a:1\"]\n",
+        "contradiction",
+        2,
+        "write `kind = \"etcd\"`",
+    );
+    let with =
+        |more: &str| format!("[store]\nkind = \"etcd\"\nendpoints = [\"http://a:1\"]\n{more}\n");
+    one(&with("user = \"u\""), "missing-key", 4, "password");
+    one(&with("lease = \"1s\""), "bad-duration", 4, "10s");
+    one(
+        &with("tls = { ca = \"ca.pem\" }"),
+        "contradiction",
+        4,
+        "https://",
+    );
+    one(
+        "[store]\nkind = \"etcd\"\nendpoints = [\"https://a:1\"]\n",
+        "contradiction",
+        3,
+        "tls = { ca =",
+    );
+    one(
+        &with("advertise = \"https://a:1\""),
+        "contradiction",
+        4,
+        "http://",
+    );
+    one(&with("endpoint = 5"), "unknown-key", 4, "did you mean");
+    one(
+        "server = { bind = \"0.0.0.0:1\" }\n[store]\nkind = \"etcd\"\nendpoints = [\"http://a:1\"]\n",
+        "contradiction",
+        2,
+        "advertise = ",
+    );
 }
 
 #[test]

@@ -3,17 +3,20 @@
 //! what the settings do.
 
 mod read;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use read::{load, load_text, reference};
+pub use store::{Etcd, EtcdTls, Secret, Store};
 
 /// Everything that one control plane is told.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ControlPlane {
     pub server: Server,
+    pub store: Store,
     pub registry: Registry,
     pub probe: Probe,
     pub audit: Audit,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Audit, Catalog, ControlPlane, Feed, Probe, Registry, Server};
+use super::{Audit, Catalog, ControlPlane, Feed, Probe, Registry, Server, store};
 use crate::cut::{Cut, cut};
 use crate::grammar::control_plane::TOP;
 use crate::interpolate::Interpolator;
@@ -133,6 +133,7 @@ fn read(
             return document;
         }
     };
+    let mut stores = None;
     for value in parsed.top() {
         let Some((top, section)) = TOP
             .iter()
@@ -155,6 +156,7 @@ fn read(
         validate(section, &node, report);
         match top.name {
             "server" => server(&node, folder, &mut document.server),
+            "store" => stores = Some(node.clone()),
             "registry" => registry(&node, &mut document.registry),
             "probe" => probe(&node, &mut document.probe),
             "catalog" => catalog(&node, folder, &mut document.catalog),
@@ -164,6 +166,10 @@ fn read(
         if top.name == "registry" {
             check(&node, &document.registry, report);
         }
+    }
+    // Where it is reached by default is told elsewhere in the text.
+    if let Some(node) = stores {
+        document.store = store::read(&node, folder, document.server.bind, report);
     }
     document
 }
@@ -320,13 +326,13 @@ fn feed(node: &Node, feed: &mut Feed) {
 }
 
 /// The key's value, where it is there and was not refused.
-fn take<T>(node: &Node, key: &str, read: impl Fn(&Node) -> Option<T>, into: &mut T) {
+pub(super) fn take<T>(node: &Node, key: &str, read: impl Fn(&Node) -> Option<T>, into: &mut T) {
     if let Some(value) = node.get(key).and_then(read) {
         *into = value;
     }
 }
 
-fn duration(node: &Node) -> Option<Duration> {
+pub(super) fn duration(node: &Node) -> Option<Duration> {
     unit::duration(node.text()?).ok()
 }
 

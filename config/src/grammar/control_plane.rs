@@ -12,6 +12,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "store",
+        list: false,
+        section: Some(&super::store::STORE),
+        doc: "",
+    },
+    Top {
         name: "registry",
         list: false,
         section: Some(&REGISTRY),

@@ -7,6 +7,7 @@ mod faults;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
+mod store;
 mod subscription;
 
 use crate::problem::Fault;
