@@ -28,7 +28,7 @@ use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
-use crate::store::Embedded;
+use crate::store::Store;
 use figures::Requests;
 use problem::{Code, Problem};
 
@@ -36,7 +36,7 @@ use problem::{Code, Problem};
 pub struct Api {
     pub keeper: Arc<Keeper>,
     pub audit: Arc<Audit>,
-    pub store: Arc<Embedded>,
+    pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
     /// The registry listens on loopback only, so instances may be there, too.
@@ -55,7 +55,7 @@ impl Api {
     pub fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
-        store: Arc<Embedded>,
+        store: Arc<dyn Store>,
         catalog: Arc<Catalog>,
         feed: Arc<Feed>,
         local: bool,

@@ -4,14 +4,28 @@
 //! Every write is a transaction: comparisons, and what is written if they hold. A transaction that was answered is
 //! durable. Revisions rise by one with every transaction that wrote. Values are text. Nothing here knows what is kept.
 
+mod batch;
 mod embedded;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod figures;
+mod shown;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire};
+use std::time::{Duration, Instant};
 
-pub use embedded::{Embedded, Figures, OpenError};
+use tokio::sync::watch;
+
+pub use embedded::{Embedded, OpenError};
+#[cfg(feature = "etcd")]
+pub use etcd::{Etcd, EtcdError};
+pub use figures::Figures;
 
 /// A future that a store returns; it is sent off when it is made, not when it is first polled.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -41,6 +55,73 @@ pub trait Store: Send + Sync {
 
     /// Ends a lease now, with its keys.
     fn revoke(&self, lease: LeaseId) -> Answer<'static, ()>;
+
+    fn figures(&self) -> Figures;
+
+    /// Gives the lead back, for good: the process stops. Others need not wait for a lease to end.
+    fn resign(&self) {}
+
+    /// What this process is among those that share the store; `None`: it has the store for itself.
+    fn cluster(&self) -> Option<&Cluster> {
+        None
+    }
+}
+
+/// The processes that share a store. One of them leads: it alone writes.
+pub struct Cluster {
+    /// What this process is called.
+    pub node: Arc<str>,
+    /// Follows what is known; the store's own task holds the other end and outlives its readers.
+    role: watch::Receiver<Role>,
+    /// All of them, this one included.
+    members: watch::Receiver<Arc<[Member]>>,
+    /// Until when this process leads, unless that is confirmed again, in microseconds after `started`.
+    until: Arc<AtomicU64>,
+    started: Instant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub node: Arc<str>,
+    /// Where it is reached.
+    pub url: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// In this term; no two have the same number, and later ones have larger ones.
+    Leads(u64),
+    /// Another leads; `None`: nobody, as far as is known.
+    Follows(Option<Member>),
+}
+
+impl Cluster {
+    /// Whether this process leads at this very moment. Looks at the clock: a process that was stopped for a while
+    /// does not, whatever it knew before.
+    pub fn leads(&self) -> bool {
+        let now = self.started.elapsed().as_micros();
+        now < u128::from(self.until.load(Acquire))
+    }
+
+    pub fn role(&self) -> Role {
+        self.role.borrow().clone()
+    }
+
+    pub fn roles(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    /// Who leads, as far as is known, unless it is this process.
+    pub fn leader(&self) -> Option<Member> {
+        match &*self.role.borrow() {
+            Role::Follows(leader) => leader.clone(),
+            Role::Leads(_) => None,
+        }
+    }
+
+    pub fn members(&self) -> Arc<[Member]> {
+        self.members.borrow().clone()
+    }
 }
 
 /// Where changes are read from.
@@ -121,6 +202,10 @@ pub enum StoreError {
     TooLarge,
     /// A watch asks for changes that are forgotten: read the whole range again. The store is at this revision.
     Compacted(u64),
+    /// Another process writes, or nobody may. Nothing was written.
+    NotLeader,
+    /// It was sent, and nobody has said what became of it: it may be written, or may yet be.
+    Unsure(String),
     /// The store is closed.
     Closed,
 }
@@ -136,6 +221,12 @@ impl std::fmt::Display for StoreError {
                     f,
                     "changes before revision {at} are forgotten, read the range again"
                 )
+            }
+            StoreError::NotLeader => {
+                f.write_str("the store cannot write: no control plane leads at the moment")
+            }
+            StoreError::Unsure(why) => {
+                write!(f, "it is not known whether the store has written it: {why}")
             }
             StoreError::Closed => f.write_str("the store is closed"),
         }

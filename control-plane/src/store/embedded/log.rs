@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::medium::Medium;
-use super::state::{Base, State, Written};
+use crate::store::state::{Base, State, Written};
 
 const MAGIC: &[u8; 16] = b"TOLLGATESTORE  1";
 const HEADER: usize = 32;

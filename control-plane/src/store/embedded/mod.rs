@@ -6,35 +6,27 @@
 
 mod log;
 mod medium;
-mod state;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-
-use super::{
-    Answer, Committed, Event, Kept, LeaseId, Range, Store, StoreError, Transaction, Watch, Write,
-};
+use super::batch::{Leases, Order};
+use super::figures::Counters;
+use super::shown::Shown;
+use super::{Answer, Committed, Figures, Kept, LeaseId, Range, Store, Transaction, Watch};
 use log::{Log, LogError};
 use medium::{Folder, Medium, Nowhere};
-use state::State;
 use writer::Writer;
-
-/// Most of what one transaction holds, in bytes.
-const LARGEST: usize = 16 << 20;
 
 /// The open store; its file is released when it is dropped.
 pub struct Embedded {
@@ -48,41 +40,8 @@ pub struct Embedded {
 }
 
 struct Shared {
-    state: RwLock<State>,
-    /// The revision that readers see; watches wait for it.
-    revision: watch::Sender<u64>,
+    shown: Arc<Shown>,
     figures: Counters,
-}
-
-/// What the writer counts.
-#[derive(Debug, Default)]
-struct Counters {
-    transactions: AtomicU64,
-    syncs: AtomicU64,
-    sync_micros: AtomicU64,
-    refused: AtomicU64,
-    compactions: AtomicU64,
-    bytes: AtomicU64,
-    failing: AtomicBool,
-}
-
-/// Figures of a store since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    pub revision: u64,
-    pub keys: u64,
-    /// Of the file.
-    pub bytes: u64,
-    /// Transactions that were made durable.
-    pub transactions: u64,
-    /// Writes that made them so.
-    pub syncs: u64,
-    pub sync_time: Duration,
-    /// Transactions that could not be written.
-    pub refused: u64,
-    pub compactions: u64,
-    /// The last write failed.
-    pub failing: bool,
 }
 
 /// Why a store does not open.
@@ -122,13 +81,6 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-enum Order {
-    Commit(Transaction, oneshot::Sender<Result<Committed, StoreError>>),
-    Grant(Duration, oneshot::Sender<Result<LeaseId, StoreError>>),
-    Revoke(LeaseId, oneshot::Sender<Result<(), StoreError>>),
-    KeepAlive(LeaseId, oneshot::Sender<Result<(), StoreError>>),
-}
-
 impl Embedded {
     /// Opens the store of a folder, or makes one. Blocks: to be called at start.
     pub fn open(folder: &Path) -> Result<Embedded, OpenError> {
@@ -160,8 +112,7 @@ impl Embedded {
         state.begin();
         let epoch = log.epoch();
         let shared = Arc::new(Shared {
-            revision: watch::Sender::new(state.revision),
-            state: RwLock::new(state),
+            shown: Shown::of(state),
             figures: Counters::default(),
         });
         shared.figures.bytes.store(log.length(), Relaxed);
@@ -169,7 +120,7 @@ impl Embedded {
         let writer = Writer {
             shared: shared.clone(),
             log,
-            leases: BTreeMap::new(),
+            leases: Leases::default(),
         };
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
@@ -183,38 +134,9 @@ impl Embedded {
         })
     }
 
-    pub fn figures(&self) -> Figures {
-        let counters = &self.shared.figures;
-        let state = self.shared.read();
-        Figures {
-            revision: state.revision,
-            keys: state.keys() as u64,
-            bytes: counters.bytes.load(Relaxed),
-            transactions: counters.transactions.load(Relaxed),
-            syncs: counters.syncs.load(Relaxed),
-            sync_time: Duration::from_micros(counters.sync_micros.load(Relaxed)),
-            refused: counters.refused.load(Relaxed),
-            compactions: counters.compactions.load(Relaxed),
-            failing: counters.failing.load(Relaxed),
-        }
-    }
-
-    /// Sends an order off now; the future only waits for its answer.
-    fn order<T: Send + 'static>(
-        &self,
-        order: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Order,
-    ) -> Answer<'static, T> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self
-            .orders
-            .as_ref()
-            .is_some_and(|orders| orders.send(order(reply)).is_ok());
-        Box::pin(async move {
-            if !sent {
-                return Err(StoreError::Closed);
-            }
-            answer.await.unwrap_or(Err(StoreError::Closed))
-        })
+    fn take(&self, order: Order) -> bool {
+        let orders = self.orders.as_ref();
+        orders.is_some_and(|orders| orders.send(order).is_ok())
     }
 }
 
@@ -234,86 +156,48 @@ impl Store for Embedded {
     }
 
     fn one<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Kept>> {
-        Box::pin(async move { Ok(self.shared.read().one(key)) })
+        Box::pin(async move { Ok(self.shared.shown.one(key)) })
     }
 
     fn range<'a>(&'a self, prefix: &'a str) -> Answer<'a, Range> {
-        Box::pin(async move {
-            let state = self.shared.read();
-            Ok(Range {
-                kept: state.range(prefix),
-                revision: state.revision,
-            })
-        })
+        Box::pin(async move { Ok(self.shared.shown.range(prefix)) })
     }
 
     fn commit(&self, transaction: Transaction) -> Answer<'static, Committed> {
-        let size: usize = { transaction.then.iter() }
-            .map(|write| match write {
-                Write::Put { key, value, .. } => key.len() + value.len(),
-                Write::Delete(key) => key.len(),
-            })
-            .sum();
-        if size > LARGEST {
-            return Box::pin(async { Err(StoreError::TooLarge) });
-        }
-        self.order(|reply| Order::Commit(transaction, reply))
+        Order::commit(transaction, |order| self.take(order))
     }
 
     fn watch(&self, prefix: &str, revision: u64) -> Box<dyn Watch> {
-        Box::new(Watching {
-            shared: self.shared.clone(),
-            changed: self.shared.revision.subscribe(),
-            prefix: prefix.to_owned(),
-            revision,
-        })
+        self.shared.shown.watch(prefix, revision)
     }
 
     fn grant(&self, time: Duration) -> Answer<'static, LeaseId> {
-        self.order(|reply| Order::Grant(time, reply))
+        Order::send(|reply| Order::Grant(time, reply), |order| self.take(order))
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Answer<'static, ()> {
-        self.order(|reply| Order::KeepAlive(lease, reply))
+        let order = |reply| Order::KeepAlive(lease, reply);
+        Order::send(order, |order| self.take(order))
     }
 
     fn revoke(&self, lease: LeaseId) -> Answer<'static, ()> {
-        self.order(|reply| Order::Revoke(lease, reply))
+        let order = |reply| Order::Revoke(lease, reply);
+        Order::send(order, |order| self.take(order))
     }
-}
 
-impl Shared {
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct Watching {
-    shared: Arc<Shared>,
-    changed: watch::Receiver<u64>,
-    prefix: String,
-    /// Told up to here.
-    revision: u64,
-}
-
-impl Watch for Watching {
-    fn next(
-        &mut self,
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<Event>, StoreError>> + Send + '_>> {
-        Box::pin(async move {
-            loop {
-                let now = *self.changed.borrow_and_update();
-                if now > self.revision {
-                    let events = self.shared.read().since(&self.prefix, self.revision)?;
-                    self.revision = events.last().map_or(now, |event| event.revision.max(now));
-                    if !events.is_empty() {
-                        return Ok(events);
-                    }
-                }
-                if self.changed.changed().await.is_err() {
-                    return Err(StoreError::Closed);
-                }
-            }
-        })
+    fn figures(&self) -> Figures {
+        let counters = &self.shared.figures;
+        let state = self.shared.shown.read();
+        Figures {
+            revision: state.revision,
+            keys: state.keys() as u64,
+            bytes: counters.bytes.load(Relaxed),
+            transactions: counters.transactions.load(Relaxed),
+            syncs: counters.syncs.load(Relaxed),
+            sync_time: Duration::from_micros(counters.sync_micros.load(Relaxed)),
+            refused: counters.refused.load(Relaxed),
+            compactions: counters.compactions.load(Relaxed),
+            failing: counters.failing.load(Relaxed),
+        }
     }
 }

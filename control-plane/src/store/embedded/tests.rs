@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::log::Found;
-use super::state::{Step, Written};
 use super::*;
-use crate::store::Compare;
+use crate::store::state::{State, Step, Written};
+use crate::store::{Compare, StoreError, Write};
 
 /// A disk in memory that stops at a chosen step: each byte written, each sync, cut and swap is one.
 #[derive(Debug, Default, Clone)]

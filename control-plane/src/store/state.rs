@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Compare, Event, Kept, LeaseId, StoreError, Transaction, Write};
+use super::{Compare, Event, Kept, LeaseId, StoreError, Transaction, Write};
 
 /// Changes that a watch may still ask for.
 const HISTORY: usize = 10_000;
