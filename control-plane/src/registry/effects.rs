@@ -1,6 +1,7 @@
 //! What follows from a call: for the feed, for the audit log, for the prober, for the store. The registry does none of
 //! it; whoever calls it takes these and sees to them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub struct Effects {
     pub probes: Vec<Order>,
     /// Removed by the registry's own decision; the store still has them.
     pub removed: Vec<Arc<Record>>,
+    /// Services of which anything may be another than before, for those who show what was judged.
+    pub stirred: BTreeSet<Arc<str>>,
 }
 
 /// "Service X has version N now": versions of one service rise by one with each visible change.

@@ -10,6 +10,7 @@ mod effects;
 mod entry;
 mod guard;
 mod look;
+mod mirror;
 mod record;
 mod service;
 mod settle;
@@ -27,6 +28,7 @@ use tollgate_config::control_plane::{Probe, Registry as Lifecycle};
 pub use attention::Now;
 pub use effects::{Change, Effects, Event, Order, Outcome, What};
 pub use look::{Detail, Since};
+pub use mirror::{Mark, Marks};
 pub use record::{Cause, Health, MOST_METADATA, Metadata, Record, State};
 pub use service::Seen;
 

@@ -19,6 +19,7 @@ impl Registry {
             { self.services.entry(record.name.clone()) }.or_insert_with(|| Service::new(floor));
         self.ids.insert(record.id.clone(), record.name.clone());
         let id = record.id.clone();
+        self.effects.stirred.insert(record.name.clone());
         let shown = entry.shown;
         if let Some(former) = service.entries.insert(id.clone(), entry) {
             if shown && !former.record.reads_like(&record) {
@@ -76,6 +77,7 @@ impl Registry {
         let name = self.ids.remove(id)?;
         let service = self.services.get_mut(&name)?;
         let entry = service.entries.remove(id)?;
+        self.effects.stirred.insert(name.clone());
         if entry.shown {
             service.shown -= 1;
             self.touched.insert(name);
@@ -120,6 +122,9 @@ impl Registry {
         }
         let from = entry.state;
         let newly_held = held && !entry.held;
+        if state != from || held != entry.held || cause != entry.cause {
+            self.effects.stirred.insert(name.clone());
+        }
         entry.held = held;
         entry.cause = cause;
         if state != from {
@@ -190,6 +195,7 @@ impl Registry {
             let Some(service) = self.services.get_mut(&name) else {
                 continue;
             };
+            self.effects.stirred.insert(name.clone());
             self.sequence += 1;
             self.order.remove(&service.sequence);
             service.sequence = self.sequence;
@@ -209,14 +215,16 @@ impl Registry {
             order,
             floor,
             forgotten,
+            effects,
             ..
         } = self;
-        services.retain(|_, service| {
+        services.retain(|name, service| {
             let empty = service.entries.is_empty();
             if empty {
                 order.remove(&service.sequence);
                 *floor = (*floor).max(service.version);
                 *forgotten = (*forgotten).max(service.sequence);
+                effects.stirred.insert(name.clone());
             }
             !empty
         });
