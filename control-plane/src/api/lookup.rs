@@ -89,6 +89,7 @@ fn found(api: &Api, name: &str, filter: &Filter) -> Vec<Seen> {
         true => registry.all(name),
         false => registry.lookup(rules, name, now),
     });
+    api.keeper.freshen(&mut found);
     found.retain(|seen| filter.fits(seen));
     found
 }
@@ -124,7 +125,7 @@ pub(super) async fn services(
 pub(super) async fn debug_services(State(api): State<Arc<Api>>) -> Response {
     let names = api.keeper.read(|registry, _, _| registry.names());
     let services = names.iter().map(|name| {
-        let (version, all) = api.keeper.read(|registry, _, _| {
+        let (version, all) = api.keeper.best(|registry, _, _| {
             let version = registry.service(name).map_or(0, |(version, _)| version);
             (version, registry.all(name))
         });
@@ -139,7 +140,7 @@ pub(super) async fn debug_health(State(api): State<Arc<Api>>) -> Response {
     let names = api.keeper.read(|registry, _, _| registry.names());
     let services = names.iter().map(|name| {
         let keeper = &api.keeper;
-        let details = keeper.read(|registry, rules, now| registry.details(rules, name, now));
+        let details = keeper.best(|registry, rules, now| registry.details(rules, name, now));
         let held = details.iter().filter(|detail| detail.held).count();
         let shown = details.iter().filter(|detail| detail.shown).count();
         json!({

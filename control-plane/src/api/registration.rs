@@ -14,7 +14,9 @@ use serde_json::json;
 use super::fields::{Fields, short};
 use super::problem::{Code, Problem};
 use super::{Api, Peer};
+use crate::keeper::Refused;
 use crate::registry::{Beat, Health, MOST_METADATA, Metadata, News, Record};
+use crate::store::StoreError;
 
 const MOST_NAME: usize = 63;
 const MOST_ID: usize = 200;
@@ -79,7 +81,17 @@ pub(super) async fn heartbeat(
     beat(&api, &id.unwrap_or_default(), fields)
 }
 
+/// What a heartbeat is answered with.
+pub(super) fn beaten(api: &Api) -> Response {
+    let rules = api.keeper.rules();
+    let lease = rules.lifecycle.service_timeout.as_secs();
+    Answer(json!({ "status": "ok", "lease_seconds": lease })).into_response()
+}
+
 fn beat(api: &Api, id: &str, mut fields: Fields) -> Result<Response, Problem> {
+    if !api.keeper.leads() {
+        return Err(Problem::refused(Refused::Store(StoreError::NotLeader), id));
+    }
     let name = fields.text(&["name"]);
     let health = health(&mut fields).0;
     let metadata = metadata(&mut fields);
@@ -90,11 +102,7 @@ fn beat(api: &Api, id: &str, mut fields: Fields) -> Result<Response, Problem> {
         metadata,
     };
     match api.keeper.beat(id, news) {
-        Beat::Kept | Beat::Changed(_) => {
-            let rules = api.keeper.rules();
-            let lease = rules.lifecycle.service_timeout.as_secs();
-            Ok(Answer(json!({ "status": "ok", "lease_seconds": lease })).into_response())
-        }
+        Beat::Kept | Beat::Changed(_) => Ok(beaten(api)),
         Beat::Unknown => Err(Problem::unknown(&short(id))),
         Beat::OtherService(service) => Err(Problem::other_service(&short(id), &service)),
         Beat::TooMuchMetadata => {
@@ -147,7 +155,7 @@ async fn gone(
     name: Option<&str>,
     peer: Arc<str>,
 ) -> Result<Response, Problem> {
-    let there = api.keeper.read(|registry, _, _| registry.record(id));
+    let there = api.keeper.judged(|registry, _, _| registry.record(id));
     if let (Some(record), Some(name)) = (&there, name)
         && *record.name != *name
     {

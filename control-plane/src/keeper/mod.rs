@@ -6,8 +6,11 @@
 //! the disk is waited for. Registrations and removals go through one task (`writes`), so that the store and the
 //! registry see them in the same order. Heartbeats do not: after a restart everybody is suspected anyway.
 
+mod cluster;
 mod prober;
+mod signs;
 mod writes;
+mod written;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -22,12 +25,14 @@ use crate::registry::{
     Beat, Cause, Event, News, Now, Order, Outcome, Record, Refusal, Registry, Rules, What,
 };
 use crate::store::{Store, StoreError, Transaction};
+use cluster::Shared;
+pub use signs::Signs;
 use writes::Ask;
 
 /// Where instances stand in the store.
 const INSTANCES: &str = "instances/";
 /// Versions up to this number may have been told; those of the next process begin above it.
-const VERSIONS: &str = "registry/versions";
+const RESERVED: &str = "registry/versions";
 /// So many versions are reserved at a time.
 const RESERVE: u64 = 1_000_000;
 /// Instances that one tick looks at before others may use the registry.
@@ -44,6 +49,8 @@ pub struct Keeper {
     /// The count of all changes; its waiters ask [`Keeper::changed_since`].
     changed: watch::Sender<u64>,
     reserved: AtomicU64,
+    /// `None`: this process has the store for itself.
+    shared: Option<Shared>,
     pub counts: Counts,
 }
 
@@ -93,29 +100,36 @@ impl Keeper {
         audit: Arc<Audit>,
         rules: Rules,
     ) -> Result<(Arc<Keeper>, Tasks), StoreError> {
-        let told = store.one(VERSIONS).await?;
+        let told = store.one(RESERVED).await?;
         let told: u64 = told.and_then(|kept| kept.value.parse().ok()).unwrap_or(0);
         let (writes, asks) = mpsc::unbounded_channel();
         let (orders, waiting) = mpsc::unbounded_channel();
         let keeper = Arc::new(Keeper {
             registry: Mutex::new(Registry::new(told)),
             rules: RwLock::new(Arc::new(rules)),
-            store,
             audit,
             started: Instant::now(),
             writes,
             orders,
             changed: watch::Sender::new(0),
             reserved: AtomicU64::new(told),
+            shared: store.cluster().map(|_| Shared::default()),
+            store,
             counts: Counts::default(),
         });
-        keeper.reserve().await?;
-        keeper.restore().await?;
-        let tasks = vec![
+        let mut tasks = match &keeper.shared {
+            None => {
+                keeper.reserve().await?;
+                keeper.restore().await?;
+                Vec::new()
+            }
+            Some(_) => keeper.share().await?,
+        };
+        tasks.extend([
             tokio::spawn(keeper.clone().write(asks)),
             tokio::spawn(keeper.clone().probe(waiting)),
             tokio::spawn(keeper.clone().tick()),
-        ];
+        ]);
         Ok((keeper, Tasks(tasks)))
     }
 
@@ -124,7 +138,7 @@ impl Keeper {
     pub async fn register(&self, mut record: Record, by: Arc<str>) -> Result<Arc<str>, Refused> {
         if record.id.is_empty() {
             let known =
-                self.read(|registry, _, _| registry.at_address(&record.name, &record.address));
+                self.judged(|registry, _, _| registry.at_address(&record.name, &record.address));
             record.id = known.unwrap_or_else(|| new_id(&record));
         }
         let id = record.id.clone();
@@ -165,27 +179,16 @@ impl Keeper {
         self.call(|registry, rules, now| registry.confirm(rules, service, Some(by), now))
     }
 
-    /// What a data plane saw of an address of a service.
-    pub fn observed(
-        &self,
-        node: &str,
-        service: &str,
-        address: &str,
-        failures: u64,
-        successes: u64,
-    ) {
-        self.call(|registry, rules, now| {
-            registry.observed(rules, node, service, address, failures, successes, now);
-        });
-    }
-
-    /// How many data planes use a service.
-    pub fn audience(&self, service: &str, nodes: usize) {
-        self.call(|registry, _, _| registry.audience(service, nodes));
-    }
-
-    /// Looks at the registry; must not take long.
+    /// Looks at what is shown to others, as every control plane shows it; must not take long.
     pub fn read<T>(&self, look: impl FnOnce(&Registry, &Rules, Now) -> T) -> T {
+        match &self.shared {
+            None => self.judged(look),
+            Some(shared) => look(&shared.shown(), &self.rules(), self.now()),
+        }
+    }
+
+    /// Looks at the registry that judges: empty while another control plane leads. Must not take long.
+    pub fn judged<T>(&self, look: impl FnOnce(&Registry, &Rules, Now) -> T) -> T {
         let rules = self.rules();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         look(&registry, &rules, self.now())
@@ -252,7 +255,10 @@ impl Keeper {
         for record in effects.removed {
             drop(self.writes.send(Ask::Forget(record)));
         }
-        if !effects.changes.is_empty() {
+        if let Some(shared) = &self.shared {
+            // Told when it is written.
+            shared.stir(effects.stirred);
+        } else if !effects.changes.is_empty() {
             let sequence = registry.changed_since(u64::MAX).sequence;
             self.changed.send_replace(sequence);
         }
@@ -304,13 +310,13 @@ impl Keeper {
 
     /// Makes sure that the next process begins with higher versions than this one can have told.
     async fn reserve(&self) -> Result<(), StoreError> {
-        let highest = self.read(|registry, _, _| registry.highest_version());
+        let highest = self.judged(|registry, _, _| registry.highest_version());
         if highest + RESERVE / 2 < self.reserved.load(Relaxed) {
             return Ok(());
         }
         let reserved = highest + RESERVE;
         self.store
-            .commit(Transaction::put(VERSIONS, reserved.to_string()))
+            .commit(Transaction::put(RESERVED, reserved.to_string()))
             .await?;
         self.reserved.store(reserved, Relaxed);
         Ok(())
@@ -320,8 +326,11 @@ impl Keeper {
         static NOT_RESERVED: Repeated = Repeated::new();
         let mut next_reserve = Duration::ZERO;
         loop {
+            if !self.leads() {
+                self.until_it_leads().await;
+            }
             self.call(|registry, rules, now| registry.tick(rules, TICK, now));
-            let due = self.read(|registry, _, now| registry.next_due(now));
+            let due = self.judged(|registry, _, now| registry.next_due(now));
             if due.is_some_and(|due| due.is_zero()) {
                 // Others first.
                 tokio::task::yield_now().await;
@@ -329,7 +338,7 @@ impl Keeper {
             }
             let longest = Duration::from_secs(1);
             tokio::time::sleep(due.map_or(longest, |due| due.min(longest))).await;
-            if self.started.elapsed() >= next_reserve {
+            if self.started.elapsed() >= next_reserve && self.leads() {
                 next_reserve = self.started.elapsed() + Duration::from_secs(10);
                 if let Err(error) = self.reserve().await {
                     NOT_RESERVED.warn("versions cannot be reserved", &[("reason", &error)]);

@@ -10,7 +10,7 @@ use tollgate_engine::telemetry::log::Repeated;
 
 use super::{INSTANCES, Keeper, Refused};
 use crate::registry::Record;
-use crate::store::{Answer, Committed, Compare, Transaction};
+use crate::store::{Answer, Committed, Compare, StoreError, Transaction};
 
 /// Changes of so many instances are one batch.
 const BATCH: usize = 2048;
@@ -68,10 +68,23 @@ impl Keeper {
 
     /// Sends an ask's transaction to the store, or answers it at once.
     fn send(&self, mut ask: Ask, batch: &mut Vec<(Ask, Answer<'static, Committed>)>) {
+        if !self.leads() {
+            // Whoever leads decides, and sees to what the registry here has decided before.
+            match ask {
+                Ask::Register(_, _, reply) => {
+                    tell(reply, Err(Refused::Store(StoreError::NotLeader)))
+                }
+                Ask::Deregister(_, _, reply) => {
+                    tell(reply, Err(Refused::Store(StoreError::NotLeader)))
+                }
+                Ask::Refresh(_) | Ask::Forget(_) => {}
+            }
+            return;
+        }
         let key = format!("{INSTANCES}{}", ask.id());
         let transaction = match &mut ask {
             Ask::Register(record, ..) => {
-                let checked = self.read(|registry, rules, _| {
+                let checked = self.judged(|registry, rules, _| {
                     if let Some(former) = registry.record(&record.id) {
                         record.registered_at = former.registered_at;
                     }
@@ -92,7 +105,7 @@ impl Keeper {
             }
             // It may have registered again meanwhile.
             Ask::Forget(record) => {
-                match self.read(|registry, _, _| registry.contains(&record.id)) {
+                match self.judged(|registry, _, _| registry.contains(&record.id)) {
                     true => return,
                     false => Transaction::delete(key),
                 }
@@ -102,7 +115,7 @@ impl Keeper {
     }
 
     /// The store has answered: now it is true.
-    fn finish(&self, ask: Ask, answer: Result<Committed, crate::store::StoreError>) {
+    fn finish(&self, ask: Ask, answer: Result<Committed, StoreError>) {
         static NOT_WRITTEN: Repeated = Repeated::new();
         if let Err(error) = &answer {
             NOT_WRITTEN.error(
