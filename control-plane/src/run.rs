@@ -9,20 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use tollgate_config::control_plane::{ControlPlane, load};
+use tollgate_config::control_plane::{ControlPlane, Store as Where, load};
 use tollgate_engine::drain::DrainReport;
 use tollgate_engine::process::{Request, Signals, exit, exit_code_of_bind};
 use tollgate_engine::telemetry::log;
 
 use crate::api::Api;
+use crate::api::elsewhere::hand_signs_on;
 use crate::audit::Audit;
 use crate::catalog::{Catalog, files};
 use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::registry::Rules;
-use crate::store::{Embedded, OpenError, StoreError};
+#[cfg(feature = "etcd")]
+use crate::store::EtcdError;
+use crate::store::{Embedded, OpenError, Store, StoreError};
 
 /// Where the settings come from, and what the process does by itself.
 #[derive(Debug, Default)]
@@ -58,6 +61,8 @@ impl Running {
 #[derive(Debug)]
 pub enum StartError {
     Store(OpenError),
+    #[cfg(feature = "etcd")]
+    Etcd(EtcdError),
     Read(StoreError),
     Audit(io::Error),
     Bind(SocketAddr, io::Error),
@@ -68,6 +73,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Store(error) => write!(f, "{error}"),
+            #[cfg(feature = "etcd")]
+            StartError::Etcd(error) => write!(f, "{error}"),
             StartError::Read(error) => write!(f, "{error}"),
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
@@ -87,8 +94,27 @@ impl StartError {
     }
 }
 
-/// Starts, and returns when it serves.
-pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartError> {
+/// Opens the store that the document names. `address` is where this process will be reached.
+fn open(document: &ControlPlane, address: SocketAddr) -> Result<Arc<dyn Store>, StartError> {
+    match &document.store {
+        Where::Embedded => {}
+        #[cfg(feature = "etcd")]
+        Where::Etcd(etcd) => {
+            let node = etcd.node.clone();
+            let node = node.unwrap_or_else(|| format!("{}-{}", machine(), address.port()));
+            let url = etcd.advertise.clone();
+            let url = url.unwrap_or_else(|| format!("http://{address}"));
+            let store = crate::store::Etcd::open(etcd, &node, &url).map_err(StartError::Etcd)?;
+            return Ok(Arc::new(store));
+        }
+        #[cfg(not(feature = "etcd"))]
+        Where::Etcd(_) => {
+            let _nobody_else_asks = address;
+            return Err(StartError::Other(io::Error::other(
+                "`store.kind = \"etcd\"` is not available in this build; build it with the feature `etcd`",
+            )));
+        }
+    }
     let store = match &document.server.state_dir {
         Some(folder) => Embedded::open(folder).map_err(StartError::Store)?,
         None => Embedded::in_memory(),
@@ -99,21 +125,42 @@ pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartE
             &[("bytes", &store.torn)],
         );
     }
+    Ok(Arc::new(store))
+}
+
+/// A socket that has its address and is not served yet: whoever comes early is refused, and asks elsewhere.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Starts, and returns when it serves.
+pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Other)?;
+    let wanted = document.server.bind;
+    let not_bound = |error| StartError::Bind(wanted, error);
+    let socket = runtime
+        .block_on(async { bind(wanted) })
+        .map_err(not_bound)?;
+    let address = socket.local_addr().map_err(StartError::Other)?;
+    let store = open(&document, address)?;
     let folder = document
         .server
         .state_dir
         .as_ref()
         .map(|dir| dir.join("audit"));
     let audit = Audit::start(folder, document.audit.clone()).map_err(StartError::Audit)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Other)?;
-    let bind = document.server.bind;
     let listener = runtime
-        .block_on(TcpListener::bind(bind))
-        .map_err(|error| StartError::Bind(bind, error))?;
-    let address = listener.local_addr().map_err(StartError::Other)?;
+        .block_on(async { socket.listen(1024) })
+        .map_err(not_bound)?;
     let (stop, stopped) = watch::channel(false);
     let (started, has_started) = std::sync::mpsc::channel();
     let signal = stop.clone();
@@ -124,7 +171,7 @@ pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartE
                 let house = House {
                     document,
                     options,
-                    store: Arc::new(store),
+                    store,
                     audit: Arc::new(audit),
                 };
                 house.live(listener, signal, stopped, &started).await
@@ -147,7 +194,7 @@ pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartE
 struct House {
     document: ControlPlane,
     options: Options,
-    store: Arc<Embedded>,
+    store: Arc<dyn Store>,
     audit: Arc<Audit>,
 }
 
@@ -184,7 +231,13 @@ impl House {
             return tollgate_engine::drain::Ledger::default().report(std::time::Duration::ZERO);
         };
         let feed = self.document.feed.clone();
-        let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed);
+        let name = match self.store.cluster() {
+            Some(cluster) => cluster.node.to_string(),
+            None => machine(),
+        };
+        let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed, name);
+        let shared = self.store.cluster().is_some();
+        let sharing = shared.then(|| tokio::spawn(catalog.clone().follow()));
         let following = self.document.catalog.folder.clone();
         let following =
             following.map(|folder| tokio::spawn(files::follow(catalog.clone(), folder)));
@@ -197,6 +250,7 @@ impl House {
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
         ));
+        let handing_on = tokio::spawn(hand_signs_on(api.clone()));
         let follow = follow(
             signals,
             &stop,
@@ -217,15 +271,31 @@ impl House {
                         api.ready.store(false, Ordering::Release);
                         // They would never end by themselves; nodes go on with what they have, or elsewhere.
                         feed.stop();
+                        self.store.resign();
                     }
                 }
             }
         };
-        if let Some(following) = following {
-            following.abort();
+        for task in [following, sharing, Some(handing_on)].into_iter().flatten() {
+            task.abort();
         }
         drop((tasks, feeding));
         report
+    }
+}
+
+/// The machine's name.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect();
+    match name.is_empty() {
+        true => "control-plane".to_owned(),
+        false => name,
     }
 }
 
@@ -274,6 +344,7 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
             log::info("the document was read again", &[]);
             for (section, same) in [
                 ("server", document.server == started_with.server),
+                ("store", document.store == started_with.store),
                 ("catalog", document.catalog == started_with.catalog),
                 ("feed", document.feed == started_with.feed),
             ] {

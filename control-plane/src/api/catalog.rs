@@ -17,7 +17,7 @@ use super::problem::{Code, Problem};
 use super::{Api, Peer};
 use crate::audit::moment;
 use crate::catalog::history::{Change, Origin, Revision};
-use crate::catalog::{Applied, Request, Wish};
+use crate::catalog::{Applied, NotTaken, Request, Wish};
 use crate::view::{Kinds, Wishes, difference, touched, view};
 
 /// Ids of one revision in a list of revisions.
@@ -196,9 +196,15 @@ pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
         })
         .collect();
     let now = api.catalog.now();
-    let refused = api.catalog.not_taken().map(|one| {
+    let why = |one: &NotTaken| {
         let problems: Vec<Trouble> = one.problems.0.iter().map(Trouble::from).collect();
         json!({ "since": moment(one.time), "problems": problems })
+    };
+    let refused = api.catalog.not_taken().map(|one| why(&one));
+    let store_refused = api.catalog.store_refused().map(|(revision, one)| {
+        let mut told = why(&one);
+        told["revision"] = revision.into();
+        told
     });
     Answer(json!({
         "revision": now.revision,
@@ -207,6 +213,7 @@ pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
         "oldest": history.oldest(),
         "revisions": revisions,
         "folder_refused": refused,
+        "store_refused": store_refused,
     }))
 }
 

@@ -1,19 +1,20 @@
 //! Who listens, and what listeners say of themselves (CP-102).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json as Answer;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted};
 
 use super::fields::short;
 use super::problem::{Code, Field, Problem};
-use super::{Api, Peer};
+use super::{Api, Peer, elsewhere};
 use crate::feed::{HangUp, NotOpened};
 
 /// Names of a request.
@@ -146,8 +147,35 @@ pub(super) async fn report(
     }
 }
 
-/// `GET /nodes`.
-pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Answer<Value> {
+#[derive(Deserialize)]
+pub(super) struct Whose {
+    /// Those that listen here alone.
+    #[serde(default)]
+    own: bool,
+}
+
+/// `GET /nodes`: of all control planes that share the store.
+pub(super) async fn nodes(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    Query(whose): Query<Whose>,
+) -> Answer<Value> {
+    let revision = api.catalog.now().revision;
     let nodes = api.feed.all_nodes();
-    Answer(json!({ "revision": api.catalog.now().revision, "nodes": nodes }))
+    if whose.own || api.store.cluster().is_none() {
+        return Answer(json!({ "revision": revision, "nodes": nodes }));
+    }
+    let others = elsewhere::others_nodes(&api, &headers).await;
+    let mut all: BTreeMap<String, Value> = BTreeMap::new();
+    let own = nodes.iter().map(|node| json!(node));
+    for node in own.chain(others) {
+        // Where it listens now, or listened last.
+        let rank = |node: &Value| (node["connected"].as_bool(), node["since"].as_u64());
+        let name = node["node"].as_str().unwrap_or_default().to_owned();
+        if all.get(&name).is_none_or(|known| rank(known) < rank(&node)) {
+            all.insert(name, node);
+        }
+    }
+    let nodes: Vec<Value> = all.into_values().collect();
+    Answer(json!({ "revision": revision, "nodes": nodes }))
 }

@@ -78,6 +78,8 @@ fn health(api: &Api, good: bool) -> Value {
             "registry": { "status": "healthy" },
             // Lookups go on without it.
             "store": { "status": word(!figures.failing), "revision": figures.revision },
+            // What was accepted before is told.
+            "catalog": { "status": word(api.catalog.store_refused().is_none()) },
         },
     })
 }
@@ -203,6 +205,13 @@ fn fleet(api: &Api, text: &mut Text) {
     );
     one(
         text,
+        "catalog_store_refused",
+        Gauge,
+        "1 while the store's newest revision is refused by this version.",
+        u64::from(api.catalog.store_refused().is_some()),
+    );
+    one(
+        text,
         "feed_open",
         Gauge,
         "Open feeds.",
@@ -250,6 +259,13 @@ fn fleet(api: &Api, text: &mut Text) {
 fn store(api: &Api, text: &mut Text) {
     use Kind::{Counter, Gauge};
     let figures = api.store.figures();
+    one(
+        text,
+        "store_leads",
+        Gauge,
+        "1 where changes are made: of several control planes, at the one that leads.",
+        u64::from(api.keeper.leads()),
+    );
     one(
         text,
         "store_revision",

@@ -1,6 +1,7 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
 mod catalog;
+pub(crate) mod elsewhere;
 mod feed;
 mod fields;
 mod figures;
@@ -29,6 +30,7 @@ use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::store::Store;
+use elsewhere::Elsewhere;
 use figures::Requests;
 use problem::{Code, Problem};
 
@@ -49,6 +51,7 @@ pub struct Api {
     /// Open ones.
     pub connections: AtomicU64,
     pub(crate) requests: Requests,
+    pub(crate) elsewhere: Elsewhere,
 }
 
 impl Api {
@@ -74,6 +77,7 @@ impl Api {
             started: Instant::now(),
             connections: AtomicU64::new(0),
             requests: Requests::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 
@@ -103,6 +107,8 @@ impl Api {
             .route("/diff", get(catalog::diff))
             .route("/feed", get(feed::look).post(feed::subscribe))
             .route("/nodes", get(feed::nodes))
+            .route("/cluster", get(elsewhere::cluster))
+            .route("/cluster/signs", post(elsewhere::signs))
             .route("/nodes/{node}/report", post(feed::report))
             .route("/health", get(figures::ready))
             .route("/health/ready", get(figures::ready))
@@ -111,6 +117,10 @@ impl Api {
             .route("/{name}", get(lookup::service))
             .fallback(lookup::nothing)
             .method_not_allowed_fallback(lookup::other_method)
+            .layer(middleware::from_fn_with_state(
+                self.clone(),
+                elsewhere::hand_on,
+            ))
             // `whole_body` bounds them.
             .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
@@ -150,6 +160,8 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
     let (parts, body) = request.into_parts();
     let (most, setting) = match parts.uri.path() {
         "/apply" | "/plan" => (api.max_change, "catalog.max_change"),
+        // Ids of everybody who beat within a second or more.
+        "/cluster/signs" => (api.max_body.max(64 << 20), "server.max_body"),
         // Problems quote lines of documents.
         path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
         _ => (api.max_body, "server.max_body"),

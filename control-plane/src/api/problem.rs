@@ -32,11 +32,13 @@ pub(crate) enum Code {
     UnknownRevision,
     UnknownNode,
     TooManyFeeds,
+    NoLeader,
+    OutcomeUnknown,
 }
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 14] = [
+    pub(crate) const ALL: [Code; 16] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -51,6 +53,8 @@ impl Code {
         Code::UnknownRevision,
         Code::UnknownNode,
         Code::TooManyFeeds,
+        Code::NoLeader,
+        Code::OutcomeUnknown,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -69,6 +73,8 @@ impl Code {
             Code::UnknownRevision => "unknown_revision",
             Code::UnknownNode => "unknown_node",
             Code::TooManyFeeds => "too_many_feeds",
+            Code::NoLeader => "no_leader",
+            Code::OutcomeUnknown => "outcome_unknown",
         }
     }
 
@@ -83,9 +89,11 @@ impl Code {
             Code::OtherService | Code::Conflict => StatusCode::CONFLICT,
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Code::RegistryFull
+            | Code::StoreUnavailable
+            | Code::TooManyFeeds
+            | Code::NoLeader
+            | Code::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -203,6 +211,14 @@ impl Problem {
             Refused::Store(StoreError::Closed) => {
                 Problem::new(Code::StoreUnavailable, "the control plane is stopping")
             }
+            Refused::Store(StoreError::NotLeader) => Problem::new(
+                Code::NoLeader,
+                "no control plane leads at the moment; nothing was changed, try again",
+            ),
+            Refused::Store(StoreError::Unsure(why)) => Problem::new(
+                Code::OutcomeUnknown,
+                format!("it is not known whether the store has written it: {why}"),
+            ),
             Refused::Store(error) => Problem::new(
                 Code::StoreUnavailable,
                 format!("{error}; nothing was changed, try again later"),

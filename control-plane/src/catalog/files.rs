@@ -35,6 +35,12 @@ pub async fn follow(catalog: Arc<Catalog>, folder: PathBuf) {
     let mut before: Option<Sights> = None;
     let mut done: Option<Sights> = None;
     loop {
+        // Of several control planes the one that leads reads its folder; all of them have the same documents in it.
+        if !catalog.writes() {
+            (before, done) = (None, None);
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
         let here = folder.clone();
         let seen = tokio::task::spawn_blocking(move || look(&here)).await;
         match seen {

@@ -4,8 +4,12 @@
 //! (`feed`) sees it afterwards. Nothing here knows who listens.
 
 pub mod files;
+mod follow;
 pub mod history;
+mod kept;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,12 +18,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tollgate_config::control_plane::Catalog as Settings;
-use tollgate_config::feed::{Block, Blocks, Put};
+use tollgate_config::feed::{Block, Blocks};
 use tollgate_config::{Document, Loader, Problems};
 use tollgate_engine::telemetry::log;
 
 use crate::store::{Compare, Store, StoreError, Transaction, Write};
 use history::{Change, History, Origin, Revision};
+use kept::Kept;
 
 const HEAD: &str = "catalog/head";
 const BLOCKS: &str = "catalog/blocks/";
@@ -94,6 +99,8 @@ pub struct Catalog {
     former: Mutex<VecDeque<Arc<World>>>,
     history: RwLock<Arc<History>>,
     not_taken: Mutex<Option<Arc<NotTaken>>>,
+    /// The store's newest revision, where this version refuses it.
+    store_refused: Mutex<Option<(u64, Arc<NotTaken>)>>,
     store: Arc<dyn Store>,
     epoch: String,
     settings: Settings,
@@ -120,65 +127,29 @@ impl Catalog {
         store: Arc<dyn Store>,
         settings: Settings,
     ) -> Result<Arc<Catalog>, StoreError> {
-        let head = store.one(HEAD).await?;
-        let at = head.as_ref().map(|kept| kept.revision);
-        let head: Head = head
-            .and_then(|kept| serde_json::from_str(&kept.value).ok())
-            .unwrap_or(Head {
-                revision: 0,
-                files: BTreeMap::new(),
-            });
-        let mut blocks = Blocks::default();
-        for kept in store.range(BLOCKS).await?.kept {
-            match serde_json::from_str::<Put>(&kept.value) {
-                Ok(put) => blocks.put(put),
-                Err(error) => log::error(
-                    "a block in the store cannot be read; it is left out",
-                    &[("key", &kept.key), ("reason", &error)],
-                ),
-            }
-        }
-        let mut history = History::default();
-        for kept in store.range(REVISIONS).await?.kept {
-            match Revision::read(&kept.value) {
-                Ok(revision) => history.push(Arc::new(revision), settings.revisions),
-                Err(error) => log::warn(
-                    "a revision in the store cannot be read; it is left out",
-                    &[("key", &kept.key), ("reason", &error)],
-                ),
-            }
-        }
+        let kept = Kept::read(&*store, settings.revisions).await?;
         let mut loader = Loader::fleet();
-        let list = blocks.list();
-        let document = match loader.blocks(&list) {
-            Ok(document) => document,
-            // Accepted by another version of this program. Nodes keep what they have.
-            Err(problems) => {
-                log::error(
-                    "what the store holds is refused by this version; nodes are told nothing until it is put right",
-                    &[("problems", &problems)],
-                );
-                return Err(StoreError::NotWritten(format!(
-                    "the catalog in it is refused by this version: {problems}"
-                )));
-            }
-        };
-        let world = Arc::new(World {
-            revision: head.revision,
-            blocks: list,
-            document,
+        let (world, refused) = kept.world(&mut loader);
+        let refused = refused.map(|problems| {
+            log::error(
+                "what the store holds is refused by this version of the control plane; nodes that have it keep it, \
+                 others are told the newest revision that is accepted",
+                &[("revision", &kept.head.revision), ("problems", &problems)],
+            );
+            (kept.head.revision, told(problems))
         });
         Ok(Arc::new(Catalog {
             inner: Arc::new(tokio::sync::Mutex::new(Inner {
                 loader,
-                blocks,
-                files: head.files,
-                head: at,
+                blocks: kept.blocks,
+                files: kept.head.files,
+                head: kept.at,
             })),
             former: Mutex::new(VecDeque::from([world.clone()])),
             world: watch::Sender::new(world),
-            history: RwLock::new(Arc::new(history)),
+            history: RwLock::new(Arc::new(kept.history)),
             not_taken: Mutex::new(None),
+            store_refused: Mutex::new(refused),
             epoch: store.epoch(),
             store,
             settings,
@@ -214,13 +185,31 @@ impl Catalog {
         not_taken.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A revision in the store that this version of the program refuses, and why.
+    pub fn store_refused(&self) -> Option<(u64, Arc<NotTaken>)> {
+        let refused = self.store_refused.lock();
+        refused.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a world is called by the number of a revision that this version refuses, and is an older one.
+    pub fn is_stale(&self, world: &World) -> bool {
+        let refused = self.store_refused.lock();
+        let refused = refused.unwrap_or_else(PoisonError::into_inner);
+        refused
+            .as_ref()
+            .is_some_and(|(of, _)| *of == world.revision)
+    }
+
+    fn set_store_refused(&self, refused: Option<(u64, Problems)>) {
+        *self
+            .store_refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) =
+            refused.map(|(revision, problems)| (revision, told(problems)));
+    }
+
     fn set_not_taken(&self, problems: Option<Problems>) {
-        let told = problems.map(|problems| {
-            Arc::new(NotTaken {
-                time: millis(),
-                problems,
-            })
-        });
+        let told = problems.map(told);
         *self
             .not_taken
             .lock()
@@ -289,20 +278,26 @@ impl Catalog {
             return Ok(applied);
         };
         inner.blocks = blocks;
+        self.show(revision, applied.world.clone());
+        Ok(applied)
+    }
+
+    /// A revision is durable: now it is true.
+    fn show(&self, revision: Arc<Revision>, world: Arc<World>) {
+        self.set_store_refused(None);
         {
             let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
             Arc::make_mut(&mut history).push(revision, self.settings.revisions);
         }
         {
             let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
-            former.push_back(applied.world.clone());
+            former.push_back(world.clone());
             let mut sum: usize = former.iter().map(|one| one.blocks.len()).sum();
             while former.len() > self.settings.revisions || (sum > FORMER && former.len() > 1) {
                 sum -= former.pop_front().map_or(0, |gone| gone.blocks.len());
             }
         }
-        self.world.send_replace(applied.world.clone());
-        Ok(applied)
+        self.world.send_replace(world);
     }
 
     /// What a revision writes.
@@ -345,10 +340,22 @@ impl Catalog {
     ) {
         let inner = self.inner.clone().lock_owned().await;
         let (now, history) = (self.now(), self.history());
+        let stale = self.store_refused().is_some();
         let folder = self.settings.folder.clone();
         let task = tokio::task::spawn_blocking(move || {
             let mut inner = inner;
-            let planned = plan::plan(&mut inner, &request, &now, &history, folder.as_deref());
+            let there = match stale {
+                true => inner.blocks.list(),
+                false => now.blocks.clone(),
+            };
+            let planned = plan::plan(
+                &mut inner,
+                &request,
+                &now,
+                &there,
+                &history,
+                folder.as_deref(),
+            );
             (inner, planned)
         });
         match task.await {
@@ -362,6 +369,13 @@ impl Catalog {
             ),
         }
     }
+}
+
+fn told(problems: Problems) -> Arc<NotTaken> {
+    Arc::new(NotTaken {
+        time: millis(),
+        problems,
+    })
 }
 
 pub(crate) fn millis() -> u64 {

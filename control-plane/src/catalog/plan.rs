@@ -12,10 +12,12 @@ use tollgate_config::{Document, Loader, Problem, Problems, Upstream};
 use super::history::{History, Origin, compare, follow};
 use super::{Applied, Inner, Refused, Request, Wish, World};
 
+/// `there` are the blocks that the store has.
 pub(super) fn plan(
     inner: &mut Inner,
     request: &Request,
     now: &Arc<World>,
+    there: &[Arc<Block>],
     history: &History,
     folder: Option<&Path>,
 ) -> Result<(Blocks, Applied), Refused> {
@@ -26,10 +28,10 @@ pub(super) fn plan(
                 name_of(name, request.origin, &inner.files)?;
             }
             let folder = folder.filter(|_| request.origin == Origin::Files);
-            replace(&mut blocks, documents, now, folder)?;
+            replace(&mut blocks, documents, there, folder)?;
         }
         Wish::Rollback(to) => {
-            let changes = history.difference(now.revision, *to);
+            let changes = history.difference(history.newest().max(now.revision), *to);
             follow(
                 &mut blocks,
                 &changes.ok_or(Refused::NotKept(history.oldest()))?,
@@ -46,11 +48,10 @@ pub(super) fn plan(
         };
         return Ok((blocks, applied));
     }
-    if request
-        .if_revision
-        .is_some_and(|wanted| wanted != now.revision)
-    {
-        return Err(Refused::Conflict(now.revision));
+    // Not that of `now`, where this version refuses what is newer.
+    let newest = history.newest().max(now.revision);
+    if request.if_revision.is_some_and(|wanted| wanted != newest) {
+        return Err(Refused::Conflict(newest));
     }
     if blocks.len() > MOST_BLOCKS || blocks.weight() > MOST_BYTES {
         return Err(Refused::Problems(Problems(vec![Problem {
@@ -70,7 +71,7 @@ pub(super) fn plan(
     let list = blocks.list();
     let document = inner.loader.blocks(&list).map_err(Refused::Problems)?;
     prove(&document).map_err(Refused::Problems)?;
-    let revision = now.revision + 1;
+    let revision = newest + 1;
     let world = Arc::new(World {
         revision,
         blocks: list,
@@ -108,13 +109,13 @@ fn name_of(name: &str, origin: Origin, files: &BTreeMap<String, String>) -> Resu
 fn replace(
     blocks: &mut Blocks,
     documents: &BTreeMap<String, Option<String>>,
-    now: &World,
+    there: &[Arc<Block>],
     folder: Option<&Path>,
 ) -> Result<(), Refused> {
     let environment = |name: &str| std::env::var(name).ok();
     let mut problems = Vec::new();
     for (name, text) in documents {
-        let own = now.blocks.iter().filter(|block| *block.file == **name);
+        let own = there.iter().filter(|block| *block.file == **name);
         let former: HashMap<&str, Arc<Block>> = { own.clone() }
             .map(|block| (&*block.text, block.clone()))
             .collect();

@@ -48,6 +48,8 @@ pub(super) struct Listener {
     pub(super) routed: bool,
     pub(super) named: BTreeSet<Arc<str>>,
     pub(super) told: Told,
+    pub(super) epoch: String,
+    pub(super) assumed: bool,
     pub(super) hang_up: HangUp,
 }
 
@@ -94,8 +96,8 @@ impl Running {
         let mut worlds = feed.catalog.changes();
         let mut stop = feed.stop.subscribe();
         let hello = line(&Line::Hello(Hello {
-            server: server().to_owned(),
-            epoch: feed.catalog.epoch().to_owned(),
+            server: feed.server.clone(),
+            epoch: self.own.epoch.clone(),
             revision: worlds.borrow().revision,
             beat: feed.settings.beat,
         }));
@@ -152,6 +154,10 @@ impl Running {
     ) -> Vec<Bytes> {
         let own = &mut self.own;
         let world = worlds.borrow_and_update().clone();
+        if own.assumed && world.revision != own.told.revision {
+            own.assumed = false;
+            own.told = Told::default();
+        }
         let view = own.feed.view(&world, &own.wishes);
         let mut wants = own.named.clone();
         if own.routed {
@@ -187,23 +193,4 @@ impl Drop for Running {
         let tick = own.feed.started.elapsed();
         own.feed.nodes().gone(&own.node, tick, millis());
     }
-}
-
-/// What this control plane is called: its machine.
-fn server() -> &'static str {
-    use std::sync::OnceLock;
-    static NAME: OnceLock<String> = OnceLock::new();
-    NAME.get_or_init(|| {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let name: String = name
-            .trim()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(200)
-            .collect();
-        match name.is_empty() {
-            true => "control-plane".to_owned(),
-            false => name,
-        }
-    })
 }

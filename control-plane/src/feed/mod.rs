@@ -34,6 +34,8 @@ use services::Services;
 use told::Told;
 
 pub struct Feed {
+    /// What this control plane is called.
+    server: String,
     catalog: Arc<Catalog>,
     keeper: Arc<Keeper>,
     settings: Settings,
@@ -41,8 +43,6 @@ pub struct Feed {
     nodes: Mutex<Nodes>,
     services: Mutex<Services>,
     shared: Mutex<Shared>,
-    /// What each process asked for last: only the same question can be continued.
-    wishes: Mutex<HashMap<(String, String), Wishes>>,
     listeners: AtomicUsize,
     /// Ends every feed.
     stop: watch::Sender<bool>,
@@ -59,6 +59,14 @@ pub struct Counts {
     pub full: std::sync::atomic::AtomicU64,
     pub applied: std::sync::atomic::AtomicU64,
     pub refused: std::sync::atomic::AtomicU64,
+}
+
+/// How a feed begins.
+struct Begun {
+    told: Told,
+    epoch: String,
+    /// That it has this is its own word: with the next revision it is told everything.
+    assumed: bool,
 }
 
 /// What listeners share at one revision.
@@ -100,8 +108,10 @@ impl Feed {
         catalog: Arc<Catalog>,
         keeper: Arc<Keeper>,
         settings: Settings,
+        server: String,
     ) -> (Arc<Feed>, Tasks) {
         let feed = Arc::new(Feed {
+            server,
             catalog,
             keeper,
             settings,
@@ -109,7 +119,6 @@ impl Feed {
             nodes: Mutex::default(),
             services: Mutex::default(),
             shared: Mutex::default(),
-            wishes: Mutex::default(),
             listeners: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
             counts: Counts::default(),
@@ -140,7 +149,7 @@ impl Feed {
                 .map(|name| name.as_str().into())
                 .collect(),
         };
-        let told = self.told(subscribe, &wishes);
+        let begun = self.told(subscribe, &wishes);
         let caller = Caller {
             node: subscribe.node.clone(),
             kind: match subscribe.kind {
@@ -172,32 +181,59 @@ impl Feed {
             wishes,
             routed,
             named,
-            told,
+            told: begun.told,
+            epoch: begun.epoch,
+            assumed: begun.assumed,
             hang_up,
         };
         Ok(listener.start())
     }
 
-    /// What the node has already, if that is certain: the same process asked the same question, and the revision is
-    /// still known.
-    fn told(&self, subscribe: &Subscribe, wishes: &Wishes) -> Told {
-        let who = (subscribe.node.clone(), subscribe.instance.clone());
-        let mut known = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > 2 * MOST_NODES {
-            known.clear();
+    /// What the node has already, if that is certain: it asked the same question of this control plane or of another
+    /// that shares its store, and the revision is still known.
+    fn told(&self, subscribe: &Subscribe, wishes: &Wishes) -> Begun {
+        let now = self.catalog.now();
+        let stale = self.catalog.is_stale(&now);
+        let epoch = self.epoch(wishes, stale);
+        let begun = |told, epoch, assumed| Begun {
+            told,
+            epoch,
+            assumed,
+        };
+        let Some(have) = &subscribe.have else {
+            return begun(Told::default(), epoch, false);
+        };
+        if stale && have.revision == now.revision && have.epoch == self.epoch(wishes, false) {
+            // It has what we cannot tell, from one that could: it keeps it.
+            let told = Told::has(self.view(&now, wishes), now.revision);
+            return begun(told, have.epoch.clone(), true);
         }
-        let same = known.insert(who, wishes.clone()).as_ref() == Some(wishes);
-        let have = subscribe.have.as_ref();
-        let have = have.filter(|have| same && have.epoch == self.catalog.epoch());
-        let former = have.and_then(|have| self.catalog.former(have.revision));
-        former.map_or_else(Told::default, |world| {
-            let view = match world.revision == self.catalog.now().revision {
+        let former = match have.epoch == epoch {
+            true => self.catalog.former(have.revision),
+            false => None,
+        };
+        let told = former.map_or_else(Told::default, |world| {
+            let view = match world.revision == now.revision {
                 // Everybody comes back at once when a network does.
                 true => self.view(&world, wishes),
                 false => Arc::new(view(&world, wishes)),
             };
             Told::has(view, world.revision)
-        })
+        });
+        begun(told, epoch, false)
+    }
+
+    /// Revisions may be compared between those who ask the same question of the same store, whichever control plane
+    /// they ask; and an older revision that stands in for one that is refused is not that one.
+    fn epoch(&self, wishes: &Wishes, stale: bool) -> String {
+        let mut question = format!("{:?}", wishes.kind);
+        for listener in &wishes.listeners {
+            question.push('\n');
+            question.push_str(listener);
+        }
+        let question = xxhash_rust::xxh3::xxh3_64(question.as_bytes());
+        let old = if stale { "-older" } else { "" };
+        format!("{}-{question:016x}{old}", self.catalog.epoch())
     }
 
     /// What a node says of itself; whether it is known.
@@ -300,9 +336,6 @@ impl Feed {
             tokio::time::sleep(Duration::from_secs(5)).await;
             let keep = self.settings.forget_nodes;
             self.nodes().tick(keep, self.started.elapsed());
-            let nodes = self.nodes();
-            let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
-            wishes.retain(|(node, _), _| nodes.has(node));
         }
     }
 }

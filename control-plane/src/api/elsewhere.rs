@@ -1,0 +1,373 @@
+//! What another control plane has to do, or knows: a change that arrives at a follower is handed to whoever leads, as it
+//! came, and the answer is handed back; small signs go together, once a second; lists of who listens are put together.
+//! One HTTP/2 connection to each. Decides nothing about instances and documents.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Json as Answer;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpStream;
+use tollgate_engine::telemetry::log::Repeated;
+
+use super::problem::{Code, Problem};
+use super::{Api, Peer};
+use crate::keeper::Signs;
+use crate::store::{Member, Role};
+
+/// The control plane that handed a request on; it is not handed on again.
+const HANDED_ON: HeaderName = HeaderName::from_static("x-tollgate-control-plane");
+/// Who sent it; believed of other control planes only.
+const SENDER: HeaderName = HeaderName::from_static("x-tollgate-sender");
+
+/// What a caller may wait for a control plane that waits for another.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A page that is put together does not wait for long for those that are gone.
+const GLANCE: Duration = Duration::from_secs(1);
+/// How often signs are handed on.
+const OFTEN: Duration = Duration::from_secs(1);
+/// A connection that was cut without a word is noticed.
+const PING: Duration = Duration::from_secs(2);
+
+/// Open connections, by URL.
+#[derive(Default)]
+pub(crate) struct Elsewhere(Mutex<HashMap<Arc<str>, SendRequest<Full<Bytes>>>>);
+
+enum Failed {
+    /// It cannot have been read.
+    Unsent(String),
+    Unanswered(String),
+}
+
+impl Elsewhere {
+    async fn sender(&self, url: &Arc<str>) -> Result<SendRequest<Full<Bytes>>, Failed> {
+        let known = |senders: &HashMap<_, SendRequest<_>>| {
+            let sender: &SendRequest<_> = senders.get(url)?;
+            (!sender.is_closed()).then(|| sender.clone())
+        };
+        if let Some(sender) = known(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(sender);
+        }
+        let unsent = |error: &dyn std::fmt::Display| Failed::Unsent(error.to_string());
+        let address = url.strip_prefix("http://").unwrap_or(url);
+        let address = match address.contains(':') {
+            true => address.to_owned(),
+            false => format!("{address}:80"),
+        };
+        let connecting = tokio::time::timeout(GLANCE, TcpStream::connect(address));
+        let socket = connecting.await.map_err(|error| unsent(&error))?;
+        let socket = socket.map_err(|error| unsent(&error))?;
+        // Small requests, and somebody waits for each.
+        socket.set_nodelay(true).map_err(|error| unsent(&error))?;
+        let shaking = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .handshake(TokioIo::new(socket));
+        let (sender, connection) = shaking.await.map_err(|error| unsent(&error))?;
+        // Ends when nobody has the sender any more, or with the peer.
+        tokio::spawn(async move { drop(connection.await) });
+        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.retain(|_, sender| !sender.is_closed());
+        senders.insert(url.clone(), sender.clone());
+        Ok(sender)
+    }
+
+    async fn ask(
+        &self,
+        url: &Arc<str>,
+        mut request: http::Request<Full<Bytes>>,
+        patience: Duration,
+    ) -> Result<http::Response<Bytes>, Failed> {
+        let target = format!("{url}{}", request.uri());
+        *request.uri_mut() = target
+            .parse()
+            .map_err(|_| Failed::Unsent("its URL is none".to_owned()))?;
+        let mut sender = self.sender(url).await?;
+        let unanswered = |error: &dyn std::fmt::Display| Failed::Unanswered(error.to_string());
+        let asking = async {
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(|e| unanswered(&e))?;
+            let (parts, body) = answer.into_parts();
+            let body = body.collect().await.map_err(|e| unanswered(&e))?.to_bytes();
+            Ok(http::Response::from_parts(parts, body))
+        };
+        let answer = tokio::time::timeout(patience, asking).await;
+        let answer = answer.unwrap_or_else(|late| Err(unanswered(&late)));
+        if answer.is_err() {
+            // It may be stopped, or cut off; the next request finds out with a connection of its own.
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(url);
+        }
+        answer
+    }
+}
+
+/// Hands on what only the leader may do.
+pub(super) async fn hand_on(
+    State(api): State<Arc<Api>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(cluster) = api.store.cluster() else {
+        return next.run(request).await;
+    };
+    if api.keeper.leads() {
+        // Whoever handed it on says who sent it.
+        if let Some(sender) = sender_of(&request, &cluster.members()) {
+            request.extensions_mut().insert(sender);
+        }
+        return next.run(request).await;
+    }
+    let path = request.uri().path();
+    let own = path == "/feed" || path == "/plan" || path.starts_with("/nodes/");
+    if own || matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Problem::new(Code::BadRequest, error.to_string()).into_response(),
+    };
+    if let Some(id) = beat_of(&parts.uri, &body)
+        && is_quiet(&api, &id, &body)
+        && api.keeper.beat_here(&id)
+    {
+        return super::registration::beaten(&api);
+    }
+    let leader = match cluster.role() {
+        Role::Follows(Some(leader)) if !parts.headers.contains_key(HANDED_ON) => leader,
+        // It leads, and its registry is not there yet; or it has only just heard.
+        _ => return nobody(),
+    };
+    let mut request = http::Request::new(Full::new(body));
+    *request.method_mut() = parts.method;
+    if let Some(target) = parts
+        .uri
+        .path_and_query()
+        .and_then(|all| all.as_str().parse().ok())
+    {
+        *request.uri_mut() = target;
+    }
+    let headers = request.headers_mut();
+    copy(&parts.headers, headers, &[AUTHORIZATION, CONTENT_TYPE]);
+    if let Ok(node) = HeaderValue::from_str(&cluster.node) {
+        headers.insert(HANDED_ON, node);
+    }
+    let peer = parts.extensions.get::<Peer>();
+    if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.0).ok()) {
+        headers.insert(SENDER, peer);
+    }
+    match api.elsewhere.ask(&leader.url, request, PATIENCE).await {
+        Ok(answer) => {
+            let (from, body) = answer.into_parts();
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = from.status;
+            let those = [CONTENT_TYPE, RETRY_AFTER, ALLOW, WWW_AUTHENTICATE];
+            copy(&from.headers, response.headers_mut(), &those);
+            response
+        }
+        Err(Failed::Unsent(why)) => {
+            let title = format!(
+                "the control plane that leads ({}) cannot be reached: {why}; nothing was changed, try again",
+                leader.node
+            );
+            Problem::new(Code::NoLeader, title).into_response()
+        }
+        Err(Failed::Unanswered(why)) => {
+            let title = format!(
+                "the control plane that leads ({}) did not answer: {why}; it is not known whether something was \
+                 changed, look before you try again",
+                leader.node
+            );
+            Problem::new(Code::OutcomeUnknown, title).into_response()
+        }
+    }
+}
+
+fn nobody() -> Response {
+    let title = "no control plane leads at the moment; nothing was changed, try again";
+    Problem::new(Code::NoLeader, title).into_response()
+}
+
+fn copy(from: &HeaderMap, to: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        if let Some(value) = from.get(name) {
+            to.insert(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Who sent a request that another control plane handed on.
+fn sender_of(request: &Request, members: &[Member]) -> Option<Peer> {
+    let sender = request.headers().get(SENDER)?.to_str().ok()?;
+    let node = request.headers().get(HANDED_ON)?;
+    let member = members
+        .iter()
+        .find(|one| one.node.as_bytes() == node.as_bytes())?;
+    let host = member.url.strip_prefix("http://")?;
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let peer = request.extensions().get::<Peer>()?;
+    let own = *peer.0 == *host.trim_start_matches('[').trim_end_matches(']');
+    own.then(|| Peer(sender.into()))
+}
+
+/// The id of a heartbeat.
+fn beat_of(uri: &http::Uri, body: &[u8]) -> Option<String> {
+    match uri.path() {
+        "/heartbeat" => Some(fields(body)?.get("id")?.as_str()?.to_owned()),
+        path => Some(path.strip_prefix("/heartbeat/")?.to_owned()),
+    }
+}
+
+fn fields(body: &[u8]) -> Option<Map<String, Value>> {
+    match body.is_empty() {
+        true => Some(Map::new()),
+        false => serde_json::from_slice(body).ok(),
+    }
+}
+
+/// Whether a heartbeat says nothing but what is known here already.
+fn is_quiet(api: &Api, id: &str, body: &[u8]) -> bool {
+    let Some((fields, record)) =
+        fields(body).zip(api.keeper.read(|registry, _, _| registry.record(id)))
+    else {
+        return false;
+    };
+    fields
+        .iter()
+        .all(|(key, value)| match (key.as_str(), value) {
+            ("id", Value::String(text)) => *text == id,
+            ("name", Value::String(text)) => *text == *record.name,
+            ("health", Value::String(text)) => text == record.health.word(),
+            ("metadata", Value::Object(pairs)) => pairs.iter().all(|(name, value)| {
+                record.metadata.get(name).map(String::as_str) == value.as_str()
+            }),
+            ("id" | "name" | "health" | "metadata", _) => false,
+            _ => true,
+        })
+}
+
+/// `POST /cluster/signs`: what a follower hands on.
+pub(super) async fn signs(
+    State(api): State<Arc<Api>>,
+    body: Bytes,
+) -> Result<Answer<Value>, Problem> {
+    let signs: Signs = serde_json::from_slice(&body).map_err(|error| {
+        Problem::new(
+            Code::BadRequest,
+            format!("the body is not what a control plane says: {error}"),
+        )
+    })?;
+    if !api.keeper.leads() {
+        return Err(Problem::new(
+            Code::NoLeader,
+            "this control plane does not lead",
+        ));
+    }
+    Ok(Answer(json!({ "unknown": api.keeper.signs_of(signs) })))
+}
+
+/// `GET /cluster`: who is there, and who leads.
+pub(super) async fn cluster(State(api): State<Arc<Api>>) -> Answer<Value> {
+    let Some(cluster) = api.store.cluster() else {
+        return Answer(json!({ "store": "embedded" }));
+    };
+    let leader = match api.keeper.leads() {
+        true => Some(cluster.node.to_string()),
+        false => cluster.leader().map(|member| member.node.to_string()),
+    };
+    let members = cluster.members();
+    let members = members
+        .iter()
+        .map(|one| json!({ "node": one.node, "url": one.url }));
+    let figures = api.store.figures();
+    Answer(json!({
+        "store": "etcd",
+        "node": cluster.node,
+        "leads": api.keeper.leads(),
+        "leader": leader,
+        "members": members.collect::<Vec<_>>(),
+        "store_revision": figures.revision,
+        "store_answers": !figures.failing,
+        "revision": api.catalog.now().revision,
+        "epoch": api.catalog.epoch(),
+    }))
+}
+
+/// Hands on signs for as long as the process lives.
+pub(crate) async fn hand_signs_on(api: Arc<Api>) {
+    static NOT_TOLD: Repeated = Repeated::new();
+    let Some(cluster) = api.store.cluster() else {
+        return;
+    };
+    loop {
+        tokio::time::sleep(OFTEN).await;
+        if api.keeper.leads() {
+            continue;
+        }
+        let Some((leader, signs)) = cluster
+            .leader()
+            .and_then(|l| Some((l, api.keeper.gathered()?)))
+        else {
+            continue;
+        };
+        let body = serde_json::to_vec(&signs).unwrap_or_default();
+        let mut request = http::Request::new(Full::new(body.into()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = http::Uri::from_static("/cluster/signs");
+        let why = match api.elsewhere.ask(&leader.url, request, GLANCE * 2).await {
+            Ok(answer) if answer.status().is_success() => continue,
+            Ok(answer) => answer.status().to_string(),
+            Err(Failed::Unsent(why) | Failed::Unanswered(why)) => why,
+        };
+        api.keeper.keep_signs(signs);
+        NOT_TOLD.warn(
+            "the control plane that leads is not told of heartbeats; it is tried again",
+            &[("leader", &leader.node), ("reason", &why)],
+        );
+    }
+}
+
+/// Who listens to the other control planes, as far as they answer.
+pub(super) async fn others_nodes(api: &Api, headers: &HeaderMap) -> Vec<Value> {
+    let Some(cluster) = api.store.cluster() else {
+        return Vec::new();
+    };
+    let members = cluster.members();
+    let asked = members
+        .iter()
+        .filter(|one| one.node != cluster.node)
+        .map(|one| {
+            let mut request = http::Request::new(Full::new(Bytes::new()));
+            *request.uri_mut() = http::Uri::from_static("/nodes?own=true");
+            copy(headers, request.headers_mut(), &[AUTHORIZATION]);
+            async move {
+                let answer = api.elsewhere.ask(&one.url, request, GLANCE).await.ok()?;
+                let mut answer: Value = serde_json::from_slice(answer.body()).ok()?;
+                match answer["nodes"].take() {
+                    Value::Array(nodes) => Some(nodes),
+                    _ => None,
+                }
+            }
+        });
+    let mut all = Vec::new();
+    for nodes in futures_util::future::join_all(asked).await {
+        all.extend(nodes.unwrap_or_default());
+    }
+    all
+}
