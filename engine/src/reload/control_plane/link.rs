@@ -126,6 +126,31 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// One request; its status, and what comes with it, up to so many bytes. The caller sees to it that it ends.
+    pub(super) async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        most: usize,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let (status, mut body) = self.desk.ask(method, path, body).await?;
+        let mut bytes = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.map_err(|error| format!("the answer broke off: {error}"))?;
+            bytes.extend_from_slice(&data);
+            if bytes.len() > most {
+                return Err("its answer is too long".to_owned());
+            }
+            body.flow_control()
+                .release_capacity(data.len())
+                .map_err(|error| error.to_string())?;
+        }
+        Ok((status, bytes))
+    }
+}
+
 async fn within<T>(
     time: Duration,
     doing: impl Future<Output = Result<T, String>>,
@@ -232,7 +257,12 @@ async fn read(body: &mut RecvStream) -> String {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&text);
+    words(&text)
+}
+
+/// The beginning of a text from outside, on one line.
+pub(super) fn words(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
     let words: String = text.trim().chars().take(300).collect();
     words.replace(char::is_control, " ")
 }
