@@ -2,7 +2,7 @@
 //!
 //! From the ground: `registry` (pure: which instances there are) and `store` (what outlives a process); `audit`;
 //! `keeper` (the one who calls the registry); `catalog` (documents and revisions), `view` (pure: what one node should see of
-//! them) and `feed` (who listens, and what each was told); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
+//! them) and `feed` (who listens, and what each was told); `lease` (pure: tokens of shared limits) and `lending` (who calls it); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
 //! docs/architecture.md is the map, docs/control-plane.md tells what all of it is for.
 
 pub mod api;
@@ -10,6 +10,8 @@ pub mod audit;
 pub mod catalog;
 pub mod feed;
 pub mod keeper;
+pub mod lease;
+pub mod lending;
 pub mod registry;
 mod run;
 mod server;

@@ -21,6 +21,7 @@ use crate::audit::Audit;
 use crate::catalog::{Catalog, files};
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::lending::Lending;
 use crate::registry::Rules;
 use crate::store::{Embedded, OpenError, StoreError};
 
@@ -168,18 +169,23 @@ impl House {
         let rules = rules(&self.document);
         let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
         let catalog = Catalog::start(self.store.clone(), self.document.catalog.clone()).await;
+        let lending = Lending::start(self.store.clone(), server.state_dir.is_some()).await;
         let result = match (&signals, &kept, &catalog) {
             (Err(error), ..) => Err(StartError::Other(io::Error::new(
                 error.kind(),
                 error.to_string(),
             ))),
             (_, Err(error), _) | (.., Err(error)) => Err(StartError::Read(error.clone())),
-            _ => Ok(()),
+            _ => lending
+                .as_ref()
+                .map(|_| ())
+                .map_err(|error| StartError::Read(error.clone())),
         };
         let good = result.is_ok();
         // Whoever starts us waits for this.
         drop(started.send(result));
-        let (Ok(signals), Ok((keeper, tasks)), Ok(catalog), true) = (signals, kept, catalog, good)
+        let (Ok(signals), Ok((keeper, tasks)), Ok(catalog), Ok(lending), true) =
+            (signals, kept, catalog, lending, good)
         else {
             return tollgate_engine::drain::Ledger::default().report(std::time::Duration::ZERO);
         };
@@ -193,7 +199,7 @@ impl House {
             self.audit.clone(),
             self.store.clone(),
             catalog,
-            feed.clone(),
+            (feed.clone(), lending),
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
         ));

@@ -4,6 +4,7 @@ mod catalog;
 mod feed;
 mod fields;
 mod figures;
+mod lease;
 mod lookup;
 mod problem;
 mod registration;
@@ -28,6 +29,7 @@ use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::lending::Lending;
 use crate::store::Embedded;
 use figures::Requests;
 use problem::{Code, Problem};
@@ -39,6 +41,7 @@ pub struct Api {
     pub store: Arc<Embedded>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
+    pub lending: Arc<Lending>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -57,7 +60,7 @@ impl Api {
         audit: Arc<Audit>,
         store: Arc<Embedded>,
         catalog: Arc<Catalog>,
-        feed: Arc<Feed>,
+        (feed, lending): (Arc<Feed>, Arc<Lending>),
         local: bool,
         (max_body, max_change): (usize, usize),
     ) -> Api {
@@ -67,6 +70,7 @@ impl Api {
             store,
             catalog,
             feed,
+            lending,
             local,
             max_body,
             max_change,
@@ -102,6 +106,7 @@ impl Api {
             .route("/revisions/{number}", get(catalog::revision))
             .route("/diff", get(catalog::diff))
             .route("/feed", get(feed::look).post(feed::subscribe))
+            .route("/leases", get(lease::look).post(lease::lend))
             .route("/nodes", get(feed::nodes))
             .route("/nodes/{node}/report", post(feed::report))
             .route("/health", get(figures::ready))
@@ -150,6 +155,8 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
     let (parts, body) = request.into_parts();
     let (most, setting) = match parts.uri.path() {
         "/apply" | "/plan" => (api.max_change, "catalog.max_change"),
+        // As many clients as a question may be about.
+        "/leases" => (api.max_body.max(128 << 10), "server.max_body"),
         // Problems quote lines of documents.
         path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
         _ => (api.max_body, "server.max_body"),

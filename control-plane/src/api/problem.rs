@@ -32,11 +32,12 @@ pub(crate) enum Code {
     UnknownRevision,
     UnknownNode,
     TooManyFeeds,
+    LeasesFull,
 }
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 14] = [
+    pub(crate) const ALL: [Code; 15] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -51,6 +52,7 @@ impl Code {
         Code::UnknownRevision,
         Code::UnknownNode,
         Code::TooManyFeeds,
+        Code::LeasesFull,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -69,6 +71,7 @@ impl Code {
             Code::UnknownRevision => "unknown_revision",
             Code::UnknownNode => "unknown_node",
             Code::TooManyFeeds => "too_many_feeds",
+            Code::LeasesFull => "leases_full",
         }
     }
 
@@ -83,7 +86,7 @@ impl Code {
             Code::OtherService | Code::Conflict => StatusCode::CONFLICT,
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds => {
+            Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds | Code::LeasesFull => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
