@@ -314,3 +314,23 @@ fn the_reference_page_is_what_the_grammar_says() {
         "docs/control-plane-configuration.md is stale: run `TOLLGATE_BLESS=1 cargo test -p tollgate-config`"
     );
 }
+
+#[test]
+fn a_node_that_sends_its_token_readable_is_warned() {
+    let warned = |url: &str| {
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[control_plane]\nurls = [\"{url}\"]\ntoken = \"${{env:LONG}}\"\n"
+        );
+        let loaded = tollgate_config::Loader::with_environment(|_| Some(LONG.to_owned()))
+            .load_text("gateway.toml", &text, Path::new(""));
+        let document = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        let warnings = tollgate_config::warnings(&document);
+        let codes: Vec<&str> = warnings.iter().map(|warning| warning.code).collect();
+        codes.join(" ")
+    };
+    assert_eq!(warned("http://10.0.0.1:8080"), "readable-token");
+    assert_eq!(warned("http://cp.internal:8080"), "readable-token");
+    assert_eq!(warned("http://127.0.0.1:8080"), "");
+    assert_eq!(warned("http://[::1]:8080"), "");
+    assert_eq!(warned("https://cp.internal:8443"), "");
+}
