@@ -1,9 +1,11 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
+mod audit;
 mod catalog;
 mod feed;
 mod fields;
 mod figures;
+mod guard;
 mod lookup;
 mod problem;
 mod registration;
@@ -24,6 +26,7 @@ use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use crate::access::Access;
 use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
@@ -39,6 +42,7 @@ pub struct Api {
     pub store: Arc<Embedded>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
+    pub access: Arc<Access>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -52,12 +56,14 @@ pub struct Api {
 }
 
 impl Api {
+    #[expect(clippy::too_many_arguments, reason = "one of each room below")]
     pub fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<Embedded>,
         catalog: Arc<Catalog>,
         feed: Arc<Feed>,
+        access: Arc<Access>,
         local: bool,
         (max_body, max_change): (usize, usize),
     ) -> Api {
@@ -67,6 +73,7 @@ impl Api {
             store,
             catalog,
             feed,
+            access,
             local,
             max_body,
             max_change,
@@ -95,6 +102,7 @@ impl Api {
             .route("/debug/registry/services", get(lookup::debug_services))
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
+            .route("/audit", get(audit::audit))
             .route("/apply", post(catalog::apply))
             .route("/plan", post(catalog::plan))
             .route("/rollback", post(catalog::rollback))
@@ -114,6 +122,7 @@ impl Api {
             // `whole_body` bounds them.
             .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
             .layer(middleware::from_fn_with_state(self.clone(), figures::count))
             .with_state(self)
     }

@@ -5,8 +5,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tollgate_config::control_plane::Role;
 use tollgate_config::feed::Trouble;
 
+use super::guard::Why;
 use crate::catalog;
 use crate::keeper::{self, Refused};
 use crate::registry::Refusal;
@@ -32,11 +34,14 @@ pub(crate) enum Code {
     UnknownRevision,
     UnknownNode,
     TooManyFeeds,
+    Unauthorized,
+    Forbidden,
+    TooManyFailures,
 }
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 14] = [
+    pub(crate) const ALL: [Code; 17] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -51,6 +56,9 @@ impl Code {
         Code::UnknownRevision,
         Code::UnknownNode,
         Code::TooManyFeeds,
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::TooManyFailures,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -69,6 +77,9 @@ impl Code {
             Code::UnknownRevision => "unknown_revision",
             Code::UnknownNode => "unknown_node",
             Code::TooManyFeeds => "too_many_feeds",
+            Code::Unauthorized => "unauthorized",
+            Code::Forbidden => "forbidden",
+            Code::TooManyFailures => "too_many_failures",
         }
     }
 
@@ -86,6 +97,9 @@ impl Code {
             Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Code::Unauthorized => StatusCode::UNAUTHORIZED,
+            Code::Forbidden => StatusCode::FORBIDDEN,
+            Code::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 }
@@ -107,6 +121,10 @@ pub(crate) struct Problem {
     pub(crate) problems: Vec<Trouble>,
     /// The catalog's revision, where the caller thinks of another.
     pub(crate) revision: Option<u64>,
+    /// Of a page that is for others: the roles that it is for, and the role that the token has.
+    pub(crate) roles: Option<(&'static [Role], Option<Role>)>,
+    /// In seconds.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -117,6 +135,21 @@ impl Problem {
             fields: Vec::new(),
             problems: Vec::new(),
             revision: None,
+            roles: None,
+            retry_after: None,
+        }
+    }
+
+    /// A page that is for others.
+    pub(crate) fn denied(
+        code: Code,
+        title: String,
+        wanted: &'static [Role],
+        has: Option<Role>,
+    ) -> Problem {
+        Problem {
+            roles: Some((wanted, has)),
+            ..Problem::new(code, title)
         }
     }
 
@@ -229,8 +262,25 @@ impl IntoResponse for Problem {
         if let Some(revision) = self.revision {
             body["revision"] = revision.into();
         }
+        if let Some((wanted, has)) = self.roles {
+            let words = wanted.iter().map(|role| role.word());
+            body["wanted"] = words.collect::<Vec<_>>().into();
+            body["has"] = has.map(Role::word).into();
+        }
+        let why = Why {
+            code: self.code.word(),
+            title: self.title,
+        };
         let mut response = Response::new(Body::from(format!("{body}\n")));
         *response.status_mut() = status;
+        response.extensions_mut().insert(why);
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"tollgate\"");
+            { response.headers_mut() }.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry_after {
+            { response.headers_mut() }.insert(header::RETRY_AFTER, seconds.into());
+        }
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
