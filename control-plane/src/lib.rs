@@ -10,6 +10,7 @@ pub mod access;
 pub mod api;
 pub mod audit;
 pub mod catalog;
+pub mod diagnose;
 pub mod feed;
 pub mod keeper;
 pub mod registry;

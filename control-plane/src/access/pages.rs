@@ -67,6 +67,7 @@ pub static PAGES: &[Page] = &[
     page("GET", "/debug/registry/services", READ),
     page("GET", "/debug/registry/health", READ),
     page("GET", "/debug/registry/audit", READ),
+    page("GET", "/debug/diagnose/service/{name}", READ),
     page("GET", "/audit", READ),
     // What a document would become tells something of the environment here.
     page("POST", "/plan", OPERATE),

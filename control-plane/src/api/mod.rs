@@ -2,6 +2,7 @@
 
 mod audit;
 mod catalog;
+mod diagnose;
 mod feed;
 mod fields;
 mod figures;
@@ -25,6 +26,7 @@ use axum::routing::{delete, get, post, put};
 use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::audit::Audit;
@@ -53,6 +55,8 @@ pub struct Api {
     /// Open ones.
     pub connections: AtomicU64,
     pub(crate) requests: Requests,
+    /// Places for questions that connect to many instances.
+    pub(crate) diagnoses: Semaphore,
 }
 
 impl Api {
@@ -81,6 +85,7 @@ impl Api {
             started: Instant::now(),
             connections: AtomicU64::new(0),
             requests: Requests::default(),
+            diagnoses: Semaphore::new(diagnose::AT_ONCE),
         }
     }
 
@@ -103,6 +108,7 @@ impl Api {
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
             .route("/audit", get(audit::audit))
+            .route("/debug/diagnose/service/{name}", get(diagnose::service))
             .route("/apply", post(catalog::apply))
             .route("/plan", post(catalog::plan))
             .route("/rollback", post(catalog::rollback))
