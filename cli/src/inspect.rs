@@ -80,7 +80,7 @@ fn event(one: &Value) -> Vec<String> {
             .collect();
         parts.join(", ")
     };
-    let (by, address) = match text("by").split_once('@') {
+    let (by, address) = match text("by").rsplit_once('@') {
         Some((by, address)) => (by.to_owned(), address.to_owned()),
         None => (text("by"), String::new()),
     };

@@ -118,6 +118,50 @@ fn cp_202_every_change_is_written_down_with_who_what_and_what_became_of_it() {
 }
 
 #[test]
+fn a_change_whose_caller_hangs_up_is_finished_and_written_down() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = guarded(Some(folder.path()));
+    let token = secret("administer");
+    for number in 0..20 {
+        let body = apply(&route(&format!("hasty-{number}")));
+        let mut hasty = here.caller();
+        hasty.0.send(format!(
+            "POST /apply HTTP/1.1\r\nHost: cp\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        // For a server this is somebody who has gone.
+        hasty.0.finish();
+        hasty.0.drain();
+    }
+    let mut caller = here.caller();
+    let (status, answer) = json_as(
+        &mut caller,
+        "administer",
+        "POST /apply",
+        &apply(&route("two")),
+    );
+    assert_eq!(status, 200, "{answer}");
+    let revision = answer["revision"].as_u64().expect("a number");
+    assert!(revision > 1, "a few were heard");
+    // Whatever the hasty ones achieved has its line.
+    until("every revision has its line", || {
+        let done = events(&mut caller, "what=apply&result=done");
+        let after: BTreeSet<u64> = { done.iter() }
+            .filter_map(|one| one["after"].as_u64())
+            .collect();
+        (1..=revision).all(|number| after.contains(&number))
+    });
+}
+
+#[test]
+fn a_large_change_without_a_token_is_told_so_and_not_cut_off() {
+    let here = guarded(None);
+    let body = apply(&"#".repeat(500_000));
+    let answer = here.caller().ask("POST /apply", &body);
+    assert_eq!(answer.status, 401, "{}", answer.text());
+}
+
+#[test]
 fn a_question_to_the_audit_log_that_makes_no_sense_is_refused() {
     let here = guarded(None);
     let mut caller = here.caller();

@@ -252,6 +252,26 @@ mod tests {
         assert!(speaks("root", "orders"));
     }
 
+    #[test]
+    #[ignore = "a measurement"]
+    fn what_asking_who_it_is_costs() {
+        let names: Vec<String> = (0..10_000)
+            .map(|number| format!("service-{number}"))
+            .collect();
+        let tokens: Vec<Token> = { names.iter() }
+            .map(|name| token(name, Role::Service, Some(name)))
+            .collect();
+        let access = Access::new(&tokens);
+        let values: Vec<String> = names.iter().map(|name| format!("Bearer {name}")).collect();
+        let address: Arc<str> = "10.0.0.1".into();
+        let (began, rounds) = (Instant::now(), 20);
+        for value in values.iter().cycle().take(values.len() * rounds) {
+            assert!(access.who(Some(value.as_bytes()), address.clone()).is_ok());
+        }
+        let each = began.elapsed() / (values.len() * rounds) as u32;
+        println!("{each:?} each, of {} tokens", tokens.len());
+    }
+
     #[tokio::test(flavor = "current_thread")]
     async fn who_loses_a_token_is_told_and_who_keeps_it_is_not() {
         let (ada, bob) = (

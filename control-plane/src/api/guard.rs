@@ -2,6 +2,7 @@
 //! (CP-202). Bodies are read behind it: whoever may not ask is not listened to.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::request::Parts;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use tollgate_config::control_plane::Role;
 
 use super::problem::{Code, Problem};
@@ -65,6 +67,21 @@ impl<S: Sync> FromRequestParts<S> for Who {
     }
 }
 
+/// What a request asks for.
+struct Asked {
+    method: Method,
+    /// The router's: nothing that a caller wrote.
+    path: Option<MatchedPath>,
+    page: Option<&'static Page>,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.as_ref().map_or("no page", MatchedPath::as_str);
+        write!(f, "{} {path}", self.method)
+    }
+}
+
 pub(super) async fn guard(
     State(api): State<Arc<Api>>,
     path: Option<MatchedPath>,
@@ -72,54 +89,94 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let path = path.as_ref().map(MatchedPath::as_str);
     let method = request.method().clone();
-    let page = pages::find(method.as_str(), path);
-    let roles = pages::wanted(method.as_str(), path);
-    let asked = format!("{method} {}", path.unwrap_or("none"));
-    let caller = match roles {
-        [] => Ok(Caller::anybody(peer.clone())),
-        _ => {
-            let sent = request.headers().get(header::AUTHORIZATION);
-            let sent = sent.map(|value| value.as_bytes());
-            api.access.who(sent, peer.clone())
-        }
-    };
-    let caller = match caller {
-        Ok(caller) => caller,
-        Err(denied) => {
-            let (problem, told) = refusal(denied, &asked, roles);
-            let response = problem.into_response();
-            if told {
-                let action = Action {
-                    address: peer,
-                    ..action(&asked, page, &response)
-                };
-                api.audit.denied(action);
+    let known = path.as_ref().map(MatchedPath::as_str);
+    let roles = pages::wanted(method.as_str(), known);
+    let page = pages::find(method.as_str(), known);
+    let asked = Asked { method, path, page };
+    let (response, action) = match admitted(&api, &request, &asked, roles, peer) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller.clone());
+            let answered = answered(api, next, request, caller, asked);
+            if page.is_none_or(|page| page.change.is_none()) {
+                return answered.await;
             }
-            return response;
+            // A change that has begun is finished and written down, also when who asked hangs up. Ends by itself: it
+            // waits for the disk and for nobody else.
+            return tokio::spawn(answered).await.unwrap_or_else(|_| {
+                let title = "the change could not be finished; look at what became of it";
+                Problem::new(Code::StoreUnavailable, title).into_response()
+            });
         }
+        Err(refused) => *refused,
     };
-    if !roles.is_empty() && !roles.contains(&caller.role) {
-        let response = forbidden(&asked, roles, caller.role).into_response();
-        api.audit
-            .denied(by(action(&asked, page, &response), &caller));
-        return response;
+    if let Some(action) = action {
+        api.audit.denied(action);
     }
-    request.extensions_mut().insert(caller.clone());
-    let mut response = next.run(request).await;
-    let forbidden = response.status() == StatusCode::FORBIDDEN;
-    if page.is_some_and(|page| page.change.is_some()) {
-        // On disk before it is answered: a crash afterwards cannot take it away.
-        api.audit
-            .changed(by(action(&asked, page, &response), &caller))
-            .await;
-    } else if forbidden {
-        api.audit
-            .denied(by(action(&asked, page, &response), &caller));
-    }
-    response.extensions_mut().remove::<Changed>();
+    read_away(request).await;
     response
+}
+
+/// Who asks, if the page is for them; else what they are told, and what is written down of it.
+fn admitted(
+    api: &Api,
+    request: &Request,
+    asked: &Asked,
+    roles: &'static [Role],
+    peer: Arc<str>,
+) -> Result<Caller, Box<(Response, Option<Action>)>> {
+    if roles.is_empty() {
+        return Ok(Caller::anybody(peer));
+    }
+    let mut lines = { request.headers() }.get_all(header::AUTHORIZATION).iter();
+    // Of two, neither is believed.
+    let sent = lines.next().filter(|_| lines.next().is_none());
+    let sent = sent.map(|value| value.as_bytes());
+    let caller = api.access.who(sent, peer.clone()).map_err(|denied| {
+        let (problem, told) = refusal(denied, asked, roles);
+        let response = problem.into_response();
+        let action = told.then(|| Action {
+            address: peer,
+            ..action(asked, &response)
+        });
+        Box::new((response, action))
+    })?;
+    if roles.contains(&caller.role) {
+        return Ok(caller);
+    }
+    let response = forbidden(asked, roles, caller.role).into_response();
+    let action = by(action(asked, &response), &caller);
+    Err(Box::new((response, Some(action))))
+}
+
+/// What the page says, and the line of it.
+async fn answered(
+    api: Arc<Api>,
+    next: Next,
+    request: Request,
+    caller: Caller,
+    asked: Asked,
+) -> Response {
+    let response = next.run(request).await;
+    if asked.page.is_some_and(|page| page.change.is_some()) {
+        // On disk before it is answered: a crash afterwards cannot take it away.
+        let action = by(action(&asked, &response), &caller);
+        api.audit.changed(action).await;
+    } else if response.status() == StatusCode::FORBIDDEN {
+        api.audit.denied(by(action(&asked, &response), &caller));
+    }
+    response
+}
+
+/// Who is still sending would not hear the refusal if the connection was torn down under it. A little, and not for long:
+/// nothing is kept of it.
+async fn read_away(request: Request) {
+    const MOST: usize = 1 << 20;
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let mut body = Limited::new(request.into_body(), MOST);
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Who needs longer is not waited for.
+    drop(tokio::time::timeout(PATIENCE, reading).await);
 }
 
 fn by(action: Action, caller: &Caller) -> Action {
@@ -131,7 +188,7 @@ fn by(action: Action, caller: &Caller) -> Action {
     }
 }
 
-fn action(asked: &str, page: Option<&Page>, response: &Response) -> Action {
+fn action(asked: &Asked, response: &Response) -> Action {
     let status = response.status();
     let changed = response.extensions().get::<Changed>().cloned();
     let why = response.extensions().get::<Why>();
@@ -139,12 +196,12 @@ fn action(asked: &str, page: Option<&Page>, response: &Response) -> Action {
     let changed = changed.unwrap_or_default();
     Action {
         time: millis(),
-        what: match page.and_then(|page| page.change) {
+        what: match asked.page.and_then(|page| page.change) {
             Some(what) => what,
             None if denied => "denied",
             None => "change",
         },
-        request: asked.into(),
+        request: asked.to_string().into(),
         who: None,
         role: None,
         address: "".into(),
@@ -165,7 +222,7 @@ fn action(asked: &str, page: Option<&Page>, response: &Response) -> Action {
 }
 
 /// The words, and whether it is worth a line: who is not looked at any more was told of when that began.
-fn refusal(denied: Denied, asked: &str, roles: &'static [Role]) -> (Problem, bool) {
+fn refusal(denied: Denied, asked: &Asked, roles: &'static [Role]) -> (Problem, bool) {
     let wanted = pages::words(roles);
     match denied {
         Denied::NoToken => {
@@ -202,7 +259,7 @@ fn refusal(denied: Denied, asked: &str, roles: &'static [Role]) -> (Problem, boo
     }
 }
 
-fn forbidden(asked: &str, roles: &'static [Role], has: Role) -> Problem {
+fn forbidden(asked: &Asked, roles: &'static [Role], has: Role) -> Problem {
     let title = format!(
         "{asked} wants a token of the role {}; this one has the role `{}`",
         pages::words(roles),

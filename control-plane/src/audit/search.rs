@@ -38,7 +38,10 @@ impl Filter {
         let text = |name: &str| line[name].as_str().unwrap_or_default();
         // "ada@10.0.0.1" of an instance's line is ada, too.
         let is = |name: &str, wanted: &str| match (name, text(name)) {
-            ("who", "") => text("by").split('@').next() == Some(wanted) && text("by").contains('@'),
+            ("who", "") => {
+                let name = text("by").rsplit_once('@').map(|(name, _)| name);
+                name == Some(wanted)
+            }
             (_, value) => value == wanted,
         };
         let time = text("time");
@@ -76,10 +79,12 @@ impl Audit {
         let mut lines: Vec<Value> = { self.actions.lock() }
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
+            .rev()
             .cloned()
             .collect();
-        lines.extend(self.latest(usize::MAX, |_| true).iter().rev().map(object));
+        lines.extend(self.latest(usize::MAX, |_| true).iter().map(object));
         lines.retain(|line| filter.fits(line));
+        // Both are in order, and of the same moment the later one stays first.
         lines.sort_by(|a, b| b["time"].as_str().cmp(&a["time"].as_str()));
         lines.truncate(filter.most);
         Found {
