@@ -14,7 +14,7 @@ use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use tollgate_config::control_plane::Role;
 
-use super::problem::{Code, Problem};
+use super::problem::{self, Code, Problem};
 use super::{Api, Peer};
 use crate::access::pages::{self, Page};
 use crate::access::{Caller, Denied};
@@ -253,7 +253,10 @@ fn refusal(denied: Denied, asked: &Asked, roles: &'static [Role]) -> (Problem, b
                 wait.as_secs()
             );
             let mut problem = Problem::new(Code::TooManyFailures, title);
-            problem.retry_after = Some(wait.as_secs());
+            problem.denied = Some(Box::new(problem::Denied {
+                retry_after: Some(wait.as_secs()),
+                ..problem::Denied::default()
+            }));
             (problem, false)
         }
     }

@@ -121,8 +121,16 @@ pub(crate) struct Problem {
     pub(crate) problems: Vec<Trouble>,
     /// The catalog's revision, where the caller thinks of another.
     pub(crate) revision: Option<u64>,
-    /// Of a page that is for others: the roles that it is for, and the role that the token has.
-    pub(crate) roles: Option<(&'static [Role], Option<Role>)>,
+    /// Of a caller who might not.
+    pub(crate) denied: Option<Box<Denied>>,
+}
+
+/// Whom a page is for, and who asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Denied {
+    pub(crate) wanted: &'static [Role],
+    /// The role of the token, if it is somebody's.
+    pub(crate) has: Option<Role>,
     /// In seconds.
     pub(crate) retry_after: Option<u64>,
 }
@@ -135,8 +143,7 @@ impl Problem {
             fields: Vec::new(),
             problems: Vec::new(),
             revision: None,
-            roles: None,
-            retry_after: None,
+            denied: None,
         }
     }
 
@@ -148,7 +155,11 @@ impl Problem {
         has: Option<Role>,
     ) -> Problem {
         Problem {
-            roles: Some((wanted, has)),
+            denied: Some(Box::new(Denied {
+                wanted,
+                has,
+                retry_after: None,
+            })),
             ..Problem::new(code, title)
         }
     }
@@ -262,10 +273,11 @@ impl IntoResponse for Problem {
         if let Some(revision) = self.revision {
             body["revision"] = revision.into();
         }
-        if let Some((wanted, has)) = self.roles {
-            let words = wanted.iter().map(|role| role.word());
+        let denied = self.denied.unwrap_or_default();
+        if let Code::Unauthorized | Code::Forbidden = self.code {
+            let words = denied.wanted.iter().map(|role| role.word());
             body["wanted"] = words.collect::<Vec<_>>().into();
-            body["has"] = has.map(Role::word).into();
+            body["has"] = denied.has.map(Role::word).into();
         }
         let why = Why {
             code: self.code.word(),
@@ -278,7 +290,7 @@ impl IntoResponse for Problem {
             let challenge = HeaderValue::from_static("Bearer realm=\"tollgate\"");
             { response.headers_mut() }.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = denied.retry_after {
             { response.headers_mut() }.insert(header::RETRY_AFTER, seconds.into());
         }
         response
