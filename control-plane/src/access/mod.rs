@@ -80,7 +80,7 @@ impl Caller {
 pub enum Denied {
     /// A token is needed, and none was sent.
     NoToken,
-    /// It is nobody's. `first`: this address is not believed any more for a while.
+    /// It is nobody's. `blocked`: no other from this address is looked at for a while.
     NotKnown { blocked: bool },
     /// Too many tokens from there were nobody's; for how long no other is looked at.
     TooMany(Duration),

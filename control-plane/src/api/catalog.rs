@@ -8,7 +8,7 @@ use axum::Json as Answer;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_config::feed::{Block, Trouble};
@@ -17,6 +17,7 @@ use tollgate_engine::telemetry::log;
 use super::Api;
 use super::fields::short;
 use super::guard::{Changed, Who};
+use super::precondition::{expected, tagged};
 use super::problem::{Code, Problem};
 use crate::access::Caller;
 use crate::audit::moment;
@@ -69,36 +70,6 @@ fn who(caller: &Caller, says: Option<String>) -> String {
             says => format!("{name} ({says})"),
         },
     }
-}
-
-/// The revision that a change is for: `if_revision` of the body, or `If-Match: "42"` (CP-203).
-fn expected(headers: &HeaderMap, body: Option<u64>) -> Result<Option<u64>, Problem> {
-    let mut lines = headers.get_all(header::IF_MATCH).iter();
-    let Some(line) = lines.next() else {
-        return Ok(body);
-    };
-    let text = line.to_str().unwrap_or_default().trim();
-    let number = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    let number = number.unwrap_or(text).parse::<u64>().ok();
-    match (number, body) {
-        _ if lines.next().is_some() => {}
-        (Some(number), None) => return Ok(Some(number)),
-        (Some(number), Some(other)) if number == other => return Ok(body),
-        _ => {}
-    }
-    let title = "`If-Match` is not one revision such as `\"42\"`, or another than `if_revision`; send one of the two";
-    Err(Problem::new(Code::BadRequest, title))
-}
-
-/// The revision as a validator, for `If-Match`.
-fn tagged(revision: u64, answer: Value) -> Response {
-    let mut response = Answer(answer).into_response();
-    if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    response
 }
 
 fn words(text: Option<String>, otherwise: &str) -> String {

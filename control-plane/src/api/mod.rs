@@ -8,6 +8,7 @@ mod fields;
 mod figures;
 mod guard;
 mod lookup;
+mod precondition;
 mod problem;
 mod registration;
 
