@@ -10,12 +10,18 @@ use serde_json::{Value, json};
 use tollgate_config::leases::Question;
 
 use super::Api;
+use super::fields::short;
+use super::guard::{Who, not_yours};
 use super::problem::{Code, Field, Problem};
 use crate::lease::Refusal;
 use crate::lending::Refused;
 
 /// `POST /leases`.
-pub(super) async fn lend(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn lend(
+    State(api): State<Arc<Api>>,
+    Who(caller): Who,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let question: Question = serde_json::from_slice(&body).map_err(|error| {
         let title = format!("the body is not what a gateway asks for: {error}");
         Problem::new(Code::BadRequest, title)
@@ -28,6 +34,9 @@ pub(super) async fn lend(State(api): State<Arc<Api>>, body: Bytes) -> Result<Res
             hint: "keep to the bounds".to_owned(),
         };
         return Err(Problem::fields(faults.into_iter().map(field).collect()));
+    }
+    if !caller.is_node(&question.node) {
+        return Err(not_yours(&caller, "node", &short(&question.node)));
     }
     match api.lending.ask(&question).await {
         Ok(answer) => Ok(Answer(answer).into_response()),

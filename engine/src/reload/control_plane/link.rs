@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::client::SendRequest;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use tokio::task::AbortHandle;
 use tollgate_config::document::{At, Endpoint, UpstreamTls};
 use tollgate_config::feed::Subscribe;
-use tollgate_config::{ControlPlane, EndpointSource, UpstreamProtocol, Url};
+use tollgate_config::{ControlPlane, EndpointSource, Secret, UpstreamProtocol, Url};
 
 use super::lines::Lines;
 use crate::net::connect::{DialTls, dial};
@@ -51,6 +51,8 @@ pub(super) struct Desk {
     sender: SendRequest<Bytes>,
     authority: String,
     scheme: &'static str,
+    /// `Bearer …`, if the control plane is to be shown who we are.
+    token: Option<HeaderValue>,
 }
 
 impl Link {
@@ -197,6 +199,7 @@ async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> 
             sender,
             authority: url.address.clone(),
             scheme,
+            token: settings.token.as_ref().and_then(bearer),
         },
         driver: driver.abort_handle(),
     })
@@ -223,7 +226,7 @@ impl Desk {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, RecvStream), String> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}://{}{path}", self.scheme, self.authority))
             .header(header::CONTENT_TYPE, "application/json")
@@ -233,6 +236,10 @@ impl Desk {
             )
             .body(())
             .map_err(|error| error.to_string())?;
+        if let Some(token) = &self.token {
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, token.clone());
+        }
         let ready = self.sender.clone().ready().await;
         let mut sender = ready.map_err(|error| error.to_string())?;
         let (answer, mut stream) = sender
@@ -246,6 +253,13 @@ impl Desk {
         let (head, body) = answer.into_parts();
         Ok((head.status, body))
     }
+}
+
+/// Never part of a compression table, nor of what is logged.
+fn bearer(token: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.0)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// The beginning of a short answer, on one line.
