@@ -1,9 +1,9 @@
 //! `[store]`: where a control plane keeps what it knows.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Server;
 use super::read::{duration, take};
 use crate::parse::Node;
 use crate::quick;
@@ -58,7 +58,7 @@ const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Durat
 pub(super) fn read(
     node: &Node,
     folder: &Path,
-    bind: SocketAddr,
+    server: &Server,
     report: &mut ItemReport<'_>,
 ) -> Store {
     let etcd = node.get("kind").and_then(Node::text) == Some("etcd");
@@ -109,12 +109,25 @@ pub(super) fn read(
     });
     store.node = text("node");
     store.advertise = text("advertise").map(|url| url.trim_end_matches('/').to_owned());
-    check(node, &store, bind, report);
+    check(node, &store, server, report);
     Store::Etcd(Box::new(store))
 }
 
+fn spot_of(node: &Node, key: &str) -> crate::report::Spot {
+    node.get(key).map_or(node.spot, |node| node.spot)
+}
+
 /// What the grammar cannot say.
-fn check(node: &Node, store: &Etcd, bind: SocketAddr, report: &mut ItemReport<'_>) {
+fn check(node: &Node, store: &Etcd, server: &Server, report: &mut ItemReport<'_>) {
+    let bind = server.bind;
+    if server.tls.is_some() {
+        report.add(
+            "contradiction",
+            spot_of(node, "kind"),
+            "`server.tls` beside a shared store is not available in this build: control planes talk to each other in clear text",
+            "take `server.tls` out, and end TLS in front of the control planes",
+        );
+    }
     let spot = |key: &str| node.get(key).map_or(node.spot, |node| node.spot);
     if store.endpoints.is_empty() {
         report.add(

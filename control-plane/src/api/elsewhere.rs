@@ -11,7 +11,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -22,13 +25,19 @@ use tollgate_engine::telemetry::log::Repeated;
 
 use super::problem::{Code, Problem};
 use super::{Api, Peer};
+use crate::access::Caller;
 use crate::keeper::Signs;
-use crate::store::{Member, Role};
+use crate::store::{Compare, Role, Transaction};
 
 /// The control plane that handed a request on; it is not handed on again.
 const HANDED_ON: HeaderName = HeaderName::from_static("x-tollgate-control-plane");
 /// Who sent it; believed of other control planes only.
 const SENDER: HeaderName = HeaderName::from_static("x-tollgate-sender");
+
+/// That it is another control plane that says so.
+const PROOF: HeaderName = HeaderName::from_static("x-tollgate-proof");
+/// Where the proof stands in the store.
+const SECRET: &str = "cluster/secret";
 
 /// What a caller may wait for a control plane that waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -128,8 +137,10 @@ pub(super) async fn hand_on(
     };
     if api.keeper.leads() {
         // Whoever handed it on says who sent it.
-        if let Some(sender) = sender_of(&request, &cluster.members()) {
-            request.extensions_mut().insert(sender);
+        if let Some(sender) = sender_of(&api, request.headers()).await
+            && let Some(caller) = request.extensions_mut().get_mut::<Caller>()
+        {
+            caller.address = sender;
         }
         return next.run(request).await;
     }
@@ -144,7 +155,7 @@ pub(super) async fn hand_on(
         Err(error) => return Problem::new(Code::BadRequest, error.to_string()).into_response(),
     };
     if let Some(id) = beat_of(&parts.uri, &body)
-        && is_quiet(&api, &id, &body)
+        && is_quiet(&api, &id, &body, parts.extensions.get())
         && api.keeper.beat_here(&id)
     {
         return super::registration::beaten(&api);
@@ -164,7 +175,12 @@ pub(super) async fn hand_on(
         *request.uri_mut() = target;
     }
     let headers = request.headers_mut();
-    copy(&parts.headers, headers, &[AUTHORIZATION, CONTENT_TYPE]);
+    copy(
+        &parts.headers,
+        headers,
+        &[AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH],
+    );
+    prove(&api, headers).await;
     if let Ok(node) = HeaderValue::from_str(&cluster.node) {
         headers.insert(HANDED_ON, node);
     }
@@ -177,7 +193,7 @@ pub(super) async fn hand_on(
             let (from, body) = answer.into_parts();
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = from.status;
-            let those = [CONTENT_TYPE, RETRY_AFTER, ALLOW, WWW_AUTHENTICATE];
+            let those = [CONTENT_TYPE, RETRY_AFTER, ALLOW, ETAG, WWW_AUTHENTICATE];
             copy(&from.headers, response.headers_mut(), &those);
             response
         }
@@ -212,18 +228,50 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap, names: &[HeaderName]) {
     }
 }
 
-/// Who sent a request that another control plane handed on.
-fn sender_of(request: &Request, members: &[Member]) -> Option<Peer> {
-    let sender = request.headers().get(SENDER)?.to_str().ok()?;
-    let node = request.headers().get(HANDED_ON)?;
-    let member = members
-        .iter()
-        .find(|one| one.node.as_bytes() == node.as_bytes())?;
-    let host = member.url.strip_prefix("http://")?;
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    let peer = request.extensions().get::<Peer>()?;
-    let own = *peer.0 == *host.trim_start_matches('[').trim_end_matches(']');
-    own.then(|| Peer(sender.into()))
+/// Who sent a request that another control plane handed on, where it says what only those know who share the store.
+async fn sender_of(api: &Api, headers: &HeaderMap) -> Option<Arc<str>> {
+    let sender = headers.get(SENDER)?.to_str().ok()?;
+    is_ours(api, headers).await.then(|| sender.into())
+}
+
+/// What stands in the store and is told nobody else.
+async fn secret(api: &Api) -> Option<Arc<str>> {
+    let kept = api.store.one(SECRET).await.ok()??;
+    Some(kept.value)
+}
+
+async fn is_ours(api: &Api, headers: &HeaderMap) -> bool {
+    let Some((secret, said)) = secret(api).await.zip(headers.get(PROOF)) else {
+        return false;
+    };
+    // Every byte is looked at, however early the first wrong one is.
+    let (secret, said) = (secret.as_bytes(), said.as_bytes());
+    let pairs = secret.iter().zip(said);
+    secret.len() == said.len() && pairs.fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+async fn prove(api: &Api, headers: &mut HeaderMap) {
+    let secret = secret(api).await;
+    if let Some(Ok(mut proof)) = secret.map(|secret| HeaderValue::from_str(&secret)) {
+        proof.set_sensitive(true);
+        headers.insert(PROOF, proof);
+    }
+}
+
+/// Whoever leads first makes it.
+async fn keep_secret(api: &Api) {
+    if secret(api).await.is_some() {
+        return;
+    }
+    let mut random = [0; 32];
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random));
+    if read.is_ok() {
+        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let made = Transaction::put(SECRET, text).when(Compare::Absent(SECRET.into()));
+        // What was not written is tried again a second later.
+        drop(api.store.commit(made).await);
+    }
 }
 
 /// The id of a heartbeat.
@@ -242,12 +290,16 @@ fn fields(body: &[u8]) -> Option<Map<String, Value>> {
 }
 
 /// Whether a heartbeat says nothing but what is known here already.
-fn is_quiet(api: &Api, id: &str, body: &[u8]) -> bool {
+fn is_quiet(api: &Api, id: &str, body: &[u8], caller: Option<&Caller>) -> bool {
     let Some((fields, record)) =
         fields(body).zip(api.keeper.read(|registry, _, _| registry.record(id)))
     else {
         return false;
     };
+    if caller.is_none_or(|caller| !caller.speaks_for(&record.name)) {
+        // Whoever leads finds the words.
+        return false;
+    }
     fields
         .iter()
         .all(|(key, value)| match (key.as_str(), value) {
@@ -265,8 +317,13 @@ fn is_quiet(api: &Api, id: &str, body: &[u8]) -> bool {
 /// `POST /cluster/signs`: what a follower hands on.
 pub(super) async fn signs(
     State(api): State<Arc<Api>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Answer<Value>, Problem> {
+    if !is_ours(&api, &headers).await {
+        let title = "this page is for control planes that share a store";
+        return Err(Problem::new(Code::NotFound, title));
+    }
     let signs: Signs = serde_json::from_slice(&body).map_err(|error| {
         Problem::new(
             Code::BadRequest,
@@ -318,6 +375,7 @@ pub(crate) async fn hand_signs_on(api: Arc<Api>) {
     loop {
         tokio::time::sleep(OFTEN).await;
         if api.keeper.leads() {
+            keep_secret(&api).await;
             continue;
         }
         let Some((leader, signs)) = cluster
@@ -330,6 +388,7 @@ pub(crate) async fn hand_signs_on(api: Arc<Api>) {
         let mut request = http::Request::new(Full::new(body.into()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static("/cluster/signs");
+        prove(&api, request.headers_mut()).await;
         let why = match api.elsewhere.ask(&leader.url, request, GLANCE * 2).await {
             Ok(answer) if answer.status().is_success() => continue,
             Ok(answer) => answer.status().to_string(),

@@ -1,11 +1,16 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
+mod audit;
 mod catalog;
+mod diagnose;
 pub(crate) mod elsewhere;
 mod feed;
 mod fields;
 mod figures;
+mod guard;
+mod lease;
 mod lookup;
+mod precondition;
 mod problem;
 mod registration;
 
@@ -24,11 +29,14 @@ use axum::routing::{delete, get, post, put};
 use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::lending::Lending;
 use crate::store::Store;
 use elsewhere::Elsewhere;
 use figures::Requests;
@@ -41,6 +49,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
+    pub lending: Arc<Lending>,
+    pub access: Arc<Access>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -52,15 +62,19 @@ pub struct Api {
     pub connections: AtomicU64,
     pub(crate) requests: Requests,
     pub(crate) elsewhere: Elsewhere,
+    /// Places for questions that connect to many instances.
+    pub(crate) diagnoses: Semaphore,
 }
 
 impl Api {
+    #[expect(clippy::too_many_arguments, reason = "one of each room below")]
     pub fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<dyn Store>,
         catalog: Arc<Catalog>,
-        feed: Arc<Feed>,
+        (feed, lending): (Arc<Feed>, Arc<Lending>),
+        access: Arc<Access>,
         local: bool,
         (max_body, max_change): (usize, usize),
     ) -> Api {
@@ -70,6 +84,8 @@ impl Api {
             store,
             catalog,
             feed,
+            lending,
+            access,
             local,
             max_body,
             max_change,
@@ -78,6 +94,7 @@ impl Api {
             connections: AtomicU64::new(0),
             requests: Requests::default(),
             elsewhere: Elsewhere::default(),
+            diagnoses: Semaphore::new(diagnose::AT_ONCE),
         }
     }
 
@@ -99,6 +116,8 @@ impl Api {
             .route("/debug/registry/services", get(lookup::debug_services))
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
+            .route("/audit", get(audit::audit))
+            .route("/debug/diagnose/service/{name}", get(diagnose::service))
             .route("/apply", post(catalog::apply))
             .route("/plan", post(catalog::plan))
             .route("/rollback", post(catalog::rollback))
@@ -106,6 +125,7 @@ impl Api {
             .route("/revisions/{number}", get(catalog::revision))
             .route("/diff", get(catalog::diff))
             .route("/feed", get(feed::look).post(feed::subscribe))
+            .route("/leases", get(lease::look).post(lease::lend))
             .route("/nodes", get(feed::nodes))
             .route("/cluster", get(elsewhere::cluster))
             .route("/cluster/signs", post(elsewhere::signs))
@@ -124,6 +144,7 @@ impl Api {
             // `whole_body` bounds them.
             .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
             .layer(middleware::from_fn_with_state(self.clone(), figures::count))
             .with_state(self)
     }
@@ -162,6 +183,8 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
         "/apply" | "/plan" => (api.max_change, "catalog.max_change"),
         // Ids of everybody who beat within a second or more.
         "/cluster/signs" => (api.max_body.max(64 << 20), "server.max_body"),
+        // As many clients as a question may be about.
+        "/leases" => (api.max_body.max(128 << 10), "server.max_body"),
         // Problems quote lines of documents.
         path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
         _ => (api.max_body, "server.max_body"),
