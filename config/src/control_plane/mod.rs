@@ -3,12 +3,14 @@
 //! what the settings do.
 
 mod read;
+mod rollout;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use read::{load, load_text, reference};
+pub use rollout::{MOST_STAGES, Rollout, Stage, WithoutTraffic, duration};
 
 /// Everything that one control plane is told.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -19,6 +21,7 @@ pub struct ControlPlane {
     pub audit: Audit,
     pub catalog: Catalog,
     pub feed: Feed,
+    pub rollout: Rollout,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +96,8 @@ pub struct Feed {
     pub max_feeds: usize,
     /// How long a node that is gone is shown.
     pub forget_nodes: Duration,
+    /// How often nodes tell what they served; `None` = "off": never.
+    pub figures: Option<Duration>,
 }
 
 const fn seconds(count: u64) -> Duration {
@@ -173,6 +178,7 @@ impl Default for Feed {
             write_timeout: seconds(10),
             max_feeds: 10_000,
             forget_nodes: seconds(3600),
+            figures: Some(seconds(5)),
         }
     }
 }
