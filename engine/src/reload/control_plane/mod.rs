@@ -2,8 +2,9 @@
 //!
 //! All of it runs on the control thread and never in a request's way. `following` listens, over a `link`; `lines` makes
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
-//! begins with. `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
-//! does, when `arrived` says so. That no control plane answers changes nothing that serves.
+//! begins with. `telling` says what this node saw of instances (`observing`) and what it served; `registration` announces
+//! a service, when `beats` says so. Nothing here compiles or publishes: `Reloader` does, when `arrived` says so. That no
+//! control plane answers changes nothing that serves.
 
 mod beats;
 mod following;
@@ -11,9 +12,11 @@ mod known;
 mod last_good;
 mod lines;
 mod link;
+mod observing;
 mod registration;
 mod start;
 mod status;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -30,6 +33,7 @@ use tollgate_config::feed::{Line, Outcome, Trouble};
 use tollgate_config::{ControlPlane, Document, EndpointSource, Problem, Problems};
 
 use super::inputs::{List, Pair};
+use crate::snapshot::store::Store;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::discovery::Services;
@@ -38,6 +42,7 @@ use known::{Fault, News};
 pub use last_good::{Content, LastGood};
 pub use start::{Beginning, Restored, begin};
 use status::Status;
+use telling::Telling;
 
 /// A burst of changes is written once; this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -62,6 +67,7 @@ pub struct Feed {
     served: RefCell<Option<Served>>,
     last_good: Option<LastGood>,
     instance: String,
+    telling: Telling,
     following: RefCell<Option<Following>>,
     ready: tokio::sync::watch::Sender<bool>,
 }
@@ -114,7 +120,13 @@ impl Drop for Following {
 }
 
 impl Feed {
-    pub fn new(restored: Restored, services: Arc<Services>, metrics: Arc<Metrics>) -> Rc<Feed> {
+    /// `store` is what serves; the feed only looks at it.
+    pub fn new(
+        restored: Restored,
+        services: Arc<Services>,
+        metrics: Arc<Metrics>,
+        store: Arc<Store>,
+    ) -> Rc<Feed> {
         let Restored {
             known,
             serves,
@@ -144,6 +156,7 @@ impl Feed {
             served: RefCell::new(served),
             last_good,
             instance: instance(),
+            telling: Telling::new(store),
             following: RefCell::default(),
             ready: tokio::sync::watch::Sender::default(),
         })
@@ -173,6 +186,7 @@ impl Feed {
         }
         self.status.borrow_mut().on(&asks.node, &asks.settings);
         self.metrics.control_plane().on();
+        self.telling.begin(&self.metrics);
         let task = tokio::task::spawn_local(following::subscribe(self.clone(), asks.clone()));
         let task = task.abort_handle();
         let id = { settings.register.as_ref() }
@@ -265,6 +279,7 @@ impl Feed {
         };
         match result {
             Ok((pair, _)) => {
+                self.cut(self.served_revision());
                 if let Some(blocks) = pair.blocks.clone() {
                     *self.served.borrow_mut() = Some(Served {
                         epoch: batch.epoch.clone(),
@@ -283,6 +298,12 @@ impl Feed {
         }
         *self.outcome.borrow_mut() = Some(outcome);
         self.told.notify_one();
+    }
+
+    /// What serves; 0 while that is nothing of a control plane.
+    fn served_revision(&self) -> u64 {
+        let served = self.served.borrow();
+        served.as_ref().map_or(0, |served| served.revision)
     }
 
     /// What operators see.
