@@ -91,6 +91,17 @@ impl Audit {
         }
     }
 
+    /// Takes down what became of the fleet's documents; never waits.
+    pub fn note_change(&self, change: &serde_json::Value) {
+        let mut object = change.clone();
+        object["time"] = timestamp(SystemTime::now()).into();
+        if let Some(lines) = &self.lines
+            && lines.try_send(format!("{object}\n").into_bytes()).is_err()
+        {
+            self.shared.lose(1);
+        }
+    }
+
     /// The latest lines that `wanted` wants, the newest first.
     pub fn latest(&self, most: usize, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);

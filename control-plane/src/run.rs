@@ -22,6 +22,7 @@ use crate::catalog::{Catalog, files};
 use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::registry::Rules;
+use crate::rollout::Rollouts;
 use crate::store::{Embedded, OpenError, StoreError};
 
 /// Where the settings come from, and what the process does by itself.
@@ -167,7 +168,12 @@ impl House {
         };
         let rules = rules(&self.document);
         let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
-        let catalog = Catalog::start(self.store.clone(), self.document.catalog.clone()).await;
+        let catalog = Catalog::start(
+            self.store.clone(),
+            self.document.catalog.clone(),
+            self.document.rollout.clone(),
+        )
+        .await;
         let result = match (&signals, &kept, &catalog) {
             (Err(error), ..) => Err(StartError::Other(io::Error::new(
                 error.kind(),
@@ -185,6 +191,8 @@ impl House {
         };
         let feed = self.document.feed.clone();
         let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed);
+        let (rollouts, rolling) =
+            Rollouts::start(catalog.clone(), feed.clone(), self.audit.clone());
         let following = self.document.catalog.folder.clone();
         let following =
             following.map(|folder| tokio::spawn(files::follow(catalog.clone(), folder)));
@@ -194,6 +202,7 @@ impl House {
             self.store.clone(),
             catalog,
             feed.clone(),
+            rollouts,
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
         ));
@@ -224,6 +233,7 @@ impl House {
         if let Some(following) = following {
             following.abort();
         }
+        rolling.abort();
         drop((tasks, feeding));
         report
     }
@@ -276,6 +286,7 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
                 ("server", document.server == started_with.server),
                 ("catalog", document.catalog == started_with.catalog),
                 ("feed", document.feed == started_with.feed),
+                ("rollout", document.rollout == started_with.rollout),
             ] {
                 if !same {
                     let words = "a section has changed that needs a restart";

@@ -9,20 +9,24 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tollgate_config::control_plane::{Rollout, Stage, duration};
 use tollgate_config::feed::{Block, Trouble};
 use tollgate_engine::telemetry::log;
 
 use super::fields::short;
-use super::problem::{Code, Problem};
+use super::problem::{Code, Field, Problem};
 use super::{Api, Peer};
 use crate::audit::moment;
 use crate::catalog::history::{Change, Origin, Revision};
 use crate::catalog::{Applied, Request, Wish};
-use crate::view::{Kinds, Wishes, difference, touched, view};
+use crate::rollout::Plan;
+use crate::view::{difference, touched, view};
 
 /// Ids of one revision in a list of revisions.
 const MOST_IDS: usize = 20;
 const MOST_WORDS: usize = 1000;
+/// Nodes that a caller may want to go first.
+const MOST_FIRST: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +39,13 @@ struct ApplyBody {
     by: Option<String>,
     #[serde(default)]
     note: Option<String>,
+    /// To how many nodes first; otherwise as `[rollout]` says.
+    #[serde(default)]
+    stages: Option<String>,
+    #[serde(default)]
+    hold: Option<String>,
+    #[serde(default)]
+    first: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -57,19 +68,51 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
 }
 
 /// Who says so; nobody proves it yet.
-fn words(text: Option<String>, otherwise: &str) -> String {
+pub(super) fn words(text: Option<String>, otherwise: &str) -> String {
     let text = text.filter(|text| !text.is_empty());
     let text = text.unwrap_or_else(|| otherwise.to_owned());
     let text = text.replace(char::is_control, " ");
     text.chars().take(MOST_WORDS).collect()
 }
 
-fn request(body: &[u8], peer: &str) -> Result<Request, Problem> {
+/// How it is rolled out, where the caller says so.
+fn staged(body: &ApplyBody, settings: &Rollout) -> Result<Option<Plan>, Problem> {
+    if body.stages.is_none() && body.hold.is_none() && body.first.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |field: &str| {
+        let field = field.to_owned();
+        move |fault: tollgate_config::Fault| {
+            let (reason, hint) = (fault.message, fault.hint);
+            Problem::fields(vec![Field {
+                field,
+                reason,
+                hint,
+            }])
+        }
+    };
+    let mut settings = settings.clone();
+    if let Some(stages) = &body.stages {
+        settings.stages = Stage::list(stages).map_err(wrong("stages"))?;
+    }
+    if let Some(hold) = &body.hold {
+        settings.hold = duration(hold).map_err(wrong("hold"))?;
+    }
+    let first = body.first.clone();
+    if first.len() > MOST_FIRST {
+        let title = format!("`first` names more than {MOST_FIRST} nodes");
+        return Err(Problem::new(Code::BadRequest, title));
+    }
+    Ok(Some(Plan { settings, first }))
+}
+
+fn request(api: &Api, body: &[u8], peer: &str) -> Result<Request, Problem> {
     let body: ApplyBody = read(body)?;
     if body.documents.is_empty() {
         let title = "`documents` is empty; send `{\"documents\": {\"shop.toml\": \"…\"}}`";
         return Err(Problem::new(Code::BadRequest, title));
     }
+    let plan = staged(&body, api.catalog.rollout())?;
     Ok(Request {
         wish: Wish::Documents(body.documents),
         origin: Origin::Api,
@@ -77,6 +120,8 @@ fn request(body: &[u8], peer: &str) -> Result<Request, Problem> {
         by: words(body.by, peer),
         note: words(body.note, ""),
         files: BTreeMap::new(),
+        plan,
+        ends: None,
     })
 }
 
@@ -86,7 +131,7 @@ pub(super) async fn apply(
     Peer(peer): Peer,
     body: Bytes,
 ) -> Result<Answer<Value>, Problem> {
-    made(&api, request(&body, &peer)?, &peer).await
+    made(&api, request(&api, &body, &peer)?, &peer).await
 }
 
 /// `POST /rollback`.
@@ -103,6 +148,8 @@ pub(super) async fn rollback(
         by: words(body.by, &peer),
         note: words(body.note, &format!("back to revision {}", body.to)),
         files: BTreeMap::new(),
+        plan: None,
+        ends: None,
     };
     made(&api, request, &peer).await
 }
@@ -126,6 +173,7 @@ async fn made(api: &Api, request: Request, peer: &str) -> Result<Answer<Value>, 
         "revision": applied.revision,
         "changed": changed,
         "changes": ids(&applied.changes),
+        "rollout": rollout_of(api, applied.revision),
     })))
 }
 
@@ -135,7 +183,7 @@ pub(super) async fn plan(
     Peer(peer): Peer,
     body: Bytes,
 ) -> Result<Answer<Value>, Problem> {
-    let planned = api.catalog.plan(request(&body, &peer)?).await;
+    let planned = api.catalog.plan(request(&api, &body, &peer)?).await;
     let planned = planned.map_err(Problem::change)?;
     let nodes = nodes(&api, &planned);
     let world = &planned.world;
@@ -158,17 +206,7 @@ fn nodes(api: &Api, planned: &Applied) -> Vec<Value> {
     let mut views = BTreeMap::new();
     let mut told = Vec::new();
     for node in api.feed.all_nodes() {
-        let wishes = Wishes {
-            kind: match node.kind.as_str() {
-                "sidecar" => Kinds::Sidecar,
-                _ => Kinds::Gateway,
-            },
-            listeners: node
-                .listeners
-                .iter()
-                .map(|name| name.as_str().into())
-                .collect(),
-        };
+        let wishes = node.wishes();
         let (puts, removes) = *views.entry(wishes).or_insert_with_key(|wishes| {
             let change = difference(&view(&now, wishes), &view(&planned.world, wishes));
             (change.puts.len(), change.removes.len())
@@ -192,6 +230,7 @@ pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
         .map(|one| {
             let mut value = about(one);
             value["changes"] = ids(&one.changes[..one.changes.len().min(MOST_IDS)]);
+            value["rollout"] = rollout_of(&api, one.number);
             value
         })
         .collect();
@@ -208,6 +247,17 @@ pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
         "revisions": revisions,
         "folder_refused": refused,
     }))
+}
+
+/// How far a revision is, or how it ended, when it did not go to all at once.
+fn rollout_of(api: &Api, revision: u64) -> Value {
+    let staging = api.catalog.staging();
+    let now = staging.filter(|staging| staging.record.revision == revision);
+    match (now, api.catalog.ended(revision)) {
+        (Some(staging), _) => super::rollout::told(&staging.record),
+        (None, Some(record)) => super::rollout::told(&record),
+        (None, None) => Value::Null,
+    }
 }
 
 fn about(revision: &Revision) -> Value {
@@ -233,6 +283,7 @@ pub(super) async fn revision(
         .ok_or_else(|| unknown(history.oldest()))?;
     let mut value = about(found);
     value["changes"] = texts(&found.changes);
+    value["rollout"] = rollout_of(&api, number);
     Ok(Answer(value))
 }
 

@@ -7,6 +7,7 @@ mod figures;
 mod lookup;
 mod problem;
 mod registration;
+mod rollout;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::rollout::Rollouts;
 use crate::store::Embedded;
 use figures::Requests;
 use problem::{Code, Problem};
@@ -39,6 +41,7 @@ pub struct Api {
     pub store: Arc<Embedded>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
+    pub rollouts: Arc<Rollouts>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -52,12 +55,17 @@ pub struct Api {
 }
 
 impl Api {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "every room that a page asks, once"
+    )]
     pub fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<Embedded>,
         catalog: Arc<Catalog>,
         feed: Arc<Feed>,
+        rollouts: Arc<Rollouts>,
         local: bool,
         (max_body, max_change): (usize, usize),
     ) -> Api {
@@ -67,6 +75,7 @@ impl Api {
             store,
             catalog,
             feed,
+            rollouts,
             local,
             max_body,
             max_change,
@@ -101,6 +110,12 @@ impl Api {
             .route("/revisions", get(catalog::revisions))
             .route("/revisions/{number}", get(catalog::revision))
             .route("/diff", get(catalog::diff))
+            .route("/rollout", get(rollout::status))
+            .route("/rollout/pause", post(rollout::pause))
+            .route("/rollout/resume", post(rollout::resume))
+            .route("/rollout/promote", post(rollout::promote))
+            .route("/rollout/abort", post(rollout::abort))
+            .route("/figures", get(rollout::figures))
             .route("/feed", get(feed::look).post(feed::subscribe))
             .route("/nodes", get(feed::nodes))
             .route("/nodes/{node}/report", post(feed::report))

@@ -140,6 +140,8 @@ async fn take(catalog: &Catalog, folder: &Path, sights: &Sights) -> bool {
         by: "files".to_owned(),
         note: note.chars().take(200).collect(),
         files,
+        plan: None,
+        ends: None,
     };
     match catalog.apply(request).await {
         Ok(applied) => {
