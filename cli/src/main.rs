@@ -1,6 +1,6 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
-//! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`
-//! and `rollback` ask a control plane; `gateway` is the gateway's own program.
+//! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
+//! `rollback` and `rollout` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -8,6 +8,8 @@ mod breakers;
 mod client;
 mod control;
 mod explain;
+mod fleet;
+mod rollout;
 mod status;
 mod table;
 mod up;
@@ -82,6 +84,8 @@ enum Command {
     Plan(control::Change),
     /// Returns to a former revision, as a new one.
     Rollback(control::Rollback),
+    /// A change on its way to all nodes: how far it is; pauses, resumes, promotes or aborts it.
+    Rollout(rollout::Arguments),
     /// The gateway's own commands, as `tollgate-gateway` has them.
     Gateway(tollgate_gateway::Arguments),
 }
@@ -124,13 +128,14 @@ fn main() -> ExitCode {
                 ),
             }
         }
-        Command::Services(arguments) => control::services(&arguments),
-        Command::Nodes(arguments) => control::nodes(&arguments),
+        Command::Services(arguments) => fleet::services(&arguments),
+        Command::Nodes(arguments) => fleet::nodes(&arguments),
         Command::Revisions(arguments) => control::revisions(&arguments),
         Command::Diff(arguments) => control::diff(&arguments),
         Command::Apply(arguments) => control::apply(&arguments),
         Command::Plan(arguments) => control::plan(&arguments),
         Command::Rollback(arguments) => control::rollback(&arguments),
+        Command::Rollout(arguments) => rollout::rollout(&arguments),
         Command::Gateway(arguments) => tollgate_gateway::main(arguments),
     }
 }
