@@ -40,6 +40,8 @@ pub async fn follow(catalog: Arc<Catalog>, folder: PathBuf) {
         match seen {
             Ok(Ok(sights)) => {
                 let rests = before.as_ref() == Some(&sights);
+                // One change after the other: what is rolled out is let come to its end.
+                let rests = rests && catalog.staging().is_none();
                 if rests && done.as_ref() != Some(&sights) && take(&catalog, &folder, &sights).await
                 {
                     done = Some(sights.clone());
