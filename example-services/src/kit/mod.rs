@@ -1,0 +1,23 @@
+//! What the four services have in common, as functions and plain types that they call. Nothing here knows a service, and
+//! nothing here is a trait that one would have to implement.
+
+pub mod caller;
+pub mod channel;
+pub mod database;
+pub mod events;
+pub mod health;
+pub mod idempotency;
+pub mod listen;
+pub mod log;
+pub mod metrics;
+pub mod migrations;
+pub mod money;
+pub mod observe;
+pub mod page;
+pub mod program;
+pub mod reflection;
+pub mod refusal;
+pub mod rules;
+pub mod settings;
+pub mod stop;
+pub mod time;
