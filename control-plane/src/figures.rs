@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tollgate_config::feed::{Figures, Tally};
+use tollgate_config::feed::{Figures, MOST_FIGURES, Tally};
 
 /// What is shown as "now" is of one to two of these.
 const SHOWN: Duration = Duration::from_secs(30);
@@ -12,6 +12,11 @@ const SHOWN: Duration = Duration::from_secs(30);
 const BEFORE: Duration = Duration::from_secs(150);
 /// Sums by route of all nodes together; beyond that a node's routes are not told apart.
 const MOST_SUMS: usize = 500_000;
+
+/// Names that are told apart in one sum: a report has half as many.
+const MOST_NAMES: usize = 2 * MOST_FIGURES;
+/// Upstreams of all nodes together.
+const MOST_UPSTREAMS: usize = 10_000;
 
 /// Sums of what some nodes served in some time.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,8 +39,10 @@ impl Sums {
     fn take(&mut self, figures: &Figures, by_route: bool) {
         self.total.add(&figures.total);
         self.span = self.span.saturating_add(figures.span);
-        refusals(&mut self.refused, &figures.refused);
-        if by_route {
+        if self.refused.len() < MOST_NAMES {
+            refusals(&mut self.refused, &figures.refused);
+        }
+        if by_route && self.routes.len() < MOST_NAMES {
             merge(&mut self.routes, &figures.routes);
         }
     }
@@ -132,6 +139,9 @@ impl Book {
             side.take(figures, true);
         }
         for (name, tally) in &figures.upstreams {
+            if self.upstreams.len() >= MOST_UPSTREAMS && !self.upstreams.contains_key(name) {
+                continue;
+            }
             let upstream = self.upstreams.entry(name.clone()).or_default();
             upstream.turn(SHOWN, now);
             upstream.now.add(tally);
@@ -159,12 +169,12 @@ impl Book {
     }
 
     /// With the new revision since the stage began, of these nodes.
-    pub fn new(&self, wanted: impl Fn(&str) -> bool) -> Sums {
+    pub fn with(&self, wanted: impl Fn(&str) -> bool) -> Sums {
         self.sum(wanted, |sheet, sums| sums.add(&sheet.new))
     }
 
     /// With the revision before it, since the stage began.
-    pub fn old(&self, wanted: impl Fn(&str) -> bool) -> Sums {
+    pub fn without(&self, wanted: impl Fn(&str) -> bool) -> Sums {
         self.sum(wanted, |sheet, sums| sums.add(&sheet.old))
     }
 
@@ -255,13 +265,13 @@ mod tests {
         let b = |name: &str| name == "b";
         assert_eq!(book.before(a).total.requests, 200);
         assert_eq!(book.before(a).routes["r"].errors, 0);
-        let new = book.new(a);
+        let new = book.with(a);
         assert_eq!((new.total.requests, new.routes["r"].errors), (1800, 900));
         assert_eq!(new.refused["no_route"], 900);
-        assert_eq!(book.old(b).total.errors, 180);
-        assert_eq!(book.new(b), Sums::default());
+        assert_eq!(book.without(b).total.errors, 180);
+        assert_eq!(book.with(b), Sums::default());
         book.watch(Some(2));
-        assert_eq!(book.new(a), Sums::default(), "the next stage begins anew");
+        assert_eq!(book.with(a), Sums::default(), "the next stage begins anew");
         assert_eq!(book.before(a).total.requests, 200);
     }
 
@@ -282,6 +292,27 @@ mod tests {
         book.tick(|name| name != "a", s(1000));
         assert_eq!(book.node("a", now), None);
         assert_eq!(book.upstreams(now).count(), 0);
+    }
+
+    #[test]
+    fn a_node_that_invents_names_fills_no_memory() {
+        let mut book = Book::default();
+        book.watch(Some(2));
+        for number in 0..5000 {
+            let mut figures = report(number % 2 + 1, 1, 0);
+            let name = |kind: &str| format!("{kind}-{number}");
+            figures.routes = BTreeMap::from([(name("r"), Tally::default())]);
+            figures.upstreams = (0..5)
+                .map(|more| (format!("{}-{more}", name("u")), Tally::default()))
+                .collect();
+            figures.refused = BTreeMap::from([(name("c"), 1)]);
+            book.take("a", &figures, s(0));
+        }
+        let all = |_: &str| true;
+        for sums in [book.with(all), book.without(all), book.before(all)] {
+            assert!(sums.routes.len() <= MOST_NAMES && sums.refused.len() <= MOST_NAMES);
+        }
+        assert!(book.upstreams.len() <= MOST_UPSTREAMS);
     }
 
     #[test]

@@ -230,24 +230,6 @@ impl Catalog {
         history.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn not_taken(&self) -> Option<Arc<NotTaken>> {
-        let not_taken = self.not_taken.lock();
-        not_taken.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_not_taken(&self, problems: Option<Problems>) {
-        let told = problems.map(|problems| {
-            Arc::new(NotTaken {
-                time: millis(),
-                problems,
-            })
-        });
-        *self
-            .not_taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = told;
-    }
-
     /// What a change would do. Nothing is changed.
     pub async fn plan(&self, request: Request) -> Result<Applied, Refused> {
         let (_inner, planned) = self.planned(request).await;

@@ -67,11 +67,13 @@ pub struct Counts {
 /// What listeners share at one revision.
 #[derive(Default)]
 struct Shared {
-    /// The latest last.
-    views: HashMap<Wishes, Vec<(Arc<World>, Arc<View>)>>,
+    views: HashMap<Wishes, Views>,
     /// Lines from one view to another; forgotten with the next revision.
     bodies: Vec<Body>,
 }
+
+/// Of the latest worlds, the latest last.
+type Views = Vec<(Arc<World>, Arc<View>)>;
 
 /// The lines that lead from one view, or from nothing, to another.
 type Body = (Option<Arc<View>>, Arc<View>, Option<Bytes>);

@@ -2,7 +2,8 @@
 //! what came of it. Decides nothing.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -19,6 +20,8 @@ use crate::view::{Wishes, difference, view};
 
 /// How often a rollout is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// Different questions that are remembered.
+const MOST_WISHES: usize = 1000;
 
 /// All there is to do about rollouts: one at a time.
 pub struct Rollouts {
@@ -28,6 +31,17 @@ pub struct Rollouts {
     started: Instant,
     /// Held while something is decided and written.
     now: Mutex<Option<Rollout>>,
+    /// To whom this revision says something new, by what they ask for.
+    affected: std::sync::Mutex<(u64, HashMap<Wishes, bool>)>,
+    pub counts: Counts,
+}
+
+/// How rollouts ended since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub done: AtomicU64,
+    pub returned: AtomicU64,
+    pub aborted: AtomicU64,
 }
 
 /// Why an operator's wish is not done.
@@ -53,6 +67,8 @@ impl Rollouts {
             audit,
             started: Instant::now(),
             now: Mutex::new(None),
+            affected: Default::default(),
+            counts: Counts::default(),
         });
         let task = tokio::spawn(rollouts.clone().drive());
         (rollouts, task)
@@ -169,7 +185,16 @@ impl Rollouts {
             ("nodes", &nodes),
             ("reason", &why),
         ];
-        match record.ended.as_ref().map(|ended| ended.how) {
+        let how = record.ended.as_ref().map(|ended| ended.how);
+        let count = how.map(|how| match how {
+            How::Done => &self.counts.done,
+            How::Returned => &self.counts.returned,
+            How::Aborted => &self.counts.aborted,
+        });
+        if let Some(count) = count {
+            count.fetch_add(1, Relaxed);
+        }
+        match how {
             Some(How::Returned | How::Aborted) => log::warn(what, &fields),
             _ => log::info(what, &fields),
         }
@@ -187,7 +212,11 @@ impl Rollouts {
     fn nodes(&self, staging: &Staging) -> Vec<Seen> {
         let new = self.catalog.now();
         let revision = staging.record.revision;
-        let mut affected: HashMap<Wishes, bool> = HashMap::new();
+        let mut known = self.affected.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != revision || known.1.len() > MOST_WISHES {
+            *known = (revision, HashMap::new());
+        }
+        let affected = &mut known.1;
         let all = self.feed.all_nodes().into_iter();
         all.map(|node| {
             let wishes = node.wishes();

@@ -24,7 +24,7 @@ use tollgate_config::control_plane::{Stage, WithoutTraffic};
 
 use crate::figures::Book;
 use choose::choose;
-pub use driver::{NotDone, Rollouts};
+pub use driver::{Counts, NotDone, Rollouts};
 use judge::{Figure, Finding, judge};
 pub use record::{Ended, How, Plan, Record};
 
@@ -277,10 +277,10 @@ impl Rollout {
         self.watch.judged = book.taken;
         let record = &self.record;
         let mine = |name: &str| record.has(name);
-        let new = book.new(mine);
+        let new = book.with(mine);
         self.watch.requests = new.total.requests;
         // Besides the chosen ones, only who was there with the former revision is compared with.
-        let (before, others) = (book.before(mine), book.old(|name| !mine(name)));
+        let (before, others) = (book.before(mine), book.without(|name| !mine(name)));
         let found = judge(&new, &before, &others, &record.plan.settings);
         self.watch.worse = found.first().map(ToString::to_string);
         let on: Vec<&str> = { nodes.iter() }
