@@ -120,7 +120,9 @@ impl Catalog {
                 first: Vec::new(),
             },
         };
-        (plan.is_staged() && request.ends.is_none()).then_some(plan)
+        // Before the first documents there is nothing that anybody could stay with.
+        let first = self.now().blocks.is_empty();
+        (plan.is_staged() && request.ends.is_none() && !first).then_some(plan)
     }
 
     /// How changes are rolled out that do not say so themselves.

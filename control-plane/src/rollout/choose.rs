@@ -17,12 +17,7 @@ pub(super) fn choose(
     first: &[String],
     revision: u64,
 ) -> BTreeSet<String> {
-    let all: BTreeSet<&String> = there.union(chosen).collect();
-    let wanted = match stage {
-        Stage::Nodes(nodes) => nodes as usize,
-        Stage::Percent(share) => (all.len() * share as usize).div_ceil(100),
-        Stage::All => all.len(),
-    };
+    let wanted = wanted(stage, there.union(chosen).count());
     let mut rest: Vec<&String> = there.difference(chosen).collect();
     rest.sort_by_cached_key(|name| {
         let asked = first.iter().position(|one| one == *name);
@@ -32,6 +27,15 @@ pub(super) fn choose(
     let missing = wanted.saturating_sub(chosen.len());
     let more = rest.into_iter().take(missing).cloned();
     chosen.iter().cloned().chain(more).collect()
+}
+
+/// How many of so many a stage wants.
+pub(super) fn wanted(stage: Stage, all: usize) -> usize {
+    match stage {
+        Stage::Nodes(nodes) => nodes as usize,
+        Stage::Percent(share) => (all * share as usize).div_ceil(100),
+        Stage::All => all,
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Rollouts {
     now: Mutex<Option<Rollout>>,
     /// To whom this revision says something new, by what they ask for.
     affected: std::sync::Mutex<(u64, HashMap<Wishes, bool>)>,
+    /// What another process began.
+    went_on: Option<u64>,
     pub counts: Counts,
 }
 
@@ -68,6 +70,7 @@ impl Rollouts {
             started: Instant::now(),
             now: Mutex::new(None),
             affected: Default::default(),
+            went_on: revision,
             counts: Counts::default(),
         });
         let task = tokio::spawn(rollouts.clone().drive());
@@ -116,7 +119,13 @@ impl Rollouts {
     fn rollout<'a>(&self, now: &'a mut Option<Rollout>, staging: &Staging) -> &'a mut Rollout {
         let same = |known: &Rollout| known.record.revision == staging.record.revision;
         let known = now.take().filter(same);
-        let new = || Rollout::new(staging.record.clone(), self.started.elapsed());
+        let new = || {
+            let (record, time) = (staging.record.clone(), self.started.elapsed());
+            match self.went_on == Some(record.revision) {
+                true => Rollout::resumed(record, time),
+                false => Rollout::new(record, time),
+            }
+        };
         now.insert(known.unwrap_or_else(new))
     }
 

@@ -23,11 +23,13 @@ use std::time::Duration;
 use tollgate_config::control_plane::{Stage, WithoutTraffic};
 
 use crate::figures::Book;
-use choose::choose;
+use choose::{choose, wanted};
 pub use driver::{Counts, NotDone, Rollouts};
 use judge::{Figure, Finding, judge};
 pub use record::{Ended, How, Plan, Record};
 
+/// Another process's nodes come back with growing pauses. Who is first is not chosen among the first who came back.
+const COME_BACK: Duration = Duration::from_secs(5);
 /// A breach is looked at again so long after it was seen, or after a third of `hold` where that is shorter: bursts pass.
 const PASSES: Duration = Duration::from_secs(10);
 /// The second look is at so many requests at least …
@@ -73,6 +75,8 @@ struct Watch {
     entered: Duration,
     /// Nodes of this stage were chosen.
     begun: bool,
+    /// Until when nodes are waited for before others are chosen.
+    come_back: Duration,
     /// Since when all of them run the revision.
     runs: Option<Duration>,
     /// By what is worse.
@@ -96,7 +100,7 @@ struct Suspicion {
 }
 
 impl Rollout {
-    /// Begins, or goes on with what another process began: with its stage, whose time begins anew.
+    /// Begins.
     pub fn new(record: Record, now: Duration) -> Rollout {
         Rollout {
             record,
@@ -105,6 +109,13 @@ impl Rollout {
                 ..Watch::default()
             },
         }
+    }
+
+    /// Goes on with what another process began: with its stage, whose time begins anew.
+    pub fn resumed(record: Record, now: Duration) -> Rollout {
+        let mut rollout = Rollout::new(record, now);
+        rollout.watch.come_back = now + COME_BACK;
+        rollout
     }
 
     /// What it waits for, for people.
@@ -233,17 +244,34 @@ impl Rollout {
             .map(|node| node.name.clone())
             .collect();
         let record = &mut self.record;
+        let mut waits_for = None;
         if there.is_empty() && record.chosen.is_empty() {
-            let waited = now.saturating_sub(self.watch.entered);
-            if nodes.iter().any(|node| node.connected) {
+            if nodes.iter().any(|node| node.connected) && now >= self.watch.come_back {
                 // It says the same as before to everybody who is there: there is nothing to try.
                 return Some(Order::Finish);
             }
-            self.watch.waits_for = "the first node".to_owned();
+            waits_for = Some("the first node".to_owned());
+        }
+        let wanted = wanted(record.stage(), there.union(&record.chosen).count());
+        let mut first = record.plan.first.iter().take(wanted);
+        let is_away = |name: &&String| {
+            let connected = nodes
+                .iter()
+                .any(|node| node.connected && node.name == **name);
+            !connected && !record.chosen.contains(*name)
+        };
+        if record.stage() != Stage::All
+            && let Some(away) = first.find(is_away)
+        {
+            waits_for = Some(format!("{away}, which shall go first"));
+        }
+        if let Some(words) = waits_for {
+            let waited = now.saturating_sub(self.watch.entered);
             if waited >= record.plan.settings.wait && record.paused.is_none() {
-                record.paused = Some("waited in vain for the first node".to_owned());
+                record.paused = Some(format!("waited in vain for {words}"));
                 return Some(Order::Save);
             }
+            self.watch.waits_for = words;
             return None;
         }
         let chosen = match record.stage() {
@@ -257,10 +285,14 @@ impl Rollout {
                 record.revision,
             ),
         };
+        let news = chosen != record.chosen;
+        if news && now < self.watch.come_back {
+            self.watch.waits_for = "nodes to come back".to_owned();
+            return None;
+        }
         book.watch(Some(record.revision));
         self.watch.begun = true;
         self.watch.entered = now;
-        let news = chosen != record.chosen;
         record.chosen = chosen;
         news.then_some(Order::Save)
     }

@@ -119,7 +119,7 @@ impl World {
             }
             4..8 => {
                 // Another process reads what is written; its book is empty, and nodes report what they run.
-                self.fleet.rollout = Rollout::new(self.fleet.written.clone(), self.fleet.now);
+                self.fleet.rollout = Rollout::resumed(self.fleet.written.clone(), self.fleet.now);
                 self.fleet.book = Book::default();
                 self.fleet.book.watch(Some(8));
             }

@@ -325,7 +325,7 @@ fn another_process_goes_on_with_the_stage_and_the_same_nodes() {
     let text = serde_json::to_string(&fleet.written).expect("text");
     let record: Record = serde_json::from_str(&text).expect("a record");
     assert_eq!(record, fleet.written);
-    fleet.rollout = Rollout::new(record, fleet.now);
+    fleet.rollout = Rollout::resumed(record, fleet.now);
     fleet.book = Book::default();
     assert_eq!(fleet.pass(1), None, "nothing new is written");
     for _ in 0..28 {
@@ -337,4 +337,41 @@ fn another_process_goes_on_with_the_stage_and_the_same_nodes() {
         fleet.pass(1);
     }
     assert_eq!(fleet.has().len(), 2);
+}
+
+#[test]
+fn who_shall_go_first_is_waited_for_also_after_a_restart() {
+    let mut fleet = Fleet::of(3, staged());
+    fleet.rollout = Rollout::resumed(fleet.written.clone(), fleet.now);
+    fleet
+        .nodes
+        .iter_mut()
+        .for_each(|node| node.connected = false);
+    assert_eq!(fleet.pass(1), None);
+    fleet.nodes[1].connected = true;
+    assert_eq!(fleet.pass(60), None);
+    assert_eq!(fleet.rollout.waits_for(), "edge-0, which shall go first");
+    fleet.nodes[0].connected = true;
+    fleet.pass(1);
+    assert_eq!(fleet.has(), ["edge-0"]);
+}
+
+#[test]
+fn after_a_restart_the_first_to_come_back_is_not_taken_for_the_fleet() {
+    let mut fleet = Fleet::of(9, staged());
+    fleet.rollout.record.plan.first.clear();
+    let mut other = fleet.rollout.record.clone();
+    fleet.pass(1);
+    let chosen = fleet.written.chosen.clone();
+    other.chosen.clear();
+    fleet.rollout = Rollout::resumed(other, fleet.now);
+    let away = |node: &mut Seen| node.connected = !chosen.contains(&node.name);
+    fleet.nodes.iter_mut().for_each(away);
+    assert_eq!(fleet.pass(1), None);
+    fleet
+        .nodes
+        .iter_mut()
+        .for_each(|node| node.connected = true);
+    fleet.pass(5);
+    assert_eq!(fleet.written.chosen, chosen);
 }
