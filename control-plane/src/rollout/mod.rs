@@ -30,6 +30,8 @@ pub use record::{Ended, How, Plan, Record};
 
 /// Another process's nodes come back with growing pauses. Who is first is not chosen among the first who came back.
 const COME_BACK: Duration = Duration::from_secs(5);
+/// Figures are compared so often, or ten times in `hold` where that is shorter: all nodes' sums are added for it.
+const COMPARED: Duration = Duration::from_secs(1);
 /// A breach is looked at again so long after it was seen, or after a third of `hold` where that is shorter: bursts pass.
 const PASSES: Duration = Duration::from_secs(10);
 /// The second look is at so many requests at least …
@@ -82,8 +84,8 @@ struct Watch {
     /// By what is worse.
     suspected: BTreeMap<(Figure, Option<String>), Suspicion>,
     worse: Option<String>,
-    /// Reports that were judged.
-    judged: u64,
+    /// Reports that were judged, and when that was.
+    judged: (u64, Duration),
     requests: u64,
     waits_for: String,
 }
@@ -303,11 +305,13 @@ impl Rollout {
 
     /// Compares, when there are new figures. Why it is surely worse, if it is.
     fn judge(&mut self, nodes: &[Seen], book: &Book, now: Duration) -> Option<String> {
-        if book.taken == self.watch.judged {
+        let record = &self.record;
+        let pause = COMPARED.min(record.plan.settings.hold / 10);
+        let (judged, at) = self.watch.judged;
+        if book.taken == judged || now < at + pause {
             return None;
         }
-        self.watch.judged = book.taken;
-        let record = &self.record;
+        self.watch.judged = (book.taken, now);
         let mine = |name: &str| record.has(name);
         let new = book.with(mine);
         self.watch.requests = new.total.requests;

@@ -63,6 +63,10 @@ impl Telling {
                 continue;
             };
             for endpoint in plan.upstream.endpoints().iter() {
+                // Nothing ever spoke against it: of thousands, most.
+                if endpoint.failures() == 0 && endpoint.is_healthy(now) {
+                    continue;
+                }
                 sights.push(Sight {
                     service: name.clone(),
                     address: endpoint.name().to_owned(),
