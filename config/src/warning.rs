@@ -1,6 +1,8 @@
 //! What a document may say, but its writer should know: told at every load, refused never.
 
-use crate::document::{Document, Filter, RateLimit, Tier};
+use std::net::IpAddr;
+
+use crate::document::{ControlPlane, Document, Filter, RateLimit, Tier};
 use crate::ladder;
 use crate::problem::Problem;
 
@@ -24,8 +26,35 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
             ),
         });
     }
+    warnings.extend(document.control_plane.as_ref().and_then(readable));
     ladder::warn(document, &mut warnings);
     warnings
+}
+
+/// A token that is sent over the network without TLS.
+fn readable(control_plane: &ControlPlane) -> Option<Problem> {
+    let nearby = |host: &str| {
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
+    };
+    let mut urls = control_plane.urls.iter();
+    let url = urls.find(|url| {
+        let host = url.address.rsplit_once(':').map_or("", |(host, _)| host);
+        !url.encrypted && !nearby(host)
+    });
+    let url = url.filter(|_| control_plane.token.is_some())?;
+    Some(Problem {
+        code: "readable-token",
+        place: Some(control_plane.place.clone()),
+        message: format!(
+            "the token crosses the network readable on its way to {}",
+            url.text
+        ),
+        text: None,
+        hint: Some(
+            "write an https URL, and `[server] tls` in the control plane's document".to_owned(),
+        ),
+    })
 }
 
 /// Whether a route limits by tiers, and a tier has a quota.

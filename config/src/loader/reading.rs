@@ -196,6 +196,8 @@ impl<'l> Reading<'l> {
             .iter()
             .map(|h| format!("{:016x}", h.finish()))
             .collect();
+        // Who has a control plane shares through it without another word.
+        let usual = { self.control_plane.as_ref() }.map(|_| Sharing::default());
         Ok(Document {
             control_plane: self.control_plane.map(|(control_plane, _)| control_plane),
             server: self
@@ -207,7 +209,7 @@ impl<'l> Reading<'l> {
             limits: self.limits,
             tiers: self.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
             api_keys: self.api_keys,
-            sharing: self.sharing.and_then(|(sharing, _)| sharing),
+            sharing: { self.sharing.and_then(|(sharing, _)| sharing) }.or(usual),
             tests: self.tests,
             telemetry: self
                 .telemetry

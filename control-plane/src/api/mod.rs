@@ -1,10 +1,15 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
+mod audit;
 mod catalog;
+mod diagnose;
 mod feed;
 mod fields;
 mod figures;
+mod guard;
+mod lease;
 mod lookup;
+mod precondition;
 mod problem;
 mod registration;
 mod rollout;
@@ -24,11 +29,14 @@ use axum::routing::{delete, get, post, put};
 use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::lending::Lending;
 use crate::rollout::Rollouts;
 use crate::store::Embedded;
 use figures::Requests;
@@ -42,6 +50,8 @@ pub struct Api {
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
     pub rollouts: Arc<Rollouts>,
+    pub lending: Arc<Lending>,
+    pub access: Arc<Access>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -52,20 +62,19 @@ pub struct Api {
     /// Open ones.
     pub connections: AtomicU64,
     pub(crate) requests: Requests,
+    /// Places for questions that connect to many instances.
+    pub(crate) diagnoses: Semaphore,
 }
 
 impl Api {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "every room that a page asks, once"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "one of each room below")]
     pub fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<Embedded>,
         catalog: Arc<Catalog>,
-        feed: Arc<Feed>,
-        rollouts: Arc<Rollouts>,
+        (feed, lending, rollouts): (Arc<Feed>, Arc<Lending>, Arc<Rollouts>),
+        access: Arc<Access>,
         local: bool,
         (max_body, max_change): (usize, usize),
     ) -> Api {
@@ -76,6 +85,8 @@ impl Api {
             catalog,
             feed,
             rollouts,
+            lending,
+            access,
             local,
             max_body,
             max_change,
@@ -83,6 +94,7 @@ impl Api {
             started: Instant::now(),
             connections: AtomicU64::new(0),
             requests: Requests::default(),
+            diagnoses: Semaphore::new(diagnose::AT_ONCE),
         }
     }
 
@@ -104,6 +116,8 @@ impl Api {
             .route("/debug/registry/services", get(lookup::debug_services))
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
+            .route("/audit", get(audit::audit))
+            .route("/debug/diagnose/service/{name}", get(diagnose::service))
             .route("/apply", post(catalog::apply))
             .route("/plan", post(catalog::plan))
             .route("/rollback", post(catalog::rollback))
@@ -117,6 +131,7 @@ impl Api {
             .route("/rollout/abort", post(rollout::abort))
             .route("/figures", get(rollout::figures))
             .route("/feed", get(feed::look).post(feed::subscribe))
+            .route("/leases", get(lease::look).post(lease::lend))
             .route("/nodes", get(feed::nodes))
             .route("/nodes/{node}/report", post(feed::report))
             .route("/health", get(figures::ready))
@@ -129,6 +144,7 @@ impl Api {
             // `whole_body` bounds them.
             .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
             .layer(middleware::from_fn_with_state(self.clone(), figures::count))
             .with_state(self)
     }
@@ -165,6 +181,8 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
     let (parts, body) = request.into_parts();
     let (most, setting) = match parts.uri.path() {
         "/apply" | "/plan" => (api.max_change, "catalog.max_change"),
+        // As many clients as a question may be about.
+        "/leases" => (api.max_body.max(128 << 10), "server.max_body"),
         // Problems quote lines of documents.
         path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
         _ => (api.max_body, "server.max_body"),

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use axum::Json as Answer;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_config::EndpointSource;
 use tollgate_config::feed::Tally;
 
-use super::catalog::words;
+use super::Api;
+use super::catalog::who;
+use super::guard::{Changed, Who};
 use super::problem::{Code, Problem};
-use super::{Api, Peer};
 use crate::audit::moment;
 use crate::figures::Red;
 use crate::rollout::{NotDone, Record};
@@ -53,27 +55,21 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<Value> {
 /// `POST /rollout/pause`.
 pub(super) async fn pause(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     body: Bytes,
-) -> Result<Answer<Value>, Problem> {
-    let by = words(wish(&body)?.by, &peer);
+) -> Result<Response, Problem> {
+    let by = who(&caller, wish(&body)?.by);
     answer(api.rollouts.pause(&by).await)
 }
 
 /// `POST /rollout/resume`.
-pub(super) async fn resume(
-    State(api): State<Arc<Api>>,
-    body: Bytes,
-) -> Result<Answer<Value>, Problem> {
+pub(super) async fn resume(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Problem> {
     wish(&body)?;
     answer(api.rollouts.resume().await)
 }
 
 /// `POST /rollout/promote`.
-pub(super) async fn promote(
-    State(api): State<Arc<Api>>,
-    body: Bytes,
-) -> Result<Answer<Value>, Problem> {
+pub(super) async fn promote(State(api): State<Arc<Api>>, body: Bytes) -> Result<Response, Problem> {
     let to_all = wish(&body)?.to_all;
     answer(api.rollouts.promote(to_all).await)
 }
@@ -81,16 +77,24 @@ pub(super) async fn promote(
 /// `POST /rollout/abort`.
 pub(super) async fn abort(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     body: Bytes,
-) -> Result<Answer<Value>, Problem> {
-    let by = words(wish(&body)?.by, &peer);
+) -> Result<Response, Problem> {
+    let by = who(&caller, wish(&body)?.by);
     answer(api.rollouts.abort(&by).await)
 }
 
-fn answer(done: Result<Record, NotDone>) -> Result<Answer<Value>, Problem> {
+fn answer(done: Result<Record, NotDone>) -> Result<Response, Problem> {
     match done {
-        Ok(record) => Ok(Answer(json!({ "rollout": told(&record) }))),
+        Ok(record) => {
+            let mut response = Answer(json!({ "rollout": told(&record) })).into_response();
+            // For the audit log.
+            response.extensions_mut().insert(Changed {
+                target: format!("revision {}, {}", record.revision, record.words()),
+                ..Changed::default()
+            });
+            Ok(response)
+        }
         Err(NotDone::Nothing) => {
             let title = "nothing is being rolled out";
             Err(Problem::new(Code::NoRollout, title))
