@@ -26,6 +26,7 @@ use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::lending::Lending;
 use crate::registry::Rules;
+use crate::rollout::Rollouts;
 #[cfg(feature = "etcd")]
 use crate::store::EtcdError;
 use crate::store::{Embedded, OpenError, Store, StoreError};
@@ -68,6 +69,9 @@ pub enum StartError {
     Store(OpenError),
     #[cfg(feature = "etcd")]
     Etcd(EtcdError),
+    /// The document wants a store that this build does not have.
+    #[cfg(not(feature = "etcd"))]
+    NoEtcd,
     Read(StoreError),
     Audit(io::Error),
     Tls(TlsError),
@@ -81,6 +85,12 @@ impl fmt::Display for StartError {
             StartError::Store(error) => write!(f, "{error}"),
             #[cfg(feature = "etcd")]
             StartError::Etcd(error) => write!(f, "{error}"),
+            #[cfg(not(feature = "etcd"))]
+            StartError::NoEtcd => f.write_str(
+                "`store.kind = \"etcd\"` is not available in this build; build it with `cargo build --release -p \
+                 tollgate-control-plane --features etcd`, which needs protoc (Debian: protobuf-compiler and \
+                 libprotobuf-dev), or take `[store]` out",
+            ),
             StartError::Read(error) => write!(f, "{error}"),
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
             StartError::Tls(error) => write!(f, "`server.tls` cannot be used: {error}"),
@@ -97,6 +107,8 @@ impl StartError {
         match self {
             StartError::Bind(_, error) => exit_code_of_bind(error),
             StartError::Tls(_) => ExitCode::from(exit::BAD_DOCUMENT),
+            #[cfg(not(feature = "etcd"))]
+            StartError::NoEtcd => ExitCode::from(exit::BAD_DOCUMENT),
             _ => ExitCode::from(exit::FAILURE),
         }
     }
@@ -118,9 +130,7 @@ fn open(document: &ControlPlane, address: SocketAddr) -> Result<Arc<dyn Store>, 
         #[cfg(not(feature = "etcd"))]
         Where::Etcd(_) => {
             let _nobody_else_asks = address;
-            return Err(StartError::Other(io::Error::other(
-                "`store.kind = \"etcd\"` is not available in this build; build it with the feature `etcd`",
-            )));
+            return Err(StartError::NoEtcd);
         }
     }
     let store = match &document.server.state_dir {
@@ -228,7 +238,12 @@ impl House {
         };
         let rules = rules(&self.document);
         let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
-        let catalog = Catalog::start(self.store.clone(), self.document.catalog.clone()).await;
+        let catalog = Catalog::start(
+            self.store.clone(),
+            self.document.catalog.clone(),
+            self.document.rollout.clone(),
+        )
+        .await;
         // The next one that leads lends, too; whoever begins then does not know what was lent.
         let lasting = server.state_dir.is_some() && self.store.cluster().is_none();
         let lending = Lending::start(self.store.clone(), lasting).await;
@@ -259,6 +274,8 @@ impl House {
         let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed, name);
         let shared = self.store.cluster().is_some();
         let sharing = shared.then(|| tokio::spawn(catalog.clone().follow()));
+        let (rollouts, rolling) =
+            Rollouts::start(catalog.clone(), feed.clone(), self.audit.clone());
         let following = self.document.catalog.folder.clone();
         let following =
             following.map(|folder| tokio::spawn(files::follow(catalog.clone(), folder)));
@@ -272,7 +289,7 @@ impl House {
             self.audit.clone(),
             self.store.clone(),
             catalog,
-            (feed.clone(), lending),
+            (feed.clone(), lending, rollouts),
             Arc::new(Access::new(&self.document.tokens)),
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
@@ -316,6 +333,7 @@ impl House {
         {
             task.abort();
         }
+        rolling.abort();
         drop((tasks, feeding));
         report
     }
@@ -393,6 +411,7 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
                 ("store", document.store == started_with.store),
                 ("catalog", document.catalog == started_with.catalog),
                 ("feed", document.feed == started_with.feed),
+                ("rollout", document.rollout == started_with.rollout),
             ] {
                 if !same {
                     let words = "a section has changed that needs a restart";

@@ -19,9 +19,9 @@ use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted};
 use super::fields::short;
 use super::guard::{Who, not_yours};
 use super::problem::{Code, Field, Problem};
-use super::{Api, elsewhere};
+use super::{Api, elsewhere, rollout};
 use crate::access::Caller;
-use crate::feed::{HangUp, Lines, NotOpened};
+use crate::feed::{HangUp, Lines, Node, NotOpened};
 
 /// Names of a request.
 const MOST_NAMES: usize = 10_000;
@@ -157,6 +157,15 @@ pub(super) async fn report(
             format!("the body is not a report: {error}"),
         )
     })?;
+    if let Report::Figures { figures } = &report {
+        figures.check().map_err(|why| {
+            let why = why.replace(char::is_control, " ");
+            Problem::new(
+                Code::BadRequest,
+                format!("the figures cannot be right: {why}"),
+            )
+        })?;
+    }
     match api.feed.report(&node, report) {
         true => Ok((StatusCode::OK, Answer(json!({ "status": "ok" }))).into_response()),
         false => Err(Problem::new(
@@ -183,14 +192,21 @@ pub(super) async fn nodes(
     Query(whose): Query<Whose>,
 ) -> Answer<Value> {
     let revision = api.catalog.now().revision;
-    let nodes = api.feed.all_nodes();
+    let now = api.feed.now();
+    let told = |node: Node| {
+        let mut value = json!(&node);
+        value["target"] = api.catalog.world_of(&node.node, false).revision.into();
+        let red = api.feed.figures(|book| book.node(&node.node, now));
+        value["serves"] = red.map_or(Value::Null, |red| rollout::red(&red));
+        value
+    };
+    let nodes: Vec<Value> = api.feed.all_nodes().into_iter().map(told).collect();
     if whose.own || api.store.cluster().is_none() {
         return Answer(json!({ "revision": revision, "nodes": nodes }));
     }
     let others = elsewhere::others_nodes(&api, &headers).await;
     let mut all: BTreeMap<String, Value> = BTreeMap::new();
-    let own = nodes.iter().map(|node| json!(node));
-    for node in own.chain(others) {
+    for node in nodes.into_iter().chain(others) {
         // Where it listens now, or listened last.
         let rank = |node: &Value| (node["connected"].as_bool(), node["since"].as_u64());
         let name = node["node"].as_str().unwrap_or_default().to_owned();

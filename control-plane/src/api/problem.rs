@@ -36,6 +36,8 @@ pub(crate) enum Code {
     TooManyFeeds,
     NoLeader,
     OutcomeUnknown,
+    RolloutActive,
+    NoRollout,
     LeasesFull,
     Unauthorized,
     Forbidden,
@@ -44,7 +46,7 @@ pub(crate) enum Code {
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 20] = [
+    pub(crate) const ALL: [Code; 22] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -61,6 +63,8 @@ impl Code {
         Code::TooManyFeeds,
         Code::NoLeader,
         Code::OutcomeUnknown,
+        Code::RolloutActive,
+        Code::NoRollout,
         Code::LeasesFull,
         Code::Unauthorized,
         Code::Forbidden,
@@ -85,6 +89,8 @@ impl Code {
             Code::TooManyFeeds => "too_many_feeds",
             Code::NoLeader => "no_leader",
             Code::OutcomeUnknown => "outcome_unknown",
+            Code::RolloutActive => "rollout_active",
+            Code::NoRollout => "no_rollout",
             Code::LeasesFull => "leases_full",
             Code::Unauthorized => "unauthorized",
             Code::Forbidden => "forbidden",
@@ -100,7 +106,9 @@ impl Code {
             }
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Code::OtherService | Code::Conflict => StatusCode::CONFLICT,
+            Code::OtherService | Code::Conflict | Code::RolloutActive | Code::NoRollout => {
+                StatusCode::CONFLICT
+            }
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::RegistryFull
@@ -214,6 +222,14 @@ impl Problem {
             ),
             Refused::Name(name, why) => {
                 Problem::new(Code::BadRequest, format!("document `{name}` {why}"))
+            }
+            Refused::Rollout(revision, how_far) => {
+                let title = format!(
+                    "revision {revision} is being rolled out, {how_far}; promote or abort it first, or wait for its end"
+                );
+                let mut problem = Problem::new(Code::RolloutActive, title);
+                problem.revision = Some(revision);
+                problem
             }
             Refused::Store(StoreError::TooLarge) => Problem::new(
                 Code::TooLarge,

@@ -97,7 +97,7 @@ impl Catalog {
                     blocks,
                     document,
                 };
-                self.show(revision, Arc::new(world));
+                self.show(revision, Arc::new(world), None);
             }
             Err(problems) => {
                 // Nodes that come with this revision hear that we are behind, and go to another.

@@ -8,6 +8,7 @@ mod follow;
 pub mod history;
 mod kept;
 mod plan;
+mod staging;
 #[cfg(test)]
 mod tests;
 
@@ -17,14 +18,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tollgate_config::control_plane::Catalog as Settings;
+use tollgate_config::control_plane::{Catalog as Settings, Rollout};
 use tollgate_config::feed::{Block, Blocks};
 use tollgate_config::{Document, Loader, Problems};
 use tollgate_engine::telemetry::log;
 
+use crate::rollout::{Plan, Record};
 use crate::store::{Compare, Store, StoreError, Transaction, Write};
 use history::{Change, History, Origin, Revision};
 use kept::Kept;
+pub use staging::Staging;
 
 const HEAD: &str = "catalog/head";
 const BLOCKS: &str = "catalog/blocks/";
@@ -59,6 +62,10 @@ pub struct Request {
     pub note: String,
     /// For documents of the folder: what each file says now, by a hash.
     pub files: BTreeMap<String, Option<String>>,
+    /// How it reaches the nodes; `None` = as `[rollout]` says, and a rollback all of them at once.
+    pub plan: Option<Plan>,
+    /// It takes back what was rolled out, and ends that.
+    pub ends: Option<Record>,
 }
 
 /// Why a change is not made.
@@ -72,6 +79,8 @@ pub enum Refused {
     NotKept(u64),
     /// A document's name cannot be one, or it belongs to the folder.
     Name(String, &'static str),
+    /// Another revision is being rolled out: this one, and how far it is.
+    Rollout(u64, String),
     Store(StoreError),
 }
 
@@ -101,9 +110,13 @@ pub struct Catalog {
     not_taken: Mutex<Option<Arc<NotTaken>>>,
     /// The store's newest revision, where this version refuses it.
     store_refused: Mutex<Option<(u64, Arc<NotTaken>)>>,
+    /// What is rolled out: changed before the world that it is about, and after the one that ends it.
+    staging: watch::Sender<Option<Arc<Staging>>>,
+    ended: RwLock<BTreeMap<u64, Arc<Record>>>,
     store: Arc<dyn Store>,
     epoch: String,
     settings: Settings,
+    rollout: Rollout,
 }
 
 struct Inner {
@@ -126,6 +139,7 @@ impl Catalog {
     pub async fn start(
         store: Arc<dyn Store>,
         settings: Settings,
+        rollout: Rollout,
     ) -> Result<Arc<Catalog>, StoreError> {
         let kept = Kept::read(&*store, settings.revisions).await?;
         let mut loader = Loader::fleet();
@@ -138,6 +152,10 @@ impl Catalog {
             );
             (kept.head.revision, told(problems))
         });
+        let staging = staging::read(&*store, &mut loader, &kept.blocks, &kept.history).await?;
+        let ended = staging::ended(&*store).await?;
+        let mut former = VecDeque::from([world.clone()]);
+        former.extend(staging.iter().map(|staging| staging.base.clone()));
         Ok(Arc::new(Catalog {
             inner: Arc::new(tokio::sync::Mutex::new(Inner {
                 loader,
@@ -145,14 +163,17 @@ impl Catalog {
                 files: kept.head.files,
                 head: kept.at,
             })),
-            former: Mutex::new(VecDeque::from([world.clone()])),
+            former: Mutex::new(former),
             world: watch::Sender::new(world),
             history: RwLock::new(Arc::new(kept.history)),
             not_taken: Mutex::new(None),
             store_refused: Mutex::new(refused),
+            staging: watch::Sender::new(staging),
+            ended: RwLock::new(ended),
             epoch: store.epoch(),
             store,
             settings,
+            rollout,
         }))
     }
 
@@ -180,11 +201,6 @@ impl Catalog {
         history.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn not_taken(&self) -> Option<Arc<NotTaken>> {
-        let not_taken = self.not_taken.lock();
-        not_taken.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// A revision in the store that this version of the program refuses, and why.
     pub fn store_refused(&self) -> Option<(u64, Arc<NotTaken>)> {
         let refused = self.store_refused.lock();
@@ -208,14 +224,6 @@ impl Catalog {
             refused.map(|(revision, problems)| (revision, told(problems)));
     }
 
-    fn set_not_taken(&self, problems: Option<Problems>) {
-        let told = problems.map(told);
-        *self
-            .not_taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = told;
-    }
-
     /// What a change would do. Nothing is changed.
     pub async fn plan(&self, request: Request) -> Result<Applied, Refused> {
         let (_inner, planned) = self.planned(request).await;
@@ -227,6 +235,7 @@ impl Catalog {
     pub async fn apply(&self, request: Request) -> Result<Applied, Refused> {
         let files = request.files.clone();
         let (by, note, origin) = (request.by.clone(), request.note.clone(), request.origin);
+        let (staged, ends) = (self.staged(&request), request.ends.clone());
         let (mut inner, planned) = self.planned(request).await;
         let (blocks, applied) = planned?;
         let mut taken = inner.files.clone();
@@ -238,6 +247,12 @@ impl Catalog {
         }
         if applied.changes.is_empty() && taken == inner.files {
             return Ok(applied);
+        }
+        if ends.is_none()
+            && let Some(staging) = self.staging()
+        {
+            let record = &staging.record;
+            return Err(Refused::Rollout(record.revision, record.words()));
         }
         let mut transaction = Transaction::put(
             HEAD,
@@ -264,6 +279,11 @@ impl Catalog {
         if let Some(revision) = &revision {
             self.write(revision, &mut transaction);
         }
+        let base = self.now();
+        let begins = { revision.as_ref().zip(staged) }
+            .map(|(revision, plan)| Staging::begin(revision, base, plan));
+        let ends = ends.map(|record| staging::returned(record, applied.revision));
+        self.write_staging(begins.as_ref(), ends.as_ref(), &mut transaction);
         let committed = self
             .store
             .commit(transaction)
@@ -278,12 +298,15 @@ impl Catalog {
             return Ok(applied);
         };
         inner.blocks = blocks;
-        self.show(revision, applied.world.clone());
+        self.show(revision, applied.world.clone(), begins);
+        if let Some(record) = ends {
+            self.remember(record);
+        }
         Ok(applied)
     }
 
     /// A revision is durable: now it is true.
-    fn show(&self, revision: Arc<Revision>, world: Arc<World>) {
+    fn show(&self, revision: Arc<Revision>, world: Arc<World>, begins: Option<Staging>) {
         self.set_store_refused(None);
         {
             let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
@@ -296,6 +319,10 @@ impl Catalog {
             while former.len() > self.settings.revisions || (sum > FORMER && former.len() > 1) {
                 sum -= former.pop_front().map_or(0, |gone| gone.blocks.len());
             }
+        }
+        // Whoever sees the world sees who shall have it.
+        if let Some(staging) = begins {
+            self.staging.send_replace(Some(Arc::new(staging)));
         }
         self.world.send_replace(world);
     }

@@ -25,6 +25,8 @@ fn request(name: &str, text: Option<String>) -> Request {
         by: "test".to_owned(),
         note: String::new(),
         files: BTreeMap::new(),
+        plan: None,
+        ends: None,
     }
 }
 
@@ -40,7 +42,7 @@ fn settings() -> Settings {
 /// this one can read.
 async fn store_of_another_version() -> Arc<dyn Store> {
     let store: Arc<dyn Store> = Arc::new(Embedded::in_memory());
-    let catalog = Catalog::start(store.clone(), settings())
+    let catalog = Catalog::start(store.clone(), settings(), Rollout::default())
         .await
         .expect("started");
     let first = request("a.toml", Some(route("one", "x")));
@@ -94,7 +96,9 @@ fn ids(world: &World) -> Vec<&str> {
 #[tokio::test]
 async fn it_starts_serves_the_newest_that_it_accepts_and_says_what_is_wrong() {
     let store = store_of_another_version().await;
-    let catalog = Catalog::start(store, settings()).await.expect("started");
+    let catalog = Catalog::start(store, settings(), Rollout::default())
+        .await
+        .expect("started");
     let now = catalog.now();
     assert_eq!(ids(&now), ["a.toml#route:one", "bad.toml#route:two"]);
     // Under the newest number, which is no lie: it is marked.
@@ -113,7 +117,7 @@ async fn it_starts_serves_the_newest_that_it_accepts_and_says_what_is_wrong() {
 #[tokio::test]
 async fn a_document_that_is_put_right_is_the_next_revision_and_nothing_else_of_the_store_is_lost() {
     let store = store_of_another_version().await;
-    let catalog = Catalog::start(store.clone(), settings())
+    let catalog = Catalog::start(store.clone(), settings(), Rollout::default())
         .await
         .expect("started");
     // As long as it is wrong, nothing else can be changed: the whole would be refused.
@@ -128,7 +132,9 @@ async fn a_document_that_is_put_right_is_the_next_revision_and_nothing_else_of_t
     assert_eq!(ids(&now), ["a.toml#route:one", "bad.toml#route:two"]);
     assert!(!catalog.is_stale(&now) && catalog.store_refused().is_none());
     // The block that was refused is gone from the store, too: the next start refuses nothing.
-    let again = Catalog::start(store, settings()).await.expect("started");
+    let again = Catalog::start(store, settings(), Rollout::default())
+        .await
+        .expect("started");
     assert_eq!(ids(&again.now()), ids(&now));
     assert!(again.store_refused().is_none());
 }
@@ -136,7 +142,9 @@ async fn a_document_that_is_put_right_is_the_next_revision_and_nothing_else_of_t
 #[tokio::test]
 async fn a_rollback_puts_it_right_as_well() {
     let store = store_of_another_version().await;
-    let catalog = Catalog::start(store, settings()).await.expect("started");
+    let catalog = Catalog::start(store, settings(), Rollout::default())
+        .await
+        .expect("started");
     let mut back = request("a.toml", None);
     back.wish = Wish::Rollback(2);
     assert_eq!(catalog.apply(back).await.expect("taken").revision, 4);
@@ -146,10 +154,10 @@ async fn a_rollback_puts_it_right_as_well() {
 #[tokio::test]
 async fn a_follower_takes_over_what_it_accepts_and_stays_behind_what_it_refuses() {
     let store: Arc<dyn Store> = Arc::new(Embedded::in_memory());
-    let leader = Catalog::start(store.clone(), settings())
+    let leader = Catalog::start(store.clone(), settings(), Rollout::default())
         .await
         .expect("started");
-    let follower = Catalog::start(store.clone(), settings())
+    let follower = Catalog::start(store.clone(), settings(), Rollout::default())
         .await
         .expect("started");
     let following = tokio::spawn(follower.clone().follow());
@@ -239,7 +247,7 @@ impl Ear {
 #[tokio::test]
 async fn nodes_that_have_what_is_refused_keep_it_and_others_are_told_what_is_accepted() {
     let store = store_of_another_version().await;
-    let catalog = Catalog::start(store.clone(), settings())
+    let catalog = Catalog::start(store.clone(), settings(), Rollout::default())
         .await
         .expect("started");
     let document = ControlPlane::default();
