@@ -187,7 +187,7 @@ fn read(
     }
     // Where it is reached by default is told elsewhere in the text.
     if let Some(node) = stores {
-        document.store = store::read(&node, folder, &document, report);
+        document.store = store::read(&node, folder, &document.server, report);
     }
     document
 }

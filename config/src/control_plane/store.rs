@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ControlPlane;
+use super::Server;
 use super::read::{duration, take};
 use crate::parse::Node;
 use crate::quick;
@@ -58,7 +58,7 @@ const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Durat
 pub(super) fn read(
     node: &Node,
     folder: &Path,
-    document: &ControlPlane,
+    server: &Server,
     report: &mut ItemReport<'_>,
 ) -> Store {
     let etcd = node.get("kind").and_then(Node::text) == Some("etcd");
@@ -109,7 +109,7 @@ pub(super) fn read(
     });
     store.node = text("node");
     store.advertise = text("advertise").map(|url| url.trim_end_matches('/').to_owned());
-    check(node, &store, document, report);
+    check(node, &store, server, report);
     Store::Etcd(Box::new(store))
 }
 
@@ -118,17 +118,8 @@ fn spot_of(node: &Node, key: &str) -> crate::report::Spot {
 }
 
 /// What the grammar cannot say.
-fn check(node: &Node, store: &Etcd, document: &ControlPlane, report: &mut ItemReport<'_>) {
-    let server = &document.server;
+fn check(node: &Node, store: &Etcd, server: &Server, report: &mut ItemReport<'_>) {
     let bind = server.bind;
-    if document.rollout.stages.len() > 1 {
-        report.add(
-            "contradiction",
-            spot_of(node, "kind"),
-            "`rollout.stages` beside a shared store is not available in this build: no control plane hears what all nodes report",
-            "take `stages` out of `[rollout]`, or keep one control plane with a store of its own",
-        );
-    }
     if server.tls.is_some() {
         report.add(
             "contradiction",

@@ -133,15 +133,6 @@ fn request(
         return Err(Problem::new(Code::BadRequest, title));
     }
     let plan = staged(&body, api.catalog.rollout())?;
-    if api.store.cluster().is_some() && plan.as_ref().is_some_and(Plan::is_staged) {
-        // Whoever leads does not know what nodes report that listen to others.
-        return Err(Problem::fields(vec![Field {
-            field: "stages".to_owned(),
-            reason: "are not available in this build where control planes share a store".to_owned(),
-            hint: "leave `stages` out: the change goes to all nodes at once, and `rollback` takes it back"
-                .to_owned(),
-        }]));
-    }
     Ok(Request {
         wish: Wish::Documents(body.documents),
         origin: Origin::Api,

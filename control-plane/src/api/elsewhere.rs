@@ -19,6 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
 use tollgate_engine::telemetry::log::Repeated;
@@ -26,6 +27,7 @@ use tollgate_engine::telemetry::log::Repeated;
 use super::problem::{Code, Problem};
 use super::{Api, Peer};
 use crate::access::Caller;
+use crate::feed::Listeners;
 use crate::keeper::Signs;
 use crate::store::{Compare, Role, Transaction};
 
@@ -146,7 +148,10 @@ pub(super) async fn hand_on(
     }
     let path = request.uri().path();
     let own = path == "/feed" || path == "/plan" || path.starts_with("/nodes/");
-    if own || matches!(*request.method(), Method::GET | Method::HEAD) {
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    // What the one that leads alone has from all.
+    let best = looks && (path == "/rollout" || path == "/figures");
+    if own || (looks && !best) {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
@@ -162,11 +167,12 @@ pub(super) async fn hand_on(
     }
     let leader = match cluster.role() {
         Role::Follows(Some(leader)) if !parts.headers.contains_key(HANDED_ON) => leader,
+        _ if best => return next.run(Request::from_parts(parts, Body::empty())).await,
         // It leads, and its registry is not there yet; or it has only just heard.
         _ => return nobody(),
     };
     let mut request = http::Request::new(Full::new(body));
-    *request.method_mut() = parts.method;
+    *request.method_mut() = parts.method.clone();
     if let Some(target) = parts
         .uri
         .path_and_query()
@@ -197,6 +203,7 @@ pub(super) async fn hand_on(
             copy(&from.headers, response.headers_mut(), &those);
             response
         }
+        Err(_) if best => next.run(Request::from_parts(parts, Body::empty())).await,
         Err(Failed::Unsent(why)) => {
             let title = format!(
                 "the control plane that leads ({}) cannot be reached: {why}; nothing was changed, try again",
@@ -314,6 +321,14 @@ fn is_quiet(api: &Api, id: &str, body: &[u8], caller: Option<&Caller>) -> bool {
         })
 }
 
+/// What a follower hands on.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    signs: Signs,
+    listeners: Listeners,
+}
+
 /// `POST /cluster/signs`: what a follower hands on.
 pub(super) async fn signs(
     State(api): State<Arc<Api>>,
@@ -324,7 +339,7 @@ pub(super) async fn signs(
         let title = "this page is for control planes that share a store";
         return Err(Problem::new(Code::NotFound, title));
     }
-    let signs: Signs = serde_json::from_slice(&body).map_err(|error| {
+    let told: Told = serde_json::from_slice(&body).map_err(|error| {
         Problem::new(
             Code::BadRequest,
             format!("the body is not what a control plane says: {error}"),
@@ -336,7 +351,9 @@ pub(super) async fn signs(
             "this control plane does not lead",
         ));
     }
-    Ok(Answer(json!({ "unknown": api.keeper.signs_of(signs) })))
+    let knows = api.feed.take_over(&told.signs.node, told.listeners);
+    let unknown = api.keeper.signs_of(told.signs);
+    Ok(Answer(json!({ "unknown": unknown, "knows": knows })))
 }
 
 /// `GET /cluster`: who is there, and who leads.
@@ -375,6 +392,7 @@ pub(crate) async fn hand_signs_on(api: Arc<Api>) {
     loop {
         tokio::time::sleep(OFTEN).await;
         if api.keeper.leads() {
+            api.feed.keeps_all();
             keep_secret(&api).await;
             continue;
         }
@@ -384,19 +402,28 @@ pub(crate) async fn hand_signs_on(api: Arc<Api>) {
         else {
             continue;
         };
-        let body = serde_json::to_vec(&signs).unwrap_or_default();
+        let listeners = api.feed.hand_on(&leader.node);
+        let told = Told { signs, listeners };
+        let body = serde_json::to_vec(&told).unwrap_or_default();
         let mut request = http::Request::new(Full::new(body.into()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static("/cluster/signs");
         prove(&api, request.headers_mut()).await;
         let why = match api.elsewhere.ask(&leader.url, request, GLANCE * 2).await {
-            Ok(answer) if answer.status().is_success() => continue,
+            Ok(answer) if answer.status().is_success() => {
+                let answer: Option<Value> = serde_json::from_slice(answer.body()).ok();
+                let knows = answer.and_then(|answer| answer["knows"].as_bool());
+                api.feed
+                    .handed_on(told.listeners, Some(knows == Some(true)));
+                continue;
+            }
             Ok(answer) => answer.status().to_string(),
             Err(Failed::Unsent(why) | Failed::Unanswered(why)) => why,
         };
-        api.keeper.keep_signs(signs);
+        api.feed.handed_on(told.listeners, None);
+        api.keeper.keep_signs(told.signs);
         NOT_TOLD.warn(
-            "the control plane that leads is not told of heartbeats; it is tried again",
+            "the control plane that leads is not told of heartbeats and listeners; it is tried again",
             &[("leader", &leader.node), ("reason", &why)],
         );
     }

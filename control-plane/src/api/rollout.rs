@@ -180,7 +180,7 @@ pub(super) fn services(api: &Api) -> BTreeMap<String, Value> {
 /// `GET /figures`: what nodes, upstreams and services serve now, over the last half to whole minute.
 pub(super) async fn figures(State(api): State<Arc<Api>>) -> Answer<Value> {
     let now = api.feed.now();
-    let nodes = api.feed.all_nodes();
+    let nodes = api.feed.everybody();
     let (nodes, upstreams, all) = api.feed.figures(|book| {
         let nodes: BTreeMap<String, Value> = { nodes.into_iter() }
             .filter_map(|node| Some((node.node.clone(), red(&book.node(&node.node, now)?))))

@@ -24,7 +24,7 @@ use tollgate_config::{Document, Loader, Problems};
 use tollgate_engine::telemetry::log;
 
 use crate::rollout::{Plan, Record};
-use crate::store::{Compare, Store, StoreError, Transaction, Write};
+use crate::store::{Store, StoreError, Transaction, Write};
 use history::{Change, History, Origin, Revision};
 use kept::Kept;
 pub use staging::Staging;
@@ -125,6 +125,10 @@ struct Inner {
     files: BTreeMap<String, String>,
     /// The store's revision of `HEAD`; `None` = it is not there.
     head: Option<u64>,
+    /// The same of what is rolled out.
+    current: Option<u64>,
+    /// What became durable up to this revision of the store is known here.
+    known: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,8 +145,16 @@ impl Catalog {
         settings: Settings,
         rollout: Rollout,
     ) -> Result<Arc<Catalog>, StoreError> {
-        let kept = Kept::read(&*store, settings.revisions).await?;
         let mut loader = Loader::fleet();
+        let (kept, staging, ended) = loop {
+            let kept = Kept::read(&*store, settings.revisions).await?;
+            let staging = staging::read(&*store, &mut loader, &kept.blocks, &kept.history).await;
+            let ended = staging::ended(&*store).await?;
+            // What another control plane changed meanwhile is read with all that belongs to it.
+            if store.one(HEAD).await?.map(|head| head.revision) == kept.at {
+                break (kept, staging, ended);
+            }
+        };
         let (world, refused) = kept.world(&mut loader);
         let refused = refused.map(|problems| {
             log::error(
@@ -152,8 +164,7 @@ impl Catalog {
             );
             (kept.head.revision, told(problems))
         });
-        let staging = staging::read(&*store, &mut loader, &kept.blocks, &kept.history).await?;
-        let ended = staging::ended(&*store).await?;
+        let (current, staging) = staging?;
         let mut former = VecDeque::from([world.clone()]);
         former.extend(staging.iter().map(|staging| staging.base.clone()));
         Ok(Arc::new(Catalog {
@@ -162,6 +173,8 @@ impl Catalog {
                 blocks: kept.blocks,
                 files: kept.head.files,
                 head: kept.at,
+                current,
+                known: kept.at.max(current).unwrap_or(0),
             })),
             former: Mutex::new(former),
             world: watch::Sender::new(world),
@@ -262,10 +275,8 @@ impl Catalog {
             })
             .unwrap_or_default(),
         )
-        .when(match inner.head {
-            Some(revision) => Compare::At(HEAD.into(), revision),
-            None => Compare::Absent(HEAD.into()),
-        });
+        .when(staging::at(HEAD, inner.head))
+        .when(staging::at(staging::CURRENT, inner.current));
         let revision = (!applied.changes.is_empty()).then(|| {
             Arc::new(Revision {
                 number: applied.revision,
@@ -293,6 +304,12 @@ impl Catalog {
             return Err(Refused::Conflict(self.now().revision));
         }
         inner.head = Some(committed.revision);
+        inner.known = committed.revision;
+        inner.current = match (&begins, &ends) {
+            (Some(_), _) => inner.head,
+            (None, Some(_)) => None,
+            (None, None) => inner.current,
+        };
         inner.files = taken;
         let Some(revision) = revision else {
             return Ok(applied);

@@ -12,10 +12,10 @@ use tollgate_engine::telemetry::log;
 use super::history::{History, Origin, Revision, follow};
 use super::{Catalog, Request, World};
 use crate::rollout::{Plan, Record};
-use crate::store::{Store, StoreError, Transaction, Write};
+use crate::store::{Compare, Store, StoreError, Transaction, Write};
 
-const CURRENT: &str = "rollout/current";
-const ENDED: &str = "rollout/ended/";
+pub(super) const CURRENT: &str = "catalog/rollout/current";
+pub(super) const ENDED: &str = "catalog/rollout/ended/";
 
 /// What is rolled out, and what everybody else has.
 #[derive(Debug)]
@@ -87,12 +87,18 @@ impl Catalog {
 
     /// Writes down how far a rollout is; then its nodes are told.
     pub async fn save(&self, record: Record) -> Result<(), StoreError> {
-        let _others_wait = self.inner.lock().await;
+        let mut inner = self.inner.lock().await;
         let Some(staging) = self.staging() else {
             return Ok(());
         };
         let text = serde_json::to_string(&record).unwrap_or_default();
-        self.store.commit(Transaction::put(CURRENT, text)).await?;
+        let put = Transaction::put(CURRENT, text).when(at(CURRENT, inner.current));
+        let committed = self.store.commit(put).await?;
+        if !committed.written {
+            return Err(overtaken());
+        }
+        inner.known = committed.revision;
+        inner.current = Some(committed.revision);
         let base = staging.base.clone();
         self.staging
             .send_replace(Some(Arc::new(Staging { record, base })));
@@ -101,10 +107,15 @@ impl Catalog {
 
     /// All shall have it from now on.
     pub async fn finish(&self, record: Record) -> Result<(), StoreError> {
-        let _others_wait = self.inner.lock().await;
-        let mut transaction = Transaction::default();
+        let mut inner = self.inner.lock().await;
+        let mut transaction = Transaction::default().when(at(CURRENT, inner.current));
         self.write_staging(None, Some(&record), &mut transaction);
-        self.store.commit(transaction).await?;
+        let committed = self.store.commit(transaction).await?;
+        if !committed.written {
+            return Err(overtaken());
+        }
+        inner.known = committed.revision;
+        inner.current = None;
         self.remember(record);
         Ok(())
     }
@@ -168,6 +179,19 @@ impl Catalog {
     }
 }
 
+/// Only while nobody else has changed it.
+pub(super) fn at(key: &str, revision: Option<u64>) -> Compare {
+    match revision {
+        Some(revision) => Compare::At(key.into(), revision),
+        None => Compare::Absent(key.into()),
+    }
+}
+
+/// What another control plane did is about to be read.
+fn overtaken() -> StoreError {
+    StoreError::NotWritten("another control plane has changed the rollout".to_owned())
+}
+
 fn key(revision: u64) -> String {
     format!("{ENDED}{revision:020}")
 }
@@ -179,15 +203,15 @@ pub(super) fn returned(mut record: Record, revision: u64) -> Record {
     record
 }
 
-/// What another process was rolling out.
+/// What another process was rolling out, and the store's revision of that.
 pub(super) async fn read(
     store: &dyn Store,
     loader: &mut Loader,
     blocks: &Blocks,
     history: &History,
-) -> Result<Option<Arc<Staging>>, StoreError> {
+) -> Result<(Option<u64>, Option<Arc<Staging>>), StoreError> {
     let Some(kept) = store.one(CURRENT).await? else {
-        return Ok(None);
+        return Ok((None, None));
     };
     let lost = |why: String| {
         StoreError::NotWritten(format!(
@@ -216,7 +240,10 @@ pub(super) async fn read(
         blocks: list,
         document,
     });
-    Ok(Some(Arc::new(Staging { record, base })))
+    Ok((
+        Some(kept.revision),
+        Some(Arc::new(Staging { record, base })),
+    ))
 }
 
 pub(super) async fn ended(store: &dyn Store) -> Result<BTreeMap<u64, Arc<Record>>, StoreError> {

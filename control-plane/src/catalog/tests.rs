@@ -186,6 +186,64 @@ async fn a_follower_takes_over_what_it_accepts_and_stays_behind_what_it_refuses(
     following.abort();
 }
 
+#[tokio::test]
+async fn a_follower_tells_each_node_what_the_one_that_leads_would_tell_it() {
+    let store: Arc<dyn Store> = Arc::new(Embedded::in_memory());
+    let catalog = || Catalog::start(store.clone(), settings(), Rollout::default());
+    let leader = catalog().await.expect("started");
+    let follower = catalog().await.expect("started");
+    let following = tokio::spawn(follower.clone().follow());
+    let mut stagings = follower.stagings();
+    let seen = |node: &str| follower.world_of(node, false).revision;
+    let staged = |body: &str| {
+        let mut request = request("a.toml", Some(route("one", body)));
+        let stages = tollgate_config::control_plane::Stage::list("1, all").expect("good");
+        let settings = Rollout {
+            stages,
+            ..Rollout::default()
+        };
+        request.plan = Some(Plan {
+            settings,
+            first: Vec::new(),
+        });
+        request
+    };
+    let first = request("a.toml", Some(route("one", "x")));
+    leader.apply(first).await.expect("taken");
+    // Begins, and one is chosen.
+    leader.apply(staged("y")).await.expect("taken");
+    stagings.changed().await.expect("it lives");
+    let mut worlds = follower.changes();
+    worlds
+        .wait_for(|now| now.revision == 2)
+        .await
+        .expect("it lives");
+    assert_eq!((seen("a"), seen("b")), (1, 1));
+    let mut record = leader.staging().expect("one").record.clone();
+    record.chosen.insert("a".to_owned());
+    leader.save(record.clone()).await.expect("written");
+    stagings.changed().await.expect("it lives");
+    assert_eq!((seen("a"), seen("b")), (2, 1));
+    // Another process that begins now knows the same, and one that was overtaken writes nothing.
+    let late = catalog().await.expect("started");
+    assert_eq!(late.world_of("b", false).revision, 1);
+    late.save(record.clone()).await.expect("written");
+    assert!(leader.save(record.clone()).await.is_err());
+    assert!(leader.finish(record.clone()).await.is_err());
+    // Ends.
+    record.ended = Some(crate::rollout::Ended {
+        time: 0,
+        how: crate::rollout::How::Done,
+        why: String::new(),
+        returned_as: None,
+    });
+    late.finish(record).await.expect("written");
+    stagings.wait_for(Option::is_none).await.expect("it lives");
+    assert_eq!((seen("a"), seen("b")), (2, 2));
+    assert!(follower.ended(2).is_some());
+    following.abort();
+}
+
 /// One who listens.
 struct Ear(Lines, String);
 

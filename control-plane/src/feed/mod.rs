@@ -5,6 +5,7 @@
 //! true at that moment. There is no queue: a burst is one difference, a slow listener gets a larger one, and one that
 //! takes nothing for a while is let go. What many are told is made once.
 
+mod away;
 mod listener;
 mod nodes;
 mod services;
@@ -28,6 +29,8 @@ use crate::figures::Book;
 use crate::keeper::Keeper;
 use crate::view::{View, Wishes, view};
 
+use away::Away;
+pub use away::Listeners;
 pub use listener::{HangUp, Lines};
 use nodes::{Caller, Nodes};
 pub use nodes::{MOST_NODES, Node};
@@ -44,6 +47,7 @@ pub struct Feed {
     nodes: Mutex<Nodes>,
     /// What nodes served.
     book: Mutex<Book>,
+    away: Mutex<Away>,
     services: Mutex<Services>,
     shared: Mutex<Shared>,
     listeners: AtomicUsize,
@@ -126,6 +130,7 @@ impl Feed {
             started: Instant::now(),
             nodes: Mutex::default(),
             book: Mutex::default(),
+            away: Mutex::default(),
             services: Mutex::default(),
             shared: Mutex::default(),
             listeners: AtomicUsize::new(0),
@@ -278,6 +283,9 @@ impl Feed {
                 if known {
                     let now = self.started.elapsed();
                     self.figures(|book| book.take(node, &figures, now));
+                    if !self.keeper.leads() {
+                        self.away().wait(node, figures);
+                    }
                 }
                 known
             }
@@ -380,9 +388,11 @@ impl Feed {
             tokio::time::sleep(Duration::from_secs(5)).await;
             let keep = self.settings.forget_nodes;
             self.nodes().tick(keep, self.started.elapsed());
-            let nodes = self.nodes();
             let now = self.started.elapsed();
-            self.figures(|book| book.tick(|node| nodes.has(node), now));
+            let mut away = self.away();
+            away.tick(keep, now);
+            let nodes = self.nodes();
+            self.figures(|book| book.tick(|node| nodes.has(node) || away.has(node), now));
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tollgate_config::feed::{Outcome, Trouble};
 
 use crate::view::{Kinds, Wishes};
@@ -15,7 +15,7 @@ pub const MOST_NODES: usize = 20_000;
 const MOST_PROBLEMS: usize = 20;
 
 /// One node, as operators see it. Times are milliseconds since 1970.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     pub node: String,
     pub kind: String,
@@ -31,9 +31,9 @@ pub struct Node {
     pub since: u64,
     /// The revision of the last thing that it was told.
     pub told: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<Runs>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
     #[serde(skip)]
     changed: Duration,
@@ -53,17 +53,17 @@ impl Node {
     }
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Runs {
     pub revision: u64,
     pub since: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micros: Option<u64>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     pub revision: u64,
     pub since: u64,

@@ -81,9 +81,30 @@ impl Rollouts {
     async fn drive(self: Arc<Self>) {
         static UNWRITTEN: Repeated = Repeated::new();
         let mut stagings = self.catalog.stagings();
+        let mut follows = None;
         loop {
-            let active = stagings.borrow_and_update().is_some();
-            if active && let Err(error) = self.look().await {
+            let current = stagings
+                .borrow_and_update()
+                .as_ref()
+                .map(|one| one.record.revision);
+            let active = current.is_some();
+            // Whoever leads decides; the others count apart what it decides about, for they may be next.
+            let leads = self.catalog.writes();
+            if leads {
+                if follows.take().is_some() {
+                    self.feed.figures(|book| book.watch(current));
+                }
+            } else {
+                *self.now.lock().await = None;
+                if follows != Some(current) {
+                    follows = Some(current);
+                    self.feed.figures(|book| book.watch(current));
+                }
+            }
+            if active
+                && leads
+                && let Err(error) = self.look().await
+            {
                 // What is not written is not true: the stage stays, and it is tried again.
                 UNWRITTEN.warn(
                     "a rollout cannot go on, because the store takes no writes",
@@ -121,7 +142,8 @@ impl Rollouts {
         let known = now.take().filter(same);
         let new = || {
             let (record, time) = (staging.record.clone(), self.started.elapsed());
-            match self.went_on == Some(record.revision) {
+            // Of several control planes the others tell who listens to them, a second later.
+            match self.went_on == Some(record.revision) || self.catalog.is_shared() {
                 true => Rollout::resumed(record, time),
                 false => Rollout::new(record, time),
             }
@@ -226,7 +248,7 @@ impl Rollouts {
             *known = (revision, HashMap::new());
         }
         let affected = &mut known.1;
-        let all = self.feed.all_nodes().into_iter();
+        let all = self.feed.everybody().into_iter();
         all.map(|node| {
             let wishes = node.wishes();
             let affected = *affected.entry(wishes).or_insert_with_key(|wishes| {
@@ -240,6 +262,10 @@ impl Rollouts {
     /// How far what is rolled out is, for people: the record, what it waits for, what is suspected, requests.
     pub async fn status(&self) -> Option<(Record, String, Option<String>, u64)> {
         let staging = self.catalog.staging()?;
+        if !self.catalog.writes() {
+            let words = "the control plane that leads, which cannot be asked".to_owned();
+            return Some((staging.record.clone(), words, None, 0));
+        }
         let mut now = self.now.lock().await;
         let rollout = self.rollout(&mut now, &staging);
         Some((

@@ -15,14 +15,14 @@ use crate::fleet::{Fleet, answering, document, instance};
 use crate::support::until;
 
 /// Asks again and again until told to stop; what was not 200, and how many were asked.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicUsize>,
     thread: thread::JoinHandle<Vec<String>>,
 }
 
 impl Load {
-    fn on(gateway: &Gateway) -> Load {
+    pub(crate) fn on(gateway: &Gateway) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicUsize::new(0));
         let (ended, asked, mut client) = (stop.clone(), count.clone(), gateway.client());
@@ -54,9 +54,14 @@ impl Load {
     }
 
     #[track_caller]
-    fn end(self) {
+    pub(crate) fn end(self) {
+        assert_eq!(self.stop(), Vec::<String>::new());
+    }
+
+    /// What was not 200.
+    pub(crate) fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
-        assert_eq!(self.thread.join().expect("the load"), Vec::<String>::new());
+        self.thread.join().expect("the load")
     }
 }
 

@@ -7,6 +7,7 @@
 mod etcd;
 mod faults;
 mod fleet;
+mod staged;
 #[path = "../support/mod.rs"]
 mod support;
 
