@@ -220,8 +220,26 @@ impl Refusal {
     pub fn from_status(status: &Status) -> Self {
         match rpc::Status::decode(status.details()) {
             Ok(details) if !status.details().is_empty() => Self::from_rpc(&details),
-            _ => Self::new(status.code(), "", status.message()),
+            _ => Self::new(status.code(), plain_reason(status.code()), status.message()),
         }
+    }
+}
+
+/// The reason of a status that came without one.
+fn plain_reason(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => "VALIDATION_ERROR",
+        Code::Unauthenticated => "AUTHENTICATION_REQUIRED",
+        Code::PermissionDenied => "INSUFFICIENT_PERMISSIONS",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "CONFLICT",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::Unavailable => "SERVICE_UNAVAILABLE",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Unimplemented => "NOT_IMPLEMENTED",
+        _ => "INTERNAL",
     }
 }
 
