@@ -5,6 +5,27 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// `curl`: the status, and the body when it is JSON.
+pub(crate) fn curl(arguments: &[&str]) -> (u16, serde_json::Value) {
+    let out = Command::new("curl")
+        .args([
+            "--silent",
+            "--max-time",
+            "20",
+            "--write-out",
+            "\n%{http_code}",
+        ])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (
+        status.parse().unwrap(),
+        serde_json::from_str(body).unwrap_or_default(),
+    )
+}
+
 /// A process that serves. Killed when this is dropped.
 pub(crate) struct Program {
     process: Child,
