@@ -181,6 +181,9 @@ fn next(breaker: &Value) -> String {
     if !breaker["probes_in_seconds"].is_null() {
         return format!("probes in {}", seconds(&breaker["probes_in_seconds"]));
     }
+    if let Some(share) = breaker["rising_share"].as_f64() {
+        return format!("admits {:.0} % of tries, and more by and by", share * 100.0);
+    }
     let probes = &breaker["probes"];
     if probes.is_null() {
         return "-".to_owned();

@@ -971,7 +971,7 @@ pub(crate) static BREAKER: Section = Section {
             "kind",
             Kind::Word(&["fixed", "adaptive", "percentile"]),
             "\"fixed\"",
-            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long. \"percentile\": opens also when too many answers are slow, and slow probes do not close it.",
+            "\"adaptive\": learns which share of tries usually fails, opens also when it is far above that, and each time it opens again soon it stays open twice as long. \"percentile\": opens also when too many answers are slow, slow probes do not close it, and it comes back by a growing share.",
         ),
         default(
             "slow_after",

@@ -162,6 +162,25 @@ pub fn header_fits(headers: &HeaderMap, name: &HeaderName, wanted: &ValueMatch) 
     })
 }
 
+const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status");
+
+/// gRPC's status codes that decide what we do next.
+pub mod grpc_code {
+    pub const OK: u8 = 0;
+    pub const UNKNOWN: u8 = 2;
+    pub const DEADLINE_EXCEEDED: u8 = 4;
+    pub const RESOURCE_EXHAUSTED: u8 = 8;
+    pub const INTERNAL: u8 = 13;
+    pub const UNAVAILABLE: u8 = 14;
+    pub const DATA_LOSS: u8 = 15;
+}
+
+/// How a gRPC call ended, from its trailers or from a head without a body; `None` where nothing, or no number, is said.
+pub fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    let status = headers.get(&GRPC_STATUS)?;
+    std::str::from_utf8(status.as_bytes()).ok()?.parse().ok()
+}
+
 /// Whether a caller speaks gRPC and must be answered in it.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers

@@ -13,9 +13,9 @@ use super::guard;
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
 use crate::clock;
-use crate::exchange::Response;
 use crate::exchange::body::BodyError;
 use crate::exchange::error::Code;
+use crate::exchange::{Response, grpc_code, grpc_status};
 use crate::http1::wire::SharedWire;
 use crate::upstream::Outcome;
 
@@ -159,9 +159,7 @@ impl Answer {
             && exchange.is_grpc
         {
             exchange.pass.belied |= guard::grpc_failed(trailers);
-            let exhausted = trailers
-                .get("grpc-status")
-                .is_some_and(|status| status == "8");
+            let exhausted = grpc_status(trailers) == Some(grpc_code::RESOURCE_EXHAUSTED);
             if exhausted && exchange.outcome == Outcome::Success {
                 exchange.outcome = Outcome::RateLimited;
             }

@@ -179,7 +179,6 @@ impl Exchange {
         if !log.is_on() {
             return;
         }
-        let mut text = EndpointText::default();
         log.write(&Line {
             now: SystemTime::now(),
             method: self.method.as_str(),
@@ -194,7 +193,7 @@ impl Exchange {
             protocol: if self.is_http2 { "HTTP/2" } else { "HTTP/1.1" },
             route: plan.map_or("none", |plan| &plan.item.name),
             upstream: branch.map(|branch| branch.upstream.item.name.as_str()),
-            endpoint: self.endpoint.map(|endpoint| text.of(endpoint)),
+            endpoint: self.endpoint,
             attempts: self.attempts.get(),
             not_retried: self.not_retried,
             hedge: self.hedge.get().map(HedgeResult::word),
@@ -261,25 +260,6 @@ impl Drop for Asked {
         if self.exchange.path.is_empty() {
             self.remember();
         }
-    }
-}
-
-/// An address as text without an allocation.
-#[derive(Default)]
-struct EndpointText(smallvec::SmallVec<[u8; 56]>);
-
-impl std::fmt::Write for EndpointText {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
-impl EndpointText {
-    fn of(&mut self, endpoint: SocketAddr) -> &str {
-        use std::fmt::Write as _;
-        let _infallible = write!(self, "{endpoint}");
-        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

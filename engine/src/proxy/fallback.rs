@@ -21,7 +21,7 @@ use super::send;
 use crate::clock;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, Phase};
-use crate::exchange::{Request, Response};
+use crate::exchange::{Request, Response, grpc_code, grpc_status};
 use crate::snapshot::RoutePlan;
 use crate::telemetry::metrics::FallbackResult;
 
@@ -167,10 +167,7 @@ fn leave(exchange: &mut Exchange, answer: Option<Answer>) {
 
 /// An answer that says that the upstream could not.
 fn refused(response: &Response) -> Option<Cause> {
-    let unavailable = response
-        .headers
-        .get("grpc-status")
-        .is_some_and(|status| status == "14");
+    let unavailable = grpc_status(&response.headers) == Some(grpc_code::UNAVAILABLE);
     let status = if unavailable {
         503
     } else {

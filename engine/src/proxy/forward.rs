@@ -21,7 +21,7 @@ use super::tries::{self, Tries};
 use crate::clock;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
-use crate::exchange::{Request, Response, Target};
+use crate::exchange::{Request, Response, Target, grpc_code, grpc_status};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
 use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
 use crate::upstream::pool::{NoWay, Pool, Way};
@@ -378,11 +378,7 @@ pub(super) fn outcome(response: &Response) -> Outcome {
             Outcome::Failure
         }
         StatusCode::TOO_MANY_REQUESTS => Outcome::RateLimited,
-        _ if response
-            .headers
-            .get("grpc-status")
-            .is_some_and(|status| status == "8") =>
-        {
+        _ if grpc_status(&response.headers) == Some(grpc_code::RESOURCE_EXHAUSTED) => {
             Outcome::RateLimited
         }
         _ => Outcome::Success,

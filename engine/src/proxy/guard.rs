@@ -8,6 +8,7 @@ use tollgate_config::At;
 
 use super::books::Exchange;
 use crate::exchange::error::{Code, Error, written};
+use crate::exchange::{grpc_code, grpc_status};
 use crate::snapshot::UpstreamPlan;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{BreakerReason, BreakerResult, BreakerState};
@@ -204,9 +205,16 @@ pub(super) fn is_good(status: StatusCode, headers: &HeaderMap, is_grpc: bool) ->
 
 /// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE or DATA_LOSS.
 pub(super) fn grpc_failed(headers: &HeaderMap) -> bool {
-    headers
-        .get("grpc-status")
-        .is_some_and(|value| matches!(value.as_bytes(), b"2" | b"4" | b"13" | b"14" | b"15"))
+    matches!(
+        grpc_status(headers),
+        Some(
+            grpc_code::UNKNOWN
+                | grpc_code::DEADLINE_EXCEEDED
+                | grpc_code::INTERNAL
+                | grpc_code::UNAVAILABLE
+                | grpc_code::DATA_LOSS
+        )
+    )
 }
 
 /// What a client is told: the setting that opened it, or the one that bounds probes.

@@ -8,8 +8,8 @@ use http::StatusCode;
 use super::books::Exchange;
 use super::replay::SharedSource;
 use crate::clock;
-use crate::exchange::Response;
 use crate::exchange::error::{Code, Error, written};
+use crate::exchange::{Response, grpc_code, grpc_status};
 use crate::snapshot::RoutePlan;
 
 /// The slowest a request body may come over HTTP/1, in bytes a second, once the idle time-out has passed (HI-24).
@@ -109,10 +109,7 @@ impl Limit {
         if let (Some(pace), Some(waited)) = (&plan.compiled.pace, self.waited(now))
             && !response.status.is_server_error()
             && response.status != StatusCode::TOO_MANY_REQUESTS
-            && response
-                .headers
-                .get("grpc-status")
-                .is_none_or(|status| status == "0")
+            && grpc_status(&response.headers).is_none_or(|code| code == grpc_code::OK)
         {
             pace.answered(waited);
         }

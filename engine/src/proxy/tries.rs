@@ -15,7 +15,7 @@ use super::retry::{self, Ending, Try, Wish};
 use super::send::{Failure, Sent};
 use crate::clock;
 use crate::exchange::error::Error;
-use crate::exchange::{Marks, Request};
+use crate::exchange::{Marks, Request, grpc_code, grpc_status};
 use crate::snapshot::{Branch, RoutePlan, UpstreamPlan};
 use crate::telemetry::metrics::RetryClass;
 use crate::upstream::{Guard, Outcome};
@@ -107,9 +107,7 @@ impl<'a> Tries<'a> {
         if good {
             return None;
         }
-        let unavailable = headers
-            .get("grpc-status")
-            .is_some_and(|value| value == "14");
+        let unavailable = grpc_status(headers) == Some(grpc_code::UNAVAILABLE);
         let tried = Try {
             ending: if unavailable {
                 Ending::Unavailable

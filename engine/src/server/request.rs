@@ -32,7 +32,8 @@ pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
     };
     // HTTP/1.0 may leave Host out; what is there must be good, also where the absolute form overrides it.
     let is_good = |text: &str| is_authority(text) || is_1_0 && text.is_empty();
-    if !is_good(authority) || !is_good(host) {
+    let overridden = !std::ptr::eq(authority, host);
+    if !is_good(authority) || overridden && !is_good(host) {
         return Err(Code::BadHost.into());
     }
     let target = normal(rest)?;
@@ -183,9 +184,24 @@ fn absolute(text: &str) -> Option<(&str, &str)> {
     }
 }
 
+/// What a registered name is made of (RFC 3986 section 3.2.2), but for commas.
+const NAME: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"-._~!$&'()*+;=%";
+    while let [first, rest @ ..] = others {
+        allowed[*first as usize] = true;
+        others = rest;
+    }
+    allowed
+};
+
 /// A registered name or address literal with an optional port; no user info, no list, no blank (HI-13).
 fn is_authority(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(&b);
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((inside, port)) => {
@@ -200,7 +216,10 @@ fn is_authority(text: &str) -> bool {
             .split_once(':')
             .map_or((text, None), |(host, port)| (host, Some(port))),
     };
-    !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed) && port.is_none_or(is_port)
+    !host.is_empty()
+        && host.len() <= 255
+        && host.bytes().all(|byte| NAME[usize::from(byte)])
+        && port.is_none_or(is_port)
 }
 
 fn is_port(text: &str) -> bool {

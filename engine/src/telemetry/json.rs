@@ -4,10 +4,20 @@
 //! in terminals (HI-8); bytes that are not UTF-8 become the replacement character.
 
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Both digits of every byte.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [HEX[byte >> 4], HEX[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Whether every byte stands for itself in a string. Looks at all of them, without a way out in the middle: so the
 /// compiler compares sixteen at a time.
@@ -83,17 +93,40 @@ fn digit(value: u64) -> u8 {
 }
 
 /// Two digits per byte, quoted.
-pub(crate) fn hex(buffer: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn hex<const N: usize>(buffer: &mut Vec<u8>, bytes: &[u8; N]) {
     buffer.push(b'"');
-    for byte in bytes {
-        buffer.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    buffer.extend_from_slice(
+        bytes
+            .map(|byte| HEX_PAIRS[usize::from(byte)])
+            .as_flattened(),
+    );
+    buffer.push(b'"');
+}
+
+/// An address and a port, quoted.
+pub(crate) fn socket(buffer: &mut Vec<u8>, socket: SocketAddr) {
+    buffer.push(b'"');
+    match socket {
+        SocketAddr::V4(socket) => bare(buffer, IpAddr::V4(*socket.ip())),
+        SocketAddr::V6(socket) => {
+            buffer.push(b'[');
+            write!(buffer, "{}", socket.ip()).expect("a Vec takes every write");
+            buffer.push(b']');
+        }
     }
+    buffer.push(b':');
+    number(buffer, u64::from(socket.port()));
     buffer.push(b'"');
 }
 
 /// An address, quoted.
 pub(crate) fn address(buffer: &mut Vec<u8>, address: IpAddr) {
     buffer.push(b'"');
+    bare(buffer, address);
+    buffer.push(b'"');
+}
+
+fn bare(buffer: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             for (index, part) in address.octets().into_iter().enumerate() {
@@ -105,7 +138,6 @@ pub(crate) fn address(buffer: &mut Vec<u8>, address: IpAddr) {
         }
         IpAddr::V6(address) => write!(buffer, "{address}").expect("a Vec takes every write"),
     }
-    buffer.push(b'"');
 }
 
 /// Writes timestamps such as `2026-11-21T04:40:51.007Z`; keeps the part that changes once a second.
@@ -208,6 +240,13 @@ mod tests {
             let value = text.parse().expect("an address");
             assert_eq!(
                 written(|buffer| address(buffer, value)),
+                format!("\"{text}\"")
+            );
+        }
+        for text in ["10.0.0.2:80", "[2001:db8::1]:65535"] {
+            let value = text.parse().expect("a socket's address");
+            assert_eq!(
+                written(|buffer| socket(buffer, value)),
                 format!("\"{text}\"")
             );
         }

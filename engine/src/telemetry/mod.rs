@@ -4,6 +4,6 @@
 //! Called by every room above; calls none of them.
 
 pub mod access;
-mod json;
+pub(crate) mod json;
 pub mod log;
 pub mod metrics;

@@ -2,19 +2,22 @@
 //! draft-ietf-httpapi-ratelimit-headers-10 has them, an item for each limit, and the older
 //! `X-RateLimit-Limit/-Remaining/-Reset` for the one that is nearest to its end.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tollgate_config::unit::Rate;
 
 use crate::exchange::error::whole_seconds;
+use crate::telemetry::json::number;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+/// How many these are.
+const FIELDS: usize = 5;
 
 /// One limit as it stands after this request.
 pub(super) struct Standing<'a> {
@@ -78,20 +81,19 @@ pub(super) fn write(headers: &mut HeaderMap, standings: &[Standing<'_>], unix: u
     else {
         return;
     };
-    let mut state = String::with_capacity(64);
+    let mut state = Vec::with_capacity(64);
     for standing in standings {
         if !state.is_empty() {
-            state.push_str(", ");
+            state.extend_from_slice(b", ");
         }
-        let _infallible = write!(
-            state,
-            "{}r={};t={}",
-            standing.policy.name,
-            standing.remaining,
-            seconds(standing.reset)
-        );
+        state.extend_from_slice(standing.policy.name.as_bytes());
+        state.extend_from_slice(b"r=");
+        number(&mut state, standing.remaining);
+        state.extend_from_slice(b";t=");
+        number(&mut state, seconds(standing.reset));
     }
-    if let Ok(state) = HeaderValue::try_from(state) {
+    headers.reserve(FIELDS);
+    if let Ok(state) = HeaderValue::from_maybe_shared(Bytes::from(state)) {
         headers.insert(STATE, state);
     }
     let policy = match standings {

@@ -129,6 +129,8 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
+const API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
+
 /// The known keys: by hash, as they are stored.
 #[derive(Debug, Default)]
 pub(super) struct Keys(
@@ -163,7 +165,7 @@ impl Keys {
     }
 
     pub(super) fn ask(&self, headers: &HeaderMap) -> Claim {
-        let mut lines = headers.get_all("x-api-key").iter();
+        let mut lines = headers.get_all(&API_KEY).iter();
         let (key, more) = (lines.next(), lines.next());
         let Some(key) = key else {
             return Claim::Absent;

@@ -1,10 +1,10 @@
 //! What one line of the access log says, and how it is written. The names are fixed (OBS-203); so is their order, for
 //! people who read with their eyes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use crate::telemetry::json::{Clock, address, hex, number, string, thousandths};
+use crate::telemetry::json::{Clock, address, hex, number, socket, string, thousandths};
 use crate::telemetry::log::{Level, SERVICE};
 
 /// One exchange. Absent parts leave their field out.
@@ -12,6 +12,7 @@ use crate::telemetry::log::{Level, SERVICE};
 pub struct Line<'a> {
     /// When the exchange ended.
     pub now: SystemTime,
+    /// A token (RFC 9110 section 5.6.2).
     pub method: &'a str,
     /// Without its query: never pass one.
     pub path: &'a str,
@@ -29,13 +30,14 @@ pub struct Line<'a> {
     pub protocol: &'a str,
     pub route: &'a str,
     pub upstream: Option<&'a str>,
-    pub endpoint: Option<&'a str>,
+    pub endpoint: Option<SocketAddr>,
     /// How many times it was sent to an upstream.
     pub attempts: u32,
     /// Why it was not sent once more, where the route would have.
     pub not_retried: Option<&'a str>,
     /// What came of a second try beside the first.
     pub hedge: Option<&'a str>,
+    /// As [`RequestId`](crate::exchange::request_id::RequestId) admits it.
     pub request_id: &'a str,
     pub trace_id: [u8; 16],
     pub span_id: [u8; 8],
@@ -68,9 +70,14 @@ impl Line<'_> {
         };
         out.extend_from_slice(b"{\"timestamp\":");
         clock.write(out, self.now);
-        raw(out, b",\"level\":\"", level.word());
-        raw(out, b"\",\"service\":\"", SERVICE);
-        text(out, b"\",\"message\":\"request\",\"method\":", self.method);
+        plain(out, b",\"level\":\"", level.word());
+        plain(out, b"\",\"service\":\"", SERVICE);
+        plain(
+            out,
+            b"\",\"message\":\"request\",\"method\":\"",
+            self.method,
+        );
+        out.push(b'"');
         text(out, b",\"path\":", self.path);
         count(out, b",\"status\":", u64::from(self.status));
         out.extend_from_slice(b",\"duration_ms\":");
@@ -89,13 +96,15 @@ impl Line<'_> {
             string(out, user_agent);
         }
         text(out, b",\"host\":", self.host);
-        text(out, b",\"protocol\":", self.protocol);
+        plain(out, b",\"protocol\":\"", self.protocol);
+        out.push(b'"');
         text(out, b",\"route\":", self.route);
         if let Some(upstream) = self.upstream {
             text(out, b",\"upstream\":", upstream);
         }
         if let Some(endpoint) = self.endpoint {
-            text(out, b",\"endpoint\":", endpoint);
+            out.extend_from_slice(b",\"endpoint\":");
+            socket(out, endpoint);
         }
         count(out, b",\"attempts\":", u64::from(self.attempts));
         if let Some(why) = self.not_retried {
@@ -104,8 +113,8 @@ impl Line<'_> {
         if let Some(hedge) = self.hedge {
             text(out, b",\"hedge\":", hedge);
         }
-        text(out, b",\"request_id\":", self.request_id);
-        out.extend_from_slice(b",\"trace_id\":");
+        plain(out, b",\"request_id\":\"", self.request_id);
+        out.extend_from_slice(b"\",\"trace_id\":");
         hex(out, &self.trace_id);
         out.extend_from_slice(b",\"span_id\":");
         hex(out, &self.span_id);
@@ -128,7 +137,8 @@ impl Line<'_> {
     }
 }
 
-fn raw(out: &mut Vec<u8>, name: &[u8], value: &'static str) {
+/// For what has no character that JSON would escape, because it was checked where it came in: tokens, ids, words of ours.
+fn plain(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
     out.extend_from_slice(value.as_bytes());
 }

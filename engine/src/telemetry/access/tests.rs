@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::exchange::request_id::RequestId;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -31,7 +32,7 @@ fn line(path: &str, status: u16) -> Line<'_> {
         protocol: "HTTP/1.1",
         route: "users",
         upstream: Some("users"),
-        endpoint: Some("10.0.0.2:80"),
+        endpoint: Some(([10, 0, 0, 2], 80).into()),
         attempts: 1,
         not_retried: None,
         hedge: None,
@@ -78,6 +79,26 @@ fn a_line_has_the_fixed_names_and_stays_one_line() {
             "error": {"code": "connect_failed", "details": "refused\n"}, "listener": "public", "generation": 3,
         })]
     );
+}
+
+/// HI-8: what is written without a look was looked at before.
+#[test]
+fn methods_and_request_ids_have_nothing_to_escape() {
+    let mut seen = 0;
+    for byte in 0..=u8::MAX {
+        let mut headers = http::HeaderMap::new();
+        if let Ok(value) = http::HeaderValue::from_bytes(&[byte]) {
+            headers.insert("x-request-id", value);
+        }
+        let id = RequestId::from_headers(&headers, || 0);
+        if http::Method::from_bytes(&[byte]).is_ok() || id.as_str().as_bytes() == [byte] {
+            let mut text = Vec::new();
+            crate::telemetry::json::string(&mut text, &[byte]);
+            assert_eq!(text, [b'"', byte, b'"']);
+            seen += 1;
+        }
+    }
+    assert!(seen > 70, "{seen}");
 }
 
 #[test]

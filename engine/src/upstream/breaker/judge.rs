@@ -44,7 +44,7 @@ impl Breaker {
             return;
         }
         match word.kind() {
-            Kind::Closed | Kind::HeldClosed => {
+            Kind::Closed | Kind::HeldClosed | Kind::Rising => {
                 self.tally.note(worker, word.0, now, good);
                 if policy.kind.value == BreakerKind::Adaptive && word.kind() == Kind::Closed {
                     self.learn(policy, word, now);
@@ -63,7 +63,7 @@ impl Breaker {
                     probes.succeeded += 1;
                 });
                 if settled.is_some_and(|p| u32::from(p.succeeded) >= policy.successes.value) {
-                    self.turn(word, Kind::Closed, BreakerReason::Recovered, now, tell);
+                    self.recover(policy, word, now, tell);
                 }
             }
             Kind::HalfOpen => self.turn(word, Kind::Open, BreakerReason::ProbeFailed, now, tell),
@@ -88,7 +88,7 @@ impl Breaker {
             return;
         }
         match word.kind() {
-            Kind::Closed | Kind::HeldClosed => {
+            Kind::Closed | Kind::HeldClosed | Kind::Rising => {
                 self.tally.correct(worker, word.0, permit.judged, now);
                 // It was no success, so it did not end the row, unless others have succeeded since.
                 let (before, good) = permit.ended;
@@ -208,15 +208,17 @@ impl Breaker {
             BreakerKind::Adaptive => self.baseline.usual(),
             BreakerKind::Fixed | BreakerKind::Percentile => None,
         };
-        if word.kind() != Kind::Closed || !(in_a_row || rate.is_some() || usual.is_some()) {
+        let may_open = matches!(word.kind(), Kind::Closed | Kind::Rising);
+        if !may_open || !(in_a_row || rate.is_some() || usual.is_some()) {
             return;
         }
         let counts = self.tally.sum(word.0, policy.window.value, now);
         let total = counts.total();
-        let too_many = rate.is_some_and(|rate| counts.bad as f64 > rate * total as f64);
         let few = counts.bad < u64::from(policy.failures.value);
+        let chance = few && word.kind() == Kind::Rising;
+        let too_many = rate.is_some_and(|rate| !chance && counts.bad as f64 > rate * total as f64);
         let unusual = usual.is_some_and(|usual| !few && usual.is_exceeded_by(counts));
-        if total < u64::from(policy.volume.value) || !(in_a_row || too_many || unusual) {
+        if total < volume(policy, word) || !(in_a_row || too_many || unusual) {
             return;
         }
         let reason = if in_a_row {
@@ -234,6 +236,14 @@ impl Breaker {
             now,
             tell,
         );
+    }
+}
+
+/// So many tries must have been seen before it opens. One that is coming back has been seen failing already.
+pub(super) fn volume(policy: &Policy, word: Word) -> u64 {
+    match word.kind() {
+        Kind::Rising => 0,
+        _ => u64::from(policy.volume.value),
     }
 }
 

@@ -7,7 +7,7 @@
 //! workers read. No lock anywhere on the way of a request, and nobody waits.
 //!
 //! An adaptive one also knows what is usual (`baseline`) and stays open longer each time it opens again. One of the
-//! percentile kind also counts slow answers (`slow`).
+//! percentile kind also counts slow answers (`slow`), and comes back by and by (`rising`).
 //!
 //! A permit carries the state that it was given under. What comes back under another state is old news and changes
 //! nothing. A try is judged by its answer's head, so that streams are no riddle; what goes wrong after that takes the
@@ -17,6 +17,7 @@
 mod baseline;
 mod history;
 mod judge;
+mod rising;
 mod slow;
 mod status;
 #[cfg(test)]
@@ -105,7 +106,7 @@ struct Place {
 pub struct Refused {
     /// Until the breaker may think otherwise.
     pub retry_in: Duration,
-    /// Half-open: enough probes are under way.
+    /// Half-open with enough probes under way, or rising and not yet to all.
     pub probing: bool,
     /// Why it is not closed.
     pub reason: Option<BreakerReason>,
@@ -200,12 +201,17 @@ impl Breaker {
                     self.turn(word, Kind::HalfOpen, BreakerReason::Expired, now, tell)
                 }
                 Kind::Open => self.turn(word, Kind::HalfOpen, BreakerReason::OpenFor, now, tell),
+                Kind::Rising => match self.admit_rising(policy, word, now) {
+                    Some(Ok(permit)) => return Ok(permit),
+                    Some(Err(())) => return Err(self.refused_for_now(policy, word, now)),
+                    None => {}
+                },
                 Kind::HalfOpen => {
                     let known = Counted(self.round.load(Ordering::Acquire));
                     let mut probes = Probes::of(known, word.turn());
                     if u32::from(probes.succeeded) >= policy.successes.value {
                         // Fewer are asked for since the last one succeeded.
-                        self.turn(word, Kind::Closed, BreakerReason::Recovered, now, tell);
+                        self.recover(policy, word, now, tell);
                     } else if u32::from(probes.under_way) + u32::from(probes.succeeded)
                         < policy.probes.value
                     {
@@ -217,8 +223,7 @@ impl Breaker {
                     } else if now >= over {
                         self.new_round(word, now);
                     } else {
-                        let soon = now.plus(PROBES_TAKE);
-                        return Err(self.refused(policy, word, soon.min(over), true, now));
+                        return Err(self.refused_for_now(policy, word, now));
                     }
                 }
             }
@@ -230,7 +235,7 @@ impl Breaker {
         let word = self.word();
         let over = self.until(word, policy);
         match word.kind() {
-            Kind::Closed | Kind::HeldClosed => false,
+            Kind::Closed | Kind::HeldClosed | Kind::Rising => false,
             Kind::Open | Kind::HeldOpen => Moment::from(now) < over,
             Kind::HalfOpen => {
                 let probes = Probes::of(Counted(self.round.load(Ordering::Acquire)), word.turn());
@@ -250,7 +255,7 @@ impl Breaker {
         match word.kind() {
             Kind::Closed => Moment(u64::MAX),
             Kind::Open => word.since().plus(self.open_for(policy, word)),
-            Kind::HalfOpen => word.since().plus(policy.open_for.value),
+            Kind::HalfOpen | Kind::Rising => word.since().plus(policy.open_for.value),
             Kind::HeldOpen | Kind::HeldClosed => Moment(self.held_until.load(Ordering::Acquire)),
         }
     }
@@ -266,6 +271,12 @@ impl Breaker {
         let dice = word.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let share = 0.75 + dice as f64 / f64::from(u32::MAX) / 2.0;
         span.saturating_mul(1 << again).mul_f64(share)
+    }
+
+    /// Half-open or rising: others are being tried, and soon this may be too.
+    fn refused_for_now(&self, policy: &Policy, word: Word, now: Moment) -> Refused {
+        let over = now.plus(PROBES_TAKE).min(self.until(word, policy));
+        self.refused(policy, word, over, true, now)
     }
 
     fn refused(
@@ -390,7 +401,7 @@ fn bit(endpoint: u32) -> u64 {
 /// A state as operators know it.
 fn shown(kind: Kind) -> BreakerState {
     match kind {
-        Kind::Closed | Kind::HeldClosed => BreakerState::Closed,
+        Kind::Closed | Kind::HeldClosed | Kind::Rising => BreakerState::Closed,
         Kind::Open | Kind::HeldOpen => BreakerState::Open,
         Kind::HalfOpen => BreakerState::HalfOpen,
     }

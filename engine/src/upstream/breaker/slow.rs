@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use tollgate_config::{Breaker as Policy, BreakerKind};
 
 use super::history::Evidence;
-use super::word::{Counted, Kind};
+use super::judge::volume;
+use super::word::{Counted, Kind, Word};
 use super::{Breaker, Ordering, Permit, Tell};
 use crate::telemetry::metrics::BreakerReason;
 use crate::upstream::moment::Moment;
@@ -48,13 +49,13 @@ impl Breaker {
             return false;
         }
         match word.kind() {
-            Kind::Closed | Kind::HeldClosed => {
+            Kind::Closed | Kind::HeldClosed | Kind::Rising => {
                 self.speed.note(worker, word.0, now, !slow);
                 if !slow || word.kind() == Kind::HeldClosed {
                     return false;
                 }
                 let seen = self.speed.sum(word.0, policy.window.value, now);
-                if are_too_many(policy, seen) {
+                if are_too_many(policy, word, seen) {
                     let row = Counted(self.state.row.load(Ordering::Relaxed)).of(word.turn());
                     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
                     let evidence = Evidence {
@@ -73,8 +74,8 @@ impl Breaker {
 }
 
 /// A few slow ones of a few are chance, as with failures.
-fn are_too_many(policy: &Policy, seen: Counts) -> bool {
-    seen.total() >= u64::from(policy.volume.value)
+fn are_too_many(policy: &Policy, word: Word, seen: Counts) -> bool {
+    seen.total() >= volume(policy, word)
         && seen.bad >= u64::from(policy.failures.value)
         && seen.bad as f64 > policy.slow_share.value * seen.total() as f64
 }

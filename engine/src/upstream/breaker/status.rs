@@ -8,6 +8,7 @@ use serde::Serialize;
 use tollgate_config::{Breaker as Policy, BreakerKind};
 
 use super::history::Evidence;
+use super::rising::rising_share;
 use super::word::{Counted, Kind, Probes};
 use super::{Breaker, Change, shown};
 use crate::telemetry::metrics::{BreakerReason, BreakerState};
@@ -34,6 +35,9 @@ pub struct BreakerStatus {
     /// While it is open: until it is half-open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes_in_seconds: Option<f64>,
+    /// While one of the percentile kind comes back: the share of tries that is admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rising_share: Option<f64>,
     /// While it is half-open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probes: Option<ProbesStatus>,
@@ -124,6 +128,10 @@ impl Breaker {
                 succeeded: probes.succeeded,
                 needed: rules.successes.value,
             }),
+            rising_share: (word.kind() == Kind::Rising)
+                .then(|| rising_share(rules, word, now))
+                .flatten()
+                .map(|share| (share * 1e3).round() / 1e3),
             trips: self.trips.load(Ordering::Relaxed),
             usual_share: match rules.kind.value {
                 BreakerKind::Adaptive => self.baseline.usual(),

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     /// Opened, or closed, by an operator until a certain time.
     HeldOpen,
     HeldClosed,
+    /// Recovered, and admitting a growing share.
+    Rising,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +40,7 @@ impl Word {
             2 => Kind::HalfOpen,
             3 => Kind::HeldOpen,
             4 => Kind::HeldClosed,
+            5 => Kind::Rising,
             _ => Kind::Closed,
         }
     }
@@ -130,6 +133,7 @@ mod tests {
             Kind::HalfOpen,
             Kind::HeldOpen,
             Kind::HeldClosed,
+            Kind::Rising,
             Kind::Closed,
         ]
         .into_iter()

@@ -1,6 +1,7 @@
 //! Each row of GW-402 by itself, and what an operator may do.
 
 mod adaptive;
+mod rising;
 mod rows;
 mod slow;
 mod table;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 
-fn percentile() -> Policy {
+pub(super) fn percentile() -> Policy {
     Policy {
         kind: Setting::default_of(BreakerKind::Percentile),
         slow_after: Setting::default_of(Duration::from_millis(100)),
@@ -15,7 +15,7 @@ fn percentile() -> Policy {
 
 impl Bench {
     /// One good try whose answer takes so many milliseconds; false when it was refused.
-    fn answer_in(&mut self, milliseconds: u64) -> bool {
+    pub(super) fn answer_in(&mut self, milliseconds: u64) -> bool {
         let Ok(mut permit) = self.admit() else {
             return false;
         };
