@@ -107,7 +107,7 @@ fn no_interleaving_sells_more_than_there_is() {
         .unwrap();
     for store in runtime.block_on(stores(&MIGRATIONS)) {
         let mut runner = TestRunner::new(ProptestConfig {
-            cases: 60,
+            cases: 32,
             failure_persistence: None,
             ..ProptestConfig::default()
         });

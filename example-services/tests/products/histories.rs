@@ -167,7 +167,7 @@ fn the_store_and_its_model_agree_after_each_step() {
         .unwrap();
     for store in runtime.block_on(stores(&MIGRATIONS)) {
         let mut runner = TestRunner::new(ProptestConfig {
-            cases: 60,
+            cases: 32,
             failure_persistence: None,
             ..ProptestConfig::default()
         });

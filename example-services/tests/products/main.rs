@@ -4,11 +4,15 @@
 mod support;
 
 mod buyers;
+mod catalog;
 mod histories;
 mod program;
+mod reservations;
 
 use tollgate_example_services::{
-    contracts::products::{CreateProductRequest, Item},
+    contracts::products::{
+        CreateProductRequest, Item, products_service_client::ProductsServiceClient,
+    },
     kit::{caller::Caller, rules::Fields},
     products::{
         catalog::Catalog,
@@ -16,9 +20,10 @@ use tollgate_example_services::{
         inventory::Inventory,
     },
 };
+use tonic::{Request, transport::Channel};
 use uuid::Uuid;
 
-use support::Store;
+use support::{Store, service::Program};
 
 /// The inventory of a store, with a lifetime of one second.
 pub(crate) fn inventory(store: &Store) -> Inventory {
@@ -74,4 +79,33 @@ pub(crate) async fn numbers(store: &Store, id: Uuid) -> (i64, i64) {
 
 pub(crate) fn orders() -> Caller {
     Caller::internal("orders")
+}
+
+pub(crate) fn start(store: &Store, settings: &[&str]) -> Program {
+    let mut all = vec!["--database", &store.address];
+    all.extend(settings);
+    Program::start(env!("CARGO_BIN_EXE_shop-products"), &all)
+}
+
+pub(crate) async fn client(program: &Program) -> ProductsServiceClient<Channel> {
+    ProductsServiceClient::connect(program.grpc.clone())
+        .await
+        .unwrap()
+}
+
+/// A call through a gateway: of this user, or of nobody.
+pub(crate) fn by<T>(user: Option<&str>, roles: &'static str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert("x-service-id", "gateway".parse().unwrap());
+    if let Some(user) = user {
+        request
+            .metadata_mut()
+            .insert("x-user-id", user.parse().unwrap());
+        request
+            .metadata_mut()
+            .insert("x-user-roles", roles.parse().unwrap());
+    }
+    request
 }
