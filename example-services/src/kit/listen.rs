@@ -199,5 +199,13 @@ pub fn refuse(refusal: &Refusal) -> Response {
         "trace_id": trace.as_ref().map(observe::Trace::trace_id),
         "correlation_id": trace.as_ref().map(|trace| trace.correlation_id().to_string()),
     });
-    (status, Json(json!({ "success": false, "error": error }))).into_response()
+    let body = Json(json!({ "success": false, "error": error }));
+    match refusal.retry_span() {
+        // Whole seconds, and never none: "at once" is no time to wait.
+        Some(span) => {
+            let seconds = span.as_millis().div_ceil(1000).max(1).to_string();
+            (status, [("retry-after", seconds)], body).into_response()
+        }
+        None => (status, body).into_response(),
+    }
 }

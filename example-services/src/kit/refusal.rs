@@ -129,6 +129,11 @@ impl Refusal {
         &self.fields
     }
 
+    /// When to try again, if that may help.
+    pub fn retry_span(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// Whether the same call may succeed later without a change: temporary ones are not kept for an idempotency key
     /// (SHOP-605).
     pub fn is_temporary(&self) -> bool {

@@ -326,9 +326,7 @@ fn web(fields: &mut Fields, text: &str) -> Option<String> {
     if text.is_empty() {
         return None;
     }
-    if text.len() > 2000 || !(text.starts_with("https://") || text.starts_with("http://")) {
-        fields.wrong("image_url", "is no http address of at most 2000 bytes");
-    }
+    fields.web_address("image_url", text);
     Some(text.into())
 }
 

@@ -296,14 +296,8 @@ fn checked_profile(fields: &mut Fields, mut profile: wire::Profile) -> wire::Pro
     {
         fields.wrong("profile.phone", "is no telephone number");
     }
-    let web = |text: &str| text.starts_with("https://") || text.starts_with("http://");
-    if !profile.avatar_url.is_empty()
-        && (profile.avatar_url.len() > 2000 || !web(&profile.avatar_url))
-    {
-        fields.wrong(
-            "profile.avatar_url",
-            "is no http address of at most 2000 bytes",
-        );
+    if !profile.avatar_url.is_empty() {
+        fields.web_address("profile.avatar_url", &profile.avatar_url);
     }
     if !profile.date_of_birth.is_empty() {
         fields.date("profile.date_of_birth", &profile.date_of_birth);

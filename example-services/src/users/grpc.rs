@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     contracts::users::{self as wire, UserStatus, users_service_server::UsersService},
-    kit::{caller::Trust, metrics::Metrics, page::Page, refusal::Refusal, rules::Fields, time},
+    kit::{
+        caller::Trust, log, metrics::Metrics, page::Page, refusal::Refusal, rules::Fields, time,
+    },
 };
 
 /// The service. Its parts are shared by clones.
@@ -73,15 +75,12 @@ impl Users {
     ) -> Result<(User, Renewed), Refusal> {
         let mut fields = Fields::default();
         let email = request.email.trim().to_lowercase();
-        if email.is_empty() {
-            fields.wrong("email", "is missing");
-        }
+        fields.text("email", &email, 1, 254);
+        // Longer ones are nobody's, and would be work.
         if request.password.is_empty() {
             fields.wrong("password", "is missing");
-        }
-        // Longer ones are nobody's, and would be work.
-        if email.len() > 254 || request.password.len() > 1000 {
-            fields.wrong("email", "is too long, or the password is");
+        } else if request.password.len() > 1000 {
+            fields.wrong("password", "is too long");
         }
         fields.check()?;
         let now = time::now();
@@ -90,6 +89,7 @@ impl Users {
         let matches = self.passwords.matches(&request.password, hash).await?;
         let Some(user) = user.filter(|_| matches) else {
             self.logins.with_label_values(&["refused"]).inc();
+            log::warn("sign-in refused", &[]);
             self.sessions.failed(&email, "credentials", now).await?;
             return Err(Refusal::new(
                 Code::Unauthenticated,
@@ -108,6 +108,7 @@ impl Users {
         }
         let session = self.sessions.begin(user.id, now).await?;
         self.logins.with_label_values(&["ok"]).inc();
+        log::info("signed in", &[("user_id", &user.id)]);
         Ok((user, session))
     }
 

@@ -6,6 +6,7 @@ mod support;
 mod buyers;
 mod catalog;
 mod histories;
+mod hostile;
 mod program;
 mod reservations;
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod accounts;
+mod hostile;
 mod program;
 mod sessions;
 

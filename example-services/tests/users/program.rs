@@ -1,6 +1,6 @@
 //! The program: over HTTP, killed, and with settings that are wrong.
 
-use std::process::Command;
+use std::{future::Future, process::Command};
 
 use serde_json::json;
 use tollgate_example_services::users::MIGRATIONS;
@@ -202,6 +202,123 @@ fn settings_that_are_wrong_or_careless_end_the_program() {
             "{arguments:?}: {text}"
         );
     }
+}
+
+/// SHOP-105: what is in flight when the program is told to stop is finished, and what comes later is not taken.
+#[tokio::test]
+async fn a_stop_lets_requests_in_flight_finish() {
+    let store = sqlite(&MIGRATIONS).await;
+    // One after another, so that after the first answer the others are in flight, and slow enough to be.
+    let slow = [
+        "--password-threads",
+        "1",
+        "--password-memory",
+        "32768",
+        "--password-rounds",
+        "3",
+    ];
+    let mut program = start(&store, &slow);
+    let users = client(&program).await;
+    let mut calls: Vec<_> = (0..4)
+        .map(|count| {
+            let mut users = users.clone();
+            Box::pin(async move {
+                users
+                    .create_user(person(&format!("p{count}@example.org")))
+                    .await
+            })
+        })
+        .collect();
+    let first = std::future::poll_fn(|context| {
+        // None is ready the first time, so all are sent before any is waited for.
+        let ready = calls
+            .iter_mut()
+            .position(|call| call.as_mut().poll(context).is_ready());
+        ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    });
+    let first = first.await;
+    drop(calls.remove(first));
+    let ended = tokio::task::spawn_blocking(move || (program.stop(), program.log()));
+    for call in calls {
+        call.await.unwrap();
+    }
+    let (code, log) = ended.await.unwrap();
+    assert_eq!(code, Some(0), "{log:?}");
+    assert!(
+        users
+            .clone()
+            .create_user(person("late@example.org"))
+            .await
+            .is_err()
+    );
+}
+
+/// OBS-201, OBS-202, OBS-205, OBS-209: the log is JSON with the caller's trace, and holds nothing secret or personal.
+#[tokio::test]
+async fn the_log_tells_what_happened_and_nothing_secret() {
+    let store = sqlite(&MIGRATIONS).await;
+    let mut program = start(&store, &["--log-level", "debug", "--environment", "test"]);
+    let url = |path: &str| format!("{}{path}", program.http);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("traceparent: 00-{trace}-00f067aa0ba902b7-01");
+    let email = "ada.secret@example.org";
+    let person = json!({ "email": email, "password": PASSWORD, "first_name": "Augusta", "last_name": "Kingsley" });
+    curl(&[
+        "--header",
+        &parent,
+        "--json",
+        &person.to_string(),
+        &url("/users"),
+    ]);
+    let login = |password: &str| {
+        let body = json!({ "email": email, "password": password }).to_string();
+        curl(&["--header", &parent, "--json", &body, &url("/auth/login")]).1
+    };
+    login("wrong-horse-1");
+    let session = login(PASSWORD);
+    let refresh = json!({ "refresh_token": session["data"]["refresh_token"] }).to_string();
+    curl(&["--json", &refresh, &url("/auth/refresh")]);
+    curl(&["--json", &refresh, &url("/auth/refresh")]);
+    assert_eq!(program.stop(), Some(0));
+    let log = program.log();
+    let text = log.join("\n");
+    let data = &session["data"];
+    let token = |key: &str| data[key].as_str().unwrap().to_string();
+    for secret in [
+        PASSWORD,
+        "wrong-horse-1",
+        email,
+        "Augusta",
+        "Kingsley",
+        &token("access_token"),
+        &token("refresh_token"),
+        "$argon2id$",
+    ] {
+        assert!(!text.contains(secret), "{secret} is in the log: {text}");
+    }
+    for line in &log {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        for field in [
+            "timestamp",
+            "level",
+            "service",
+            "environment",
+            "version",
+            "message",
+        ] {
+            assert!(line[field].is_string(), "{field}: {line}");
+        }
+    }
+    assert!(
+        log.iter().filter(|line| line.contains(trace)).count() >= 3,
+        "{text}"
+    );
+    assert!(
+        text.contains("signed in")
+            && text.contains("sign-in refused")
+            && text.contains("shown twice"),
+        "{text}"
+    );
 }
 
 /// GW-201: the descriptor set for a gateway.
