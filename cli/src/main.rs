@@ -34,8 +34,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts a gateway in front of two sample services, and prints requests to try. Ctrl-C stops all of it.
+    /// Starts a control plane, two services that register, and a gateway; prints requests to try. Ctrl-C stops all of it.
     Up(up::Arguments),
+    #[command(hide = true)]
+    Part(up::parts::Arguments),
     /// What a running gateway serves, since when, and how its endpoints are.
     Status {
         /// The admin address that is asked.
@@ -89,6 +91,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Up(arguments) => up::up(&arguments),
+        Command::Part(arguments) => up::parts::run(&arguments),
         Command::Status { admin, json } => ended(status::status(&admin, json)),
         Command::Breakers(arguments) => ended(breakers::breakers(&arguments)),
         Command::Explain {

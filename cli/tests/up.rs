@@ -21,7 +21,8 @@ struct Up {
 impl Up {
     /// Starts on free ports and reads what it prints until it waits.
     fn start() -> Up {
-        let mut child = tollgate(&["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        let any = "127.0.0.1:0";
+        let mut child = tollgate(&["up", "--listen", any, "--admin", any, "--control", any])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -57,6 +58,15 @@ impl Up {
 
     fn document(&self) -> PathBuf {
         PathBuf::from(self.fact("document"))
+    }
+
+    /// Reads on until it has said so.
+    fn waits_for(&mut self, words: &str) {
+        let from = self.printed.len();
+        while !self.printed[from..].contains(words) {
+            let read = self.output.read_line(&mut self.printed).unwrap();
+            assert_ne!(read, 0, "it ended by itself\n{}", self.printed);
+        }
     }
 
     /// The URLs of the `curl` lines, with quotes and ranges taken away.
@@ -140,7 +150,7 @@ fn until(what: &str, mut met: impl FnMut() -> bool) {
 }
 
 fn folder_of(document: &Path) -> PathBuf {
-    document.parent().unwrap().to_owned()
+    document.ancestors().nth(2).unwrap().to_owned()
 }
 
 #[test]
@@ -203,7 +213,7 @@ fn events_arrive_one_by_one_and_end_with_the_process() {
 
 #[test]
 fn an_edit_of_the_document_is_served_and_a_mistake_is_not() {
-    let up = Up::start();
+    let mut up = Up::start();
     let (gateway, document) = (up.address("gateway"), up.document());
     let text = std::fs::read_to_string(&document).unwrap();
     std::fs::write(
@@ -214,20 +224,58 @@ fn an_edit_of_the_document_is_served_and_a_mistake_is_not() {
     until("the edit is served", || {
         get(gateway, "/hello").1.contains("this was edited")
     });
-    let admin = format!("http://{}", up.address("admin"));
+    up.waits_for("revision 2 is served: shop.toml");
     std::fs::write(
         &document,
         text.replace("upstream = \"orders\"\n", "upstream = \"order\"\n"),
     )
     .unwrap();
-    let mut told = String::new();
-    until("the refusal is told", || {
-        let output = tollgate(&["status", "--admin", &admin]).output().unwrap();
-        told = said(&output);
-        told.contains("1 refused")
-    });
-    assert!(told.contains("gateway.toml:"), "{told}");
+    up.waits_for("refused, and nothing has changed: shop.toml:");
     assert!(get(gateway, "/hello").1.contains("this was edited"));
+}
+
+/// The process of a part.
+fn pid_of(part: &str, up: &Up) -> Pid {
+    let ours = up.child.id().to_string();
+    let found = Command::new("pgrep")
+        .args(["-P", &ours, "-f", &format!("part {part}")])
+        .output();
+    let found = String::from_utf8(found.unwrap().stdout).unwrap();
+    Pid::from_raw(found.trim().parse().unwrap()).unwrap()
+}
+
+#[test]
+fn parts_that_are_killed_are_named_and_started_again_and_no_request_fails() {
+    let mut up = Up::start();
+    let gateway = up.address("gateway");
+    kill_process(pid_of("control-plane", &up), Signal::KILL).unwrap();
+    for number in 1..=5 {
+        assert_eq!(get(gateway, &format!("/orders/{number}")).0, 200, "CP-401");
+    }
+    up.waits_for("control-plane ended by itself (signal: 9 (SIGKILL))");
+    up.waits_for("control-plane is started again");
+    let control = up.fact("control");
+    // What was registered and what was written is still there.
+    until("both services are known", || {
+        let services = tollgate(&["services", "--control", &control])
+            .output()
+            .unwrap();
+        let told = said(&services);
+        told.contains("catalog-") && told.contains("orders-")
+    });
+    kill_process(pid_of("samples", &up), Signal::KILL).unwrap();
+    up.waits_for("samples is started again");
+    until("it is reached again", || {
+        get(gateway, "/catalog/items/2").0 == 200
+    });
+    kill_process(pid_of("gateway", &up), Signal::KILL).unwrap();
+    up.waits_for("gateway is started again");
+    until("it serves where it served", || {
+        TcpStream::connect(gateway).is_ok() && get(gateway, "/hello").0 == 200
+    });
+    up.signal(Signal::TERM);
+    let (rest, code) = up.end();
+    assert_eq!(code, Some(0), "{rest}");
 }
 
 #[test]
@@ -239,7 +287,7 @@ fn status_and_explain_ask_the_running_gateway() {
     let told = said(&status);
     for expected in [
         "ready",
-        "generation 1",
+        "generation",
         "public",
         "catalog",
         "orders",
@@ -260,12 +308,18 @@ fn status_and_explain_ask_the_running_gateway() {
     for expected in [
         "upstream orders",
         "route.timeout = 2s",
-        "gateway.toml:",
+        "shop.toml:",
         "/orders/*",
     ] {
         assert!(told.contains(expected), "{expected}\n{told}");
     }
-    let document = up.document();
+    let document = folder_of(&up.document()).join("mine.toml");
+    let routes = std::fs::read_to_string(up.document()).unwrap();
+    std::fs::write(
+        &document,
+        format!("[[listener]]\nbind = \"127.0.0.1:0\"\n[control_plane]\nurls = [\"http://127.0.0.1:1\"]\nnode = \"a\"\n{routes}"),
+    )
+    .unwrap();
     let explain = ["explain", document.to_str().unwrap(), "GET", "/who"];
     assert!(said(&tollgate(&explain).output().unwrap()).contains("split by weight"));
 }
@@ -308,7 +362,8 @@ fn breakers_are_shown_and_held_by_hand() {
 fn a_port_in_use_is_named_with_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = tollgate(&["up", "--listen", &address, "--admin", "127.0.0.1:0"])
+    let any = "127.0.0.1:0";
+    let output = tollgate(&["up", "--listen", &address, "--admin", any, "--control", any])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3));

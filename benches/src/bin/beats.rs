@@ -2,9 +2,10 @@
 //! keep-alive connections, lets each beat at its interval, and reads from `/proc` what that cost.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, BufRead as _};
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::time::Instant;
+use tollgate_benches::fleet::Plane;
 use tollgate_benches::process::usage;
 use tollgate_benches::summary::{Failure, Recorder};
 use tollgate_benches::thread;
@@ -54,63 +56,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// The program; killed when this is dropped.
-struct Plane {
-    child: Child,
-    address: String,
-}
-
-impl Plane {
-    fn start(arguments: &Arguments, folder: &std::path::Path) -> io::Result<Plane> {
-        let beside = || {
-            Ok::<_, io::Error>(std::env::current_exe()?.with_file_name("tollgate-control-plane"))
-        };
-        let program = arguments.control_plane.clone().map_or_else(beside, Ok)?;
-        let document = folder.join("control-plane.toml");
-        std::fs::write(
-            &document,
-            "server = { bind = \"127.0.0.1:0\", state_dir = \"state\" }\nprobe = { enabled = false }\n",
-        )?;
-        let mut command = Command::new(program);
-        command.arg("run").arg(document).stderr(Stdio::piped());
-        let mut child = thread::pinned(arguments.plane_core, || command.spawn())??;
-        let words = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        let mut plane = Plane {
-            child,
-            address: String::new(),
-        };
-        for line in io::BufReader::new(words).lines() {
-            let line = line?;
-            if let Some(rest) = line.strip_prefix("serving on http://") {
-                rest.split(' ')
-                    .next()
-                    .unwrap_or_default()
-                    .clone_into(&mut plane.address);
-                return Ok(plane);
-            }
-            eprintln!("{line}");
-        }
-        Err(io::Error::other("the control plane does not start"))
-    }
-}
-
-impl Drop for Plane {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
 fn measure(arguments: &Arguments) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let plane = Plane::start(arguments, folder.path())?;
+    let beside =
+        || Ok::<_, io::Error>(std::env::current_exe()?.with_file_name("tollgate-control-plane"));
+    let program = arguments.control_plane.clone().map_or_else(beside, Ok)?;
+    let settings = "probe = { enabled = false }\n";
+    let plane = thread::pinned(arguments.plane_core, || {
+        Plane::start(&program, folder.path(), settings)
+    })??;
     thread::pin(arguments.load_core)?;
     let runtime = thread::runtime()?;
     runtime.block_on(load(arguments, &plane))
 }
 
 async fn load(arguments: &Arguments, plane: &Plane) -> io::Result<()> {
-    let pid = plane.child.id();
+    let pid = plane.program.id();
     let registered = Rc::new(Barrier::new(arguments.connections + 1));
     let end = Rc::new(Cell::new(None));
     let recorder = Rc::new(RefCell::new(Recorder::default()));
@@ -122,11 +83,10 @@ async fn load(arguments: &Arguments, plane: &Plane) -> io::Result<()> {
             .step_by(arguments.connections)
             .collect();
         let (registered, end, recorder) = (registered.clone(), end.clone(), recorder.clone());
-        let (address, service, interval) =
-            (plane.address.clone(), arguments.service, arguments.interval);
+        let (address, service, interval) = (plane.address, arguments.service, arguments.interval);
         tasks.push(tokio::task::spawn_local(async move {
             one(
-                &address,
+                address,
                 &ids,
                 (service, interval),
                 &registered,
@@ -175,7 +135,7 @@ async fn load(arguments: &Arguments, plane: &Plane) -> io::Result<()> {
 
 /// One connection: registers its instances, then beats for each of them at the interval, each at a phase of its own.
 async fn one(
-    address: &str,
+    address: SocketAddr,
     ids: &[usize],
     (service, interval): (usize, f64),
     registered: &Barrier,

@@ -1,108 +1,65 @@
-//! The two sample services behind `up`, on one thread of their own. `catalog` is quick and has a stream of events;
-//! `orders` takes its time and refuses every tenth request, so that retries can be seen.
+//! The two sample services behind `up`. `catalog` is quick and has a stream of events; `orders` takes its time and refuses
+//! every tenth request, so that retries can be seen. Both register with the control plane and know nothing of the gateway.
 //!
-//! They know nothing of the gateway. The thread also hears the signals that stop the process: event streams end at
-//! once then, so that a stream somebody is watching does not hold up the drain.
+//! Told to reload, the streams of events end: so that one that somebody is watching does not hold up the gateway's drain.
 
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
-use tollgate_engine::process::{Request as Signal, Signals};
+use tokio::sync::watch;
+use tollgate_discovery::{Announced, Registration, Registry, Settings};
+use tollgate_engine::process::{Request as Told, Signals, exit};
 
+use super::part::ready;
 use super::server::{self, Asked, Reply, Service};
+use super::{Failure, failed};
 
-/// Both services, serving. Stopped when dropped.
-pub(super) struct Backends {
-    pub(super) catalog: SocketAddr,
-    pub(super) orders: SocketAddr,
-    /// Somebody asked this process to stop.
-    pub(super) stopping: Arc<AtomicBool>,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+/// Serves both until told to stop.
+pub(super) fn run(control: &str, catalog: SocketAddr, orders: SocketAddr) -> Result<u8, Failure> {
+    let registry = Registry::new(Settings::of(control))
+        .map_err(|error| (error.to_string(), exit::BAD_DOCUMENT))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default());
+    let runtime = runtime.map_err(failed("no runtime can be made"))?;
+    let served = runtime.block_on(serve(&registry, catalog, orders));
+    served.map_err(failed("the sample services cannot start"))?;
+    Ok(exit::OK)
 }
 
-impl Backends {
-    pub(super) fn start() -> io::Result<Self> {
-        let (told, bound) = mpsc::channel();
-        let (end, ended) = oneshot::channel();
-        let stopping = Arc::new(AtomicBool::new(false));
-        let heard = stopping.clone();
-        let thread = std::thread::Builder::new()
-            .name("samples".into())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(Default::default());
-                match runtime {
-                    Ok(runtime) => runtime.block_on(run(&told, ended, &heard)),
-                    Err(error) => {
-                        let _starter_waits = told.send(Err(error));
-                    }
-                }
-            })?;
-        let (catalog, orders) = bound
-            .recv()
-            .map_err(|_| io::Error::other("the thread of the sample services died"))??;
-        Ok(Backends {
-            catalog,
-            orders,
-            stopping,
-            end: Some(end),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Backends {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic over there was printed there.
-            drop(thread.join());
-        }
-    }
-}
-
-type Told = mpsc::Sender<io::Result<(SocketAddr, SocketAddr)>>;
-
-async fn run(told: &Told, ended: oneshot::Receiver<()>, heard: &AtomicBool) {
+async fn serve(registry: &Registry, catalog: SocketAddr, orders: SocketAddr) -> io::Result<()> {
+    let mut signals = Signals::new()?;
     let (stop, stopping) = watch::channel(false);
-    let begun = async {
-        let signals = Signals::new()?;
-        let catalog = TcpListener::bind("127.0.0.1:0").await?;
-        let orders = TcpListener::bind("127.0.0.1:0").await?;
-        let addresses = (catalog.local_addr()?, orders.local_addr()?);
-        Ok((signals, catalog, orders, addresses))
-    };
-    let (mut signals, catalog, orders, addresses) = match begun.await {
-        Ok(begun) => begun,
-        Err(error) => {
-            let _starter_waits = told.send(Err(error));
-            return;
+    let catalog = TcpListener::bind(catalog).await?;
+    let orders = TcpListener::bind(orders).await?;
+    let (at_catalog, at_orders) = (catalog.local_addr()?, orders.local_addr()?);
+    let announced = [
+        announce(registry, "catalog", at_catalog),
+        announce(registry, "orders", at_orders),
+    ];
+    ready(&json!({ "catalog": at_catalog, "orders": at_orders }));
+    let told = async {
+        while signals.next().await != Told::Stop {
+            stop.send_replace(true);
         }
-    };
-    let _starter_waits = told.send(Ok(addresses));
-    let listening = async {
-        while signals.next().await != Signal::Stop {}
-        heard.store(true, Ordering::Release);
-        stop.send_replace(true);
-        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = server::serve(catalog, Catalog, stopping.clone()) => {}
         () = server::serve(orders, Orders::default(), stopping) => {}
-        () = listening => {}
-        _ = ended => {}
+        () = told => {}
     }
+    for announced in announced {
+        announced.deregister().await;
+    }
+    Ok(())
+}
+
+fn announce(registry: &Registry, name: &str, address: SocketAddr) -> Announced {
+    registry.register(Registration::new(name, address.to_string()).health_endpoint("/health"))
 }
 
 const ITEMS: [(&str, u32); 4] = [
