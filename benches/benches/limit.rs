@@ -54,6 +54,7 @@ fn request() -> Request {
         body: Body::Empty,
         upgrade: None,
         is_http2: false,
+        is_call: false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
 mod limits;
+mod transcode;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -230,6 +231,7 @@ fn names_of_route(
     {
         upstream(setting);
     }
+    transcode::check(route, upstreams, checks);
 }
 
 /// Of two routes that accept the same requests, the later never gets one.
@@ -366,6 +368,7 @@ fn files(checks: &mut Checks<'_>) {
             .filter_map(|(path, key)| path.as_deref().map(|p| (p, key)));
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
+    wanted.extend(transcode::files(checks.routes));
     if let Some((Some(sharing), place)) = checks.sharing
         && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
         && store.tls

@@ -20,10 +20,12 @@ use crate::unit::Rate;
 mod control_plane;
 mod faults;
 mod limits;
+mod transcode;
 
 pub use control_plane::*;
 pub use faults::*;
 pub use limits::*;
+pub use transcode::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
@@ -376,6 +378,9 @@ pub enum Filter {
     RateLimit(RateLimit),
     ApiKey(ApiKeyUse),
     Fault(InjectedFault),
+    /// Boxed: it is large, and rare.
+    Transcode(Box<Transcode>),
+    GrpcWeb,
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.

@@ -238,6 +238,8 @@ fn filter_word(filter: &Filter) -> &'static str {
         Filter::ApiKey(ApiKeyUse::Required) => "api_key required",
         Filter::ApiKey(ApiKeyUse::Optional) => "api_key optional",
         Filter::Fault(_) => "fault",
+        Filter::Transcode(_) => "transcode",
+        Filter::GrpcWeb => "grpc_web",
     }
 }
 

@@ -28,5 +28,6 @@ pub mod state;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod transcode;
 pub mod upkeep;
 pub mod upstream;

@@ -12,6 +12,7 @@ mod listener;
 mod retry;
 mod route;
 mod store;
+mod transcode;
 mod upstream;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
 mod subscription;
+mod transcode;
 
 use crate::problem::Fault;
 

@@ -1,7 +1,7 @@
 //! The rules that texts of a document keep, each with its words and an example. What a rule does stands in `rule`.
 
 use super::Rule;
-use crate::{rule, unit};
+use crate::{binding, rule, unit};
 
 macro_rules! rules {
     ($($name:ident: $code:literal, $words:literal, $example:literal, $check:expr;)*) => {
@@ -47,5 +47,10 @@ rules! {
     KEY_HASH: "bad-key", "the hash of a key", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", crate::KeyHash::parse;
     FALLBACK_ON: "bad-reason", "a reason", "timeout", rule::fallback_on;
     STAGE: "bad-stage", "a stage", "10%", crate::control_plane::Stage::parse;
+    DESCRIPTORS: "bad-path", "the path of a descriptor set", "shop.binpb", rule::file_path;
+    SERVICE: "bad-name", "a full name", "shop.v1.Orders", binding::full_name;
+    BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
+    MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
+    REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

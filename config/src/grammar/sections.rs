@@ -2,7 +2,7 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, faults, limits, subscription};
+use super::{Key, Kind, Presence, Section, Top, faults, limits, subscription, transcode};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -518,7 +518,16 @@ pub(crate) static FILTER: Section = Section {
             Kind::Table(&faults::FAULT),
             "Delays, aborts and resets on purpose, to see what others make of them.",
         ),
-        later("transcode", "JSON to gRPC."),
+        optional(
+            "transcode",
+            Kind::Table(&transcode::TRANSCODE),
+            "Answers JSON over HTTP with calls of a gRPC service.",
+        ),
+        optional(
+            "grpc_web",
+            Kind::Yes,
+            "Answers gRPC-Web, from browsers, with calls of a gRPC service.",
+        ),
     ],
     one_of: &[&[
         "set_headers",
@@ -529,6 +538,7 @@ pub(crate) static FILTER: Section = Section {
         "allow",
         "fault",
         "transcode",
+        "grpc_web",
     ]],
     ..NOTHING
 };

@@ -273,7 +273,7 @@ fn decode_item(
         "api_key" => Decoded::ApiKey(Arc::new(decode::api_key(node, report)?)),
         "test" => Decoded::Test(Arc::new(decode::test(node)?)),
         _ => Decoded::Route {
-            route: Arc::new(decode::route(node, report)?),
+            route: Arc::new(decode::route(node, folder, report)?),
             named: node.get("name").is_some(),
         },
     })

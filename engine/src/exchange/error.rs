@@ -84,11 +84,15 @@ codes! {
     BodyTooLarge "body_too_large" 413 8 Body "the request's body is larger than allowed";
     BodyTimeout "body_timeout" 408 4 Body "the request's body stopped coming";
     BodyAborted "body_aborted" 400 1 Body "the request's body ended before its announced length";
+    BadMessage "bad_message" 400 3 Body "the request does not fit the method that it calls";
+    MessageTooLarge "message_too_large" 413 8 Body "the message is larger, deeper or longer than allowed";
+    UnsupportedContent "unsupported_content" 415 3 Body "the request's body is encoded in a way that cannot be translated";
     ClientClosed "client_closed" 499 1 Request "the client went away before the answer";
     NoRoute "no_route" 404 12 Route "no route matches this request";
     MethodNotAllowed "method_not_allowed" 405 12 Route "the path is known, but not with this method";
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
+    UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
     RateLimited "rate_limited" 429 8 Filter "too many requests; wait as long as retry-after says";
     QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
@@ -105,6 +109,7 @@ codes! {
     DeadlineExceeded "deadline_exceeded" 504 4 Upstream "the caller's own deadline passed";
     UpstreamReset "upstream_reset" 502 14 Upstream "the upstream closed the connection before it had answered";
     UpstreamBadResponse "upstream_bad_response" 502 14 Upstream "the upstream's answer is not valid HTTP";
+    UpstreamBadMessage "upstream_bad_message" 502 13 Upstream "the upstream's answer is no message of the method's type";
     UpstreamResponseTooLarge "upstream_response_too_large" 502 14 Upstream "the upstream's header section is too large";
     IdleTimeout "idle_timeout" 504 4 Stream "no byte moved in either direction for too long";
     StreamAborted "stream_aborted" 502 14 Stream "the upstream's answer broke off";
@@ -137,6 +142,8 @@ pub struct Error {
     pub limit: Option<Box<str>>,
     /// Of `FaultInjected`: how.
     pub abort: Option<Abort>,
+    /// Of `BadMessage`: the fields and what is wrong with each, as a JSON array.
+    pub fields: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -149,6 +156,7 @@ impl From<Code> for Error {
             retry_after: None,
             limit: None,
             abort: None,
+            fields: None,
         }
     }
 }
@@ -229,6 +237,9 @@ impl Error {
         );
         if let Some(limit) = &self.limit {
             let _infallible = write!(body, r#","limit":{}"#, json(limit));
+        }
+        if let Some(fields) = &self.fields {
+            let _infallible = write!(body, r#","errors":{fields}"#);
         }
         if let Some(governed) = &self.governed {
             let _infallible = write!(

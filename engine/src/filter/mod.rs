@@ -14,6 +14,7 @@ use tollgate_config::{ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Rout
 use crate::exchange::error::{Code, Error};
 use crate::exchange::{Request, Response};
 use crate::telemetry::metrics::Metrics;
+use crate::transcode::{Transcoder, Transcoders};
 use rate_limit::{Limit, LimitMemory, Policies};
 
 /// One filter, ready to run.
@@ -34,6 +35,9 @@ pub struct Chain {
     limits: bool,
     claims: bool,
     faults: bool,
+    /// What is not gRPC becomes it behind the chain, by these descriptors.
+    transcoder: Option<Arc<Transcoder>>,
+    grpc_web: bool,
 }
 
 /// What a chain is compiled with besides its own settings.
@@ -41,6 +45,7 @@ pub struct Surroundings<'a> {
     pub policies: &'a Arc<Policies>,
     pub memory: &'a LimitMemory,
     pub metrics: &'a Metrics,
+    pub transcoders: &'a Transcoders,
 }
 
 /// Who asks, and when: what a filter may know besides the request.
@@ -80,11 +85,12 @@ impl Notes {
 }
 
 impl Chain {
-    pub fn compile(route: &Route, surroundings: &Surroundings<'_>) -> Self {
+    pub fn compile(route: &Arc<Route>, surroundings: &Surroundings<'_>) -> Self {
         let Surroundings {
             policies,
             memory,
             metrics,
+            transcoders,
         } = surroundings;
         let filters: Vec<Filter> = route
             .filters
@@ -106,6 +112,8 @@ impl Chain {
                     Settings::Fault(fault) => {
                         Filter::Fault(fault::Fault::compile(fault, metrics.fault(&route.name)))
                     }
+                    // Both wait for the request's body, so they are the proxy's, behind the chain.
+                    Settings::Transcode(_) | Settings::GrpcWeb => return None,
                 })
             })
             .collect();
@@ -127,7 +135,25 @@ impl Chain {
             limits,
             claims,
             faults,
+            transcoder: transcoders.of(route).cloned(),
+            grpc_web: route
+                .filters
+                .iter()
+                .any(|filter| matches!(filter.value, Settings::GrpcWeb)),
         }
+    }
+
+    /// Whether requests may have to become gRPC behind it.
+    pub fn translates(&self) -> bool {
+        self.grpc_web || self.transcoder.is_some()
+    }
+
+    pub fn transcoder(&self) -> Option<&Arc<Transcoder>> {
+        self.transcoder.as_ref()
+    }
+
+    pub fn has_grpc_web(&self) -> bool {
+        self.grpc_web
     }
 
     pub fn is_empty(&self) -> bool {
@@ -135,8 +161,18 @@ impl Chain {
     }
 
     /// Whether what it was compiled with is still what holds.
-    pub fn is_current(&self, policies: &Arc<Policies>) -> bool {
-        self.policies
+    pub fn is_current(
+        &self,
+        policies: &Arc<Policies>,
+        transcoder: Option<&Arc<Transcoder>>,
+    ) -> bool {
+        let same = match (&self.transcoder, transcoder) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        same && self
+            .policies
             .as_ref()
             .is_none_or(|ours| Arc::ptr_eq(ours, policies))
     }

@@ -18,6 +18,7 @@ mod send;
 mod split;
 #[cfg(test)]
 mod storm;
+mod transcode;
 mod tries;
 pub mod tunnel;
 
@@ -52,6 +53,7 @@ use crate::telemetry::access::{Failure, Line, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
+use transcode::Translated;
 
 pub struct Proxy {
     /// This worker's number, from 0.
@@ -183,6 +185,10 @@ impl Proxy {
             request.marks = Marks::of(&request.headers);
         }
         match &plan.item.action {
+            Action::Upstream(_) if plan.compiled.chain.translates() => {
+                // Large, and not everybody's: requests that pass as they are do not carry its size.
+                Box::pin(self.translate(exchange, plan, 0, request)).await
+            }
             Action::Upstream(_) => self.serve(exchange, plan, 0, request).await,
             Action::Split { sticky, .. } => {
                 let branch = split::choose(
@@ -192,7 +198,11 @@ impl Proxy {
                     &exchange.connection,
                     self.random(),
                 );
-                self.serve(exchange, plan, branch, request).await
+                if plan.compiled.chain.translates() {
+                    Box::pin(self.translate(exchange, plan, branch, request)).await
+                } else {
+                    self.serve(exchange, plan, branch, request).await
+                }
             }
             Action::Respond {
                 status,
@@ -283,8 +293,12 @@ impl Proxy {
     /// Our own answer, in the caller's language.
     pub fn explain(&self, exchange: &mut Exchange, error: &Error) -> Response {
         exchange.failed(error);
-        if exchange.is_grpc {
-            return Response::new(StatusCode::OK, error.grpc(), Body::Empty);
+        if exchange.answers_grpc() {
+            let mut headers = error.grpc();
+            if let Some(Translated::Web(form)) = &exchange.translated {
+                headers.insert(header::CONTENT_TYPE, form.content_type());
+            }
+            return Response::new(StatusCode::OK, headers, Body::Empty);
         }
         let (status, headers, body) = error.problem(exchange.request_id.as_str());
         Response::new(status, headers, Body::Full(body))

@@ -19,6 +19,7 @@ use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
+use crate::transcode::Transcoders;
 use crate::upstream::Upstream;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
@@ -80,6 +81,8 @@ pub fn compile(
             )),
         }
     }
+    let known = former.map(|former| &former.transcoders);
+    let transcoders = Transcoders::compile(document, known, &mut problems);
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -93,6 +96,7 @@ pub fn compile(
         policies: &policies,
         memory: &memory.limits,
         metrics,
+        transcoders: &transcoders,
     };
     let (routes, table) = routes(document, former, memory, &by_name, &surroundings);
     Ok(Snapshot {
@@ -104,6 +108,7 @@ pub fn compile(
         routes,
         upstreams,
         policies,
+        transcoders,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
@@ -124,6 +129,7 @@ fn routes(
         let mut upstreams = former.upstreams.iter();
         upstreams.all(|upstream| is_named(upstream, by_name))
             && Arc::ptr_eq(&former.policies, policies)
+            && former.transcoders.is_same(surroundings.transcoders)
     });
     let mut routes = Vec::with_capacity(document.routes.len());
     let mut same_table = former
@@ -136,8 +142,7 @@ fn routes(
             let there = &former.routes[place].item;
             Arc::ptr_eq(&there.value, &item.value) || same_match(&there.matches, &item.matches)
         });
-        let current =
-            before.filter(|plan| all_current || is_current(&plan.compiled, by_name, policies));
+        let current = before.filter(|plan| all_current || is_current(plan, by_name, surroundings));
         routes.push(RoutePlan {
             item: item.clone(),
             compiled: match current {
@@ -193,10 +198,12 @@ impl<'f> Former<'f> {
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>, policies: &Arc<Policies>) -> bool {
+fn is_current(plan: &RoutePlan, by_name: &ByName<'_>, surroundings: &Surroundings<'_>) -> bool {
+    let compiled = &plan.compiled;
+    let transcoder = surroundings.transcoders.of(&plan.item.value);
     let mut branches = compiled.branches.iter();
     branches.all(|branch| is_named(&branch.upstream, by_name))
-        && compiled.chain.is_current(policies)
+        && compiled.chain.is_current(surroundings.policies, transcoder)
 }
 
 fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {
@@ -244,7 +251,7 @@ fn route(
         fallback,
         pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         late: item.hedge().map(|_| paces.p95_of(&item.name)),
-        chain: Chain::compile(item, surroundings),
+        chain: Chain::compile(&item.value, surroundings),
         total_weight: branches
             .iter()
             .map(|branch| branch.weight)

@@ -21,6 +21,7 @@ use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
+use crate::transcode::Transcoders;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
 use crate::upstream::{Guards, RouteGuards, Upstream};
@@ -39,6 +40,7 @@ pub struct Snapshot {
     pub routes: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     pub policies: Arc<Policies>,
+    pub transcoders: Transcoders,
     /// For requests that no route matched.
     pub unmatched: Arc<RouteSeries>,
     /// Exchanges that run on this generation, counted per worker.
