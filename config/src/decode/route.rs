@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, fallback, faults, headers, limits, or_off, parsed, retry, setting,
-    setting_text, size, text, texts,
+    at, browsers, callers, count, duration, fallback, faults, headers, limits, or_off, parsed,
+    retry, setting, setting_text, size, text, texts,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -45,7 +45,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
             .map_or(&[][..], Node::list)
             .iter()
             .filter_map(|node| {
-                filter(node, report).map(|value| Setting {
+                filter(node, &matches, report).map(|value| Setting {
                     value,
                     at: at(node),
                 })
@@ -410,7 +410,7 @@ fn check_prefix(prefix: &str, matches: &Match, place: &Node, report: &mut ItemRe
     }
 }
 
-fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
+fn filter(node: &Node, matches: &Match, report: &mut ItemReport<'_>) -> Option<Filter> {
     if let Some(limit) = node.get("rate_limit") {
         return limits::rate_limit(limit, report).map(Filter::RateLimit);
     }
@@ -419,6 +419,18 @@ fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
     }
     if let Some(fault) = node.get("fault") {
         return faults::fault(fault, report).map(Filter::Fault);
+    }
+    if let Some(jwt) = node.get("jwt") {
+        return callers::jwt_use(jwt).map(Filter::Jwt);
+    }
+    if let Some(allow) = node.get("allow") {
+        return callers::allow(allow, matches, report).map(Filter::Allow);
+    }
+    if let Some(cors) = node.get("cors") {
+        return Some(Filter::Cors(browsers::cors(cors, report)));
+    }
+    if let Some(fields) = node.get("security_headers") {
+        return Some(Filter::SecurityHeaders(browsers::security_headers(fields)));
     }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {

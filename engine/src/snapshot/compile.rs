@@ -14,6 +14,7 @@ use tollgate_config::{
 
 use super::memory::Memory;
 use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
+use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
@@ -80,6 +81,12 @@ pub fn compile(
             )),
         }
     }
+    let former_issuers = former.map(|former| &former.issuers);
+    let issuers = Issuers::compile(document, former_issuers, &memory.issuers, metrics)
+        .unwrap_or_else(|bad| {
+            problems.extend(bad);
+            Arc::default()
+        });
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -91,6 +98,7 @@ pub fn compile(
     );
     let surroundings = Surroundings {
         policies: &policies,
+        issuers: &issuers,
         memory: &memory.limits,
         metrics,
     };
@@ -104,6 +112,8 @@ pub fn compile(
         routes,
         upstreams,
         policies,
+        issuers,
+        errors: document.errors,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
@@ -119,11 +129,12 @@ fn routes(
 ) -> (Vec<RoutePlan>, Arc<Table>) {
     let mut known = Former::new(former.map_or(&[], |former| &former.routes));
     // Looking at the upstreams once spares a look at those of each route.
-    let policies = surroundings.policies;
+    let (policies, issuers) = (surroundings.policies, surroundings.issuers);
     let all_current = former.is_some_and(|former| {
         let mut upstreams = former.upstreams.iter();
         upstreams.all(|upstream| is_named(upstream, by_name))
             && Arc::ptr_eq(&former.policies, policies)
+            && Arc::ptr_eq(&former.issuers, issuers)
     });
     let mut routes = Vec::with_capacity(document.routes.len());
     let mut same_table = former
@@ -137,7 +148,7 @@ fn routes(
             Arc::ptr_eq(&there.value, &item.value) || same_match(&there.matches, &item.matches)
         });
         let current =
-            before.filter(|plan| all_current || is_current(&plan.compiled, by_name, policies));
+            before.filter(|plan| all_current || is_current(&plan.compiled, by_name, surroundings));
         routes.push(RoutePlan {
             item: item.clone(),
             compiled: match current {
@@ -193,10 +204,16 @@ impl<'f> Former<'f> {
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>, policies: &Arc<Policies>) -> bool {
+fn is_current(
+    compiled: &CompiledRoute,
+    by_name: &ByName<'_>,
+    surroundings: &Surroundings<'_>,
+) -> bool {
     let mut branches = compiled.branches.iter();
     branches.all(|branch| is_named(&branch.upstream, by_name))
-        && compiled.chain.is_current(policies)
+        && compiled
+            .chain
+            .is_current(surroundings.policies, surroundings.issuers)
 }
 
 fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {
