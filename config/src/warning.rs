@@ -24,8 +24,39 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
             ),
         });
     }
+    keys_in_the_clear(document, &mut warnings);
     ladder::warn(document, &mut warnings);
     warnings
+}
+
+/// Who can change an answer on its way can sign tokens. On this machine nobody is between.
+fn keys_in_the_clear(document: &Document, warnings: &mut Vec<Problem>) {
+    for item in &document.jwts {
+        let Some(jwks) = item.jwks.as_ref().filter(|jwks| !jwks.url.encrypted) else {
+            continue;
+        };
+        let address = &jwks.url.address;
+        let host = address
+            .rsplit_once(':')
+            .map_or(&**address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let here = host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
+        if !here {
+            warnings.push(Problem {
+                code: "keys-in-the-clear",
+                place: Some(item.begins()),
+                message: format!(
+                    "the keys of jwt `{}` come without TLS: who can change them on their way can sign tokens",
+                    item.name
+                ),
+                text: None,
+                hint: Some("write \"https://…\"".to_owned()),
+            });
+        }
+    }
 }
 
 /// Whether a route limits by tiers, and a tier has a quota.

@@ -265,6 +265,24 @@ fn gw_805_origins_are_written_as_browsers_send_them_and_everybody_is_nobody_with
 }
 
 #[test]
+fn keys_that_come_in_the_clear_from_elsewhere_are_worth_a_warning() {
+    for (url, warned) in [
+        ("http://keys.example/a", true),
+        ("http://10.0.0.1:80/a", true),
+        ("https://keys.example/a", false),
+        ("http://127.0.0.1:7001/a", false),
+        ("http://[::1]:7001/a", false),
+        ("http://localhost/a", false),
+    ] {
+        let text = document("", &jwt(&format!("jwks = \"{url}\"")));
+        let loaded = Loader::new().load_text("t.toml", &text, Path::new("/"));
+        let warnings = tollgate_config::warnings(&loaded.expect("valid"));
+        let told = { warnings.iter() }.any(|one| one.code == "keys-in-the-clear");
+        assert_eq!(told, warned, "{url}");
+    }
+}
+
+#[test]
 fn the_sample_is_a_document() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("callers.toml");
     let loaded = Loader::new().load(&path).expect("valid");
