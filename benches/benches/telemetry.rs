@@ -104,7 +104,7 @@ fn access(criterion: &mut Criterion) {
             protocol: "HTTP/1.1",
             route: "users",
             upstream: Some("users"),
-            endpoint: Some("10.0.0.2:8080"),
+            endpoint: Some(([10, 0, 0, 2], 8080).into()),
             attempts: 1,
             not_retried: None,
             hedge: None,

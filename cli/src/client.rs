@@ -1,11 +1,13 @@
-//! A small HTTP/1.1 client for a few requests to an address nearby: the admin address, and the load that `up --load`
-//! makes. Blocking, bounded in time and size; no TLS, no redirects, nothing cached.
+//! A small HTTP/1.1 client for a few requests: to the admin address, to a control plane, and the load that `up --load`
+//! makes. Blocking, bounded in time and size; no redirects, nothing cached. How TLS is spoken, `secure` knows.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::secure::Stream;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,11 +52,6 @@ impl fmt::Display for Admin {
 }
 
 impl Admin {
-    /// `host:port`.
-    pub(crate) fn authority(&self) -> &str {
-        &self.authority
-    }
-
     /// One request; an answer that is not a 2xx is an error in the other side's words.
     pub(crate) fn ask(
         &self,
@@ -95,11 +92,19 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
 }
 
 impl Client {
     pub(crate) fn connect(authority: &str) -> io::Result<Self> {
+        Client::dial(authority, |socket| Ok(Stream::Plain(socket)))
+    }
+
+    /// The same, over what `secure` makes of the socket.
+    pub(crate) fn dial(
+        authority: &str,
+        secure: impl Fn(TcpStream) -> io::Result<Stream>,
+    ) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in authority.to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, PATIENCE) {
@@ -109,7 +114,7 @@ impl Client {
                     stream.set_nodelay(true)?;
                     return Ok(Client {
                         authority: authority.to_owned(),
-                        stream: BufReader::new(stream),
+                        stream: BufReader::new(secure(stream)?),
                     });
                 }
                 Err(error) => last = error,
@@ -119,8 +124,19 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+        self.send_with("", method, path, body)
+    }
+
+    /// With further lines of the head, each with its end.
+    pub(crate) fn send_with(
+        &mut self,
+        fields: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> io::Result<Answer> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\n{fields}content-length: {}\r\n\r\n{body}",
             self.authority,
             body.len()
         );

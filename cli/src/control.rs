@@ -8,24 +8,18 @@ use std::process::ExitCode;
 use serde_json::{Map, Value, json};
 use tollgate_engine::process::exit;
 
-use crate::client::{Admin, Client};
+use crate::desk::Desk;
 use crate::status::{list, word};
 use crate::table::{print, row, table};
 
 /// Whom to ask, and how to say it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Asked {
-    /// The control plane.
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "http://127.0.0.1:8080",
-        global = true
-    )]
-    control: Admin,
+    #[command(flatten)]
+    desk: Desk,
     /// The answer as it came.
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,7 +46,7 @@ pub(crate) struct Change {
     #[arg(long, value_name = "NAME")]
     remove: Vec<String>,
     /// Only if the catalog is at this revision.
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, visible_alias = "expect", value_name = "REVISION")]
     if_revision: Option<u64>,
     /// Why, for the history.
     #[arg(long, default_value = "")]
@@ -66,7 +60,7 @@ pub(crate) struct Rollback {
     /// The revision to return to.
     to: u64,
     /// Only if the catalog is at this revision.
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, visible_alias = "expect", value_name = "REVISION")]
     if_revision: Option<u64>,
     /// Why, for the history.
     #[arg(long, default_value = "")]
@@ -76,7 +70,7 @@ pub(crate) struct Rollback {
 }
 
 /// Why there is no answer, and the exit code for it.
-struct Failed(u8, String);
+pub(crate) struct Failed(pub(crate) u8, pub(crate) String);
 
 pub(crate) fn services(arguments: &Plain) -> ExitCode {
     let answer = ask(&arguments.asked, "GET", "/debug/registry/services", "");
@@ -249,14 +243,9 @@ fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 
-fn ask(asked: &Asked, method: &str, path: &str, body: &str) -> Result<Value, Failed> {
-    let control = &asked.control;
-    let answer = Client::connect(control.authority())
-        .and_then(|mut client| client.send(method, path, body))
-        .map_err(|error| {
-            let words = format!("{control} does not answer: {error}; is the control plane running? (--control names another)");
-            Failed(exit::FAILURE, words)
-        })?;
+pub(crate) fn ask(asked: &Asked, method: &str, path: &str, body: &str) -> Result<Value, Failed> {
+    let control = asked.desk.control();
+    let answer = asked.desk.send(method, path, body)?;
     let value: Value = serde_json::from_slice(&answer.body).map_err(|_| {
         let words = format!("{control} is no control plane: no JSON at {path}");
         Failed(exit::FAILURE, words)
@@ -287,7 +276,7 @@ fn code(status: u16) -> u8 {
 }
 
 /// As a problem of a file is told.
-fn problems(problems: &Value) -> String {
+pub(crate) fn problems(problems: &Value) -> String {
     let mut text = String::new();
     for one in list(problems) {
         if let Some(place) = one["place"].as_str() {
@@ -345,14 +334,14 @@ fn or_none(names: &[String]) -> String {
     }
 }
 
-fn unless_empty(rows: &[Vec<String>], otherwise: &str) -> String {
+pub(crate) fn unless_empty(rows: &[Vec<String>], otherwise: &str) -> String {
     match rows.len() {
         1 => otherwise.to_owned(),
         _ => table("", rows),
     }
 }
 
-fn ended(
+pub(crate) fn ended(
     asked: &Asked,
     answer: Result<Value, Failed>,
     told: impl FnOnce(&Value) -> String,
@@ -366,7 +355,11 @@ fn ended(
             ExitCode::SUCCESS
         }
         Err(Failed(code, words)) => {
-            eprintln!("{words}");
+            // With --json an error is JSON, too; a refusal came as such.
+            match asked.json && !words.starts_with('{') {
+                true => eprintln!("{:#}", json!({ "error": words })),
+                false => eprintln!("{words}"),
+            }
             ExitCode::from(code)
         }
     }

@@ -1,13 +1,16 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`
-//! and `rollback` ask a control plane; `gateway` is the gateway's own program.
+//! `rollback`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
 mod breakers;
 mod client;
 mod control;
+mod desk;
 mod explain;
+mod inspect;
+mod secure;
 mod status;
 mod table;
 mod up;
@@ -15,7 +18,7 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use tollgate_engine::process::exit;
 
 use client::Admin;
@@ -84,6 +87,12 @@ enum Command {
     Plan(control::Change),
     /// Returns to a former revision, as a new one.
     Rollback(control::Rollback),
+    /// Who changed something, who was refused, what became of instances.
+    Audit(inspect::Audit),
+    /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
+    Diagnose(inspect::Diagnose),
+    /// Writes what a shell needs to complete these commands: `source <(tollgate completion bash)`.
+    Completion { shell: clap_complete::Shell },
     /// The gateway's own commands, as `tollgate-gateway` has them.
     Gateway(tollgate_gateway::Arguments),
 }
@@ -134,6 +143,14 @@ fn main() -> ExitCode {
         Command::Apply(arguments) => control::apply(&arguments),
         Command::Plan(arguments) => control::plan(&arguments),
         Command::Rollback(arguments) => control::rollback(&arguments),
+        Command::Audit(arguments) => inspect::audit(&arguments),
+        Command::Diagnose(arguments) => inspect::diagnose(&arguments),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            let name = "tollgate";
+            clap_complete::generate(shell, &mut Arguments::command(), name, &mut script);
+            ended(Ok(String::from_utf8_lossy(&script).into_owned()))
+        }
         Command::Gateway(arguments) => tollgate_gateway::main(arguments),
     }
 }
@@ -159,8 +176,6 @@ fn misused(why: &str) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

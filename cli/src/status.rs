@@ -274,7 +274,11 @@ fn sharing(sharing: &Value, now: u64) -> String {
     let gateways = word(&sharing["gateways"]);
     match sharing["reached"].as_bool() {
         None => String::new(),
-        Some(true) => format!("\nlimits are shared through {store} by {gateways} gateways\n"),
+        Some(true) => format!(
+            "\nlimits are shared through {store} by {gateways} gateways; {} tokens for {} clients are here\n",
+            word(&sharing["held"]),
+            word(&sharing["clients"])
+        ),
         Some(false) => format!(
             "\nthe store of shared limits {store} is AWAY for {for_how_long}; this gateway serves 1/{gateways} of each: {}\n",
             word(&sharing["reason"])

@@ -370,7 +370,8 @@ fn files(checks: &mut Checks<'_>) {
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
     if let Some((Some(sharing), place)) = checks.sharing
-        && let (Some(ca), true) = (&sharing.ca, sharing.store.tls)
+        && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
+        && store.tls
     {
         wanted.push((ca, false, Some(place.clone())));
     }

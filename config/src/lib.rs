@@ -14,6 +14,7 @@ pub mod fleet;
 mod grammar;
 mod interpolate;
 mod ladder;
+pub mod leases;
 mod loader;
 mod nearest;
 mod parse;

@@ -1,6 +1,8 @@
 //! What a document may say, but its writer should know: told at every load, refused never.
 
-use crate::document::{Document, Filter, RateLimit, Tier};
+use std::net::IpAddr;
+
+use crate::document::{ControlPlane, Document, Filter, RateLimit, Tier};
 use crate::ladder;
 use crate::problem::Problem;
 
@@ -25,26 +27,19 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
         });
     }
     keys_in_the_clear(document, &mut warnings);
+    warnings.extend(document.control_plane.as_ref().and_then(readable));
     ladder::warn(document, &mut warnings);
     warnings
 }
 
-/// Who can change an answer on its way can sign tokens. On this machine nobody is between.
+/// Who can change an answer on its way can sign tokens.
 fn keys_in_the_clear(document: &Document, warnings: &mut Vec<Problem>) {
     for item in &document.jwts {
         let Some(jwks) = item.jwks.as_ref().filter(|jwks| !jwks.url.encrypted) else {
             continue;
         };
         let address = &jwks.url.address;
-        let host = address
-            .rsplit_once(':')
-            .map_or(&**address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let here = host == "localhost"
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-        if !here {
+        if !is_nearby(address) {
             warnings.push(Problem {
                 code: "keys-in-the-clear",
                 place: Some(item.begins()),
@@ -57,6 +52,32 @@ fn keys_in_the_clear(document: &Document, warnings: &mut Vec<Problem>) {
             });
         }
     }
+}
+
+/// Whether `host:port` is on this machine, where nobody is between.
+fn is_nearby(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
+}
+
+/// A token that is sent over the network without TLS.
+fn readable(control_plane: &ControlPlane) -> Option<Problem> {
+    let mut urls = control_plane.urls.iter();
+    let url = urls.find(|url| !url.encrypted && !is_nearby(&url.address));
+    let url = url.filter(|_| control_plane.token.is_some())?;
+    Some(Problem {
+        code: "readable-token",
+        place: Some(control_plane.place.clone()),
+        message: format!(
+            "the token crosses the network readable on its way to {}",
+            url.text
+        ),
+        text: None,
+        hint: Some(
+            "write an https URL, and `[server] tls` in the control plane's document".to_owned(),
+        ),
+    })
 }
 
 /// Whether a route limits by tiers, and a tier has a quota.

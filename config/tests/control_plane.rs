@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tollgate_config::control_plane::{ControlPlane, load, load_text, reference};
+use tollgate_config::KeyHash;
+use tollgate_config::control_plane::{ControlPlane, Role, load, load_text, reference, warnings};
 use tollgate_config::problem::Problem;
 
 fn folder() -> &'static Path {
@@ -49,7 +50,7 @@ fn an_empty_text_means_the_defaults_beside_the_file() {
 #[test]
 fn every_key_is_read() {
     let text = r#"
-        server = { bind = "0.0.0.0:1", state_dir = "off", drain = "1s", max_connections = 2, idle_timeout = "3s", max_body = "4KiB" }
+        server = { bind = "0.0.0.0:1", tls = { cert = "a.pem", key = "a.key", client_ca = "ca.pem" }, state_dir = "off", drain = "1s", max_connections = 2, idle_timeout = "3s", max_body = "4KiB" }
         audit = { retention = "5h", max_size = "6MiB" }
         [registry]
         heartbeat = "1s"
@@ -83,11 +84,19 @@ fn every_key_is_read() {
         write_timeout = "2s"
         max_feeds = 3
         forget_nodes = "4s"
+        [[token]]
+        name = "ada"
+        role = "administer"
+        hash = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     "#;
     let document = read(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let second = Duration::from_secs;
     assert_eq!(document.server.state_dir, None);
     assert_eq!(document.server.max_body, 4096);
+    let tls = document.server.tls.as_ref().expect("written");
+    assert_eq!(tls.cert, PathBuf::from("/etc/cp/a.pem"));
+    assert_eq!(tls.client_ca, Some("/etc/cp/ca.pem".into()));
+    assert_eq!(document.tokens.len(), 1);
     assert_eq!(document.audit.max_size, 6 << 20);
     assert_eq!(document.registry.loss_interval, second(8));
     assert_eq!(document.registry.max_per_service, 14);
@@ -154,6 +163,127 @@ fn a_mistake_is_told_with_its_line_and_the_next_step() {
     one(&dots, "too-deep", 1, "more than one");
 }
 
+const HASH: &str =
+    "hash = \"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n";
+const LONG: &str = "0123456789abcdef0123456789abcdef";
+
+fn with_environment(text: &str) -> Result<ControlPlane, Vec<Problem>> {
+    let environment = |name: &str| match name {
+        "LONG" => Some(LONG.to_owned()),
+        "SHORT" => Some("hunter2".to_owned()),
+        _ => None,
+    };
+    load_text("cp.toml", text, Path::new("/etc/cp"), environment).map_err(|problems| problems.0)
+}
+
+#[test]
+fn cp_202_tokens_are_hashes_from_the_moment_they_are_read() {
+    let text = "[[token]]\nname = \"a\"\nrole = \"node\"\nnode = \"edge-1\"\nservice = \"edge\"\ntoken = \"${env:LONG}\"\n";
+    let document = with_environment(text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let token = &document.tokens[0];
+    assert_eq!(token.hash, KeyHash::of(LONG.as_bytes()));
+    assert_eq!((token.role, token.role.word()), (Role::Node, "node"));
+    assert_eq!(token.node.as_deref(), Some("edge-1"));
+    assert_eq!(token.service.as_deref(), Some("edge"));
+    let shown = format!("{document:?}");
+    assert!(!shown.contains(LONG) && !shown.contains(&token.hash.written()[7..]));
+}
+
+#[test]
+fn a_token_that_anybody_can_read_or_guess_is_refused_and_not_repeated() {
+    for (value, code) in [
+        ("hunter2-hunter2-hunter2", "token-in-the-open"),
+        ("${env:SHORT}", "bad-token"),
+    ] {
+        let text = format!("[[token]]\nname = \"a\"\nrole = \"read\"\ntoken = \"{value}\"\n");
+        let problems = with_environment(&text).expect_err("refused");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].code, code);
+        assert_eq!(problems[0].place.as_ref().map(|place| place.line), Some(4));
+        assert!(
+            !problems[0].to_string().contains("hunter2"),
+            "{}",
+            problems[0]
+        );
+    }
+    let gateway = "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[control_plane]\nurls = [\"http://127.0.0.1:1\"]\ntoken = \"hunter2-hunter2-hunter2\"\n";
+    let loaded = tollgate_config::Loader::with_environment(|_| None).load_text(
+        "gateway.toml",
+        gateway,
+        Path::new(""),
+    );
+    let problems = loaded.expect_err("refused").to_string();
+    assert!(
+        problems.contains("a token is written down here"),
+        "{problems}"
+    );
+    assert!(!problems.contains("hunter2"), "{problems}");
+}
+
+#[test]
+fn tokens_are_told_apart_and_make_sense() {
+    let token = |more: &str| format!("[[token]]\nname = \"a\"\n{HASH}{more}\n");
+    one(
+        &token("role = \"service\""),
+        "missing-key",
+        1,
+        "service = \"orders\"",
+    );
+    one(
+        &token("role = \"read\"\nservice = \"x\""),
+        "contradiction",
+        5,
+        "take `service` out",
+    );
+    one(
+        &token("role = \"service\"\nservice = \"x\"\nnode = \"x\""),
+        "contradiction",
+        6,
+        "take `node` out",
+    );
+    one(&token("role = \"root\""), "bad-value", 4, "role");
+    one(
+        "[[token]]\nname = \"a\"\nrole = \"read\"\n",
+        "exactly-one",
+        1,
+        "`token` and `hash`",
+    );
+    one("[token]\nname = \"a\"\n", "wrong-type", 1, "[[token]]");
+    let twice = format!("{}\n{}", token("role = \"read\""), token("role = \"read\""));
+    one(&twice, "duplicate-token", 7, "its own name");
+    one(
+        &twice.replacen("\"a\"", "\"b\"", 1),
+        "duplicate-token",
+        9,
+        "its own token",
+    );
+}
+
+#[test]
+fn without_tokens_only_loopback_is_served() {
+    one(
+        "[server]\nbind = \"0.0.0.0:8080\"\n",
+        "open-to-all",
+        2,
+        "role = \"administer\"",
+    );
+    one(
+        "[server]\nbind = \"[::]:8080\"\n",
+        "open-to-all",
+        2,
+        "127.0.0.1",
+    );
+    let loopback = read("[server]\nbind = \"[::1]:8080\"\n").expect("accepted");
+    assert!(warnings(&loopback).is_empty());
+    let text = format!(
+        "[server]\nbind = \"10.0.0.1:8080\"\n[[token]]\nname = \"a\"\nrole = \"read\"\n{HASH}"
+    );
+    let clear = read(&text).expect("accepted");
+    assert!(warnings(&clear)[0].contains("tls"));
+    let tls = text.replace("8080\"\n", "8080\"\ntls = { cert = \"a\", key = \"b\" }\n");
+    assert!(warnings(&read(&tls).expect("accepted")).is_empty());
+}
+
 #[test]
 fn all_problems_are_told_at_once() {
     let problems = read("[registry]\nheartbeat = 5\nx = 1\n[audit]\nretention = \"1y\"\n");
@@ -183,4 +313,24 @@ fn the_reference_page_is_what_the_grammar_says() {
         found == wanted,
         "docs/control-plane-configuration.md is stale: run `TOLLGATE_BLESS=1 cargo test -p tollgate-config`"
     );
+}
+
+#[test]
+fn a_node_that_sends_its_token_readable_is_warned() {
+    let warned = |url: &str| {
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:0\"\n\n[control_plane]\nurls = [\"{url}\"]\ntoken = \"${{env:LONG}}\"\n"
+        );
+        let loaded = tollgate_config::Loader::with_environment(|_| Some(LONG.to_owned()))
+            .load_text("gateway.toml", &text, Path::new(""));
+        let document = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        let warnings = tollgate_config::warnings(&document);
+        let codes: Vec<&str> = warnings.iter().map(|warning| warning.code).collect();
+        codes.join(" ")
+    };
+    assert_eq!(warned("http://10.0.0.1:8080"), "readable-token");
+    assert_eq!(warned("http://cp.internal:8080"), "readable-token");
+    assert_eq!(warned("http://127.0.0.1:8080"), "");
+    assert_eq!(warned("http://[::1]:8080"), "");
+    assert_eq!(warned("https://cp.internal:8443"), "");
 }

@@ -914,7 +914,13 @@ fn a_shared_limit_needs_a_store_and_a_bad_store_is_told_without_its_text() {
     for (text, code, line, hint) in [
         ("store = \"a:1\"", "bad-store", 1, "redis://"),
         ("store = \"redis://:hush@a:x\"", "bad-store", 1, "rediss"),
-        ("timeout = \"1s\"", "missing-key", 1, "store"),
+        ("timeout = \"1s\"", "no-control-plane", 1, "urls = "),
+        (
+            "store = \"control-plane\"",
+            "no-control-plane",
+            1,
+            "urls = ",
+        ),
         (
             "store = \"redis://a\"\nca = \"ca.pem\"",
             "contradiction",
@@ -948,6 +954,22 @@ fn a_shared_limit_needs_a_store_and_a_bad_store_is_told_without_its_text() {
         problems(&around(&limits("store = \"redis://:hush@a:x\"")))
     );
     assert!(!told.contains("hush"), "{told}");
+}
+
+#[test]
+fn a_limit_is_shared_through_the_control_plane_without_another_word() {
+    let shared = "[[limit]]\nname = \"a\"\nby = \"route\"\nrate = \"1/s\"\nshared = true\n";
+    let plane = "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n";
+    for good in [
+        "",
+        "[limits]\nstore = \"control-plane\"\n",
+        "[limits]\novershoot = 0.02\n",
+        "[limits]\nstore = \"redis://a\"\n",
+    ] {
+        assert_eq!(problems(&around(&format!("{good}{plane}{shared}"))), []);
+    }
+    let ca = format!("[limits]\nca = \"ca.pem\"\n{plane}{shared}");
+    one(&ca, "contradiction", 2, "[control_plane]");
 }
 
 #[test]

@@ -1,6 +1,11 @@
-//! The audit log (REG-505): what became of every instance, when and why; one JSON object a line, appended by a thread
-//! of its own, so that a slow disk delays nobody. A file a day, and a further one when it is large; the oldest go when
-//! their time is over or all together are too large. The latest lines are also kept in memory, for `/debug`.
+//! The audit log (REG-505, CP-202): what became of every instance, who changed something, who was refused; one JSON object
+//! a line, appended by a thread of its own, so that a slow disk delays nobody but who waits for its own line. A file a
+//! day, and a further one when it is large; the oldest go when their time is over or all together are too large. The
+//! latest lines are also kept in memory, for `/debug`, and for everything where nothing is kept on disk.
+
+mod action;
+mod revisions;
+mod search;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -12,10 +17,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::oneshot;
 use tollgate_config::control_plane::Audit as Settings;
 use tollgate_engine::telemetry::log::{Repeated, timestamp};
 
 use crate::registry::Event;
+use action::Enough;
+pub use action::{Action, Outcome};
+pub use revisions::follow;
+pub use search::{Filter, Found};
 
 /// Lines that wait for the disk. More are left out of the file, and counted.
 const WAITING: usize = 65_536;
@@ -26,9 +36,21 @@ const FILES: u64 = 8;
 
 pub struct Audit {
     latest: Mutex<VecDeque<Event>>,
-    lines: Option<SyncSender<Vec<u8>>>,
+    /// The latest of what people did, and of who was refused.
+    actions: Mutex<VecDeque<serde_json::Value>>,
+    /// So many refusals are written down.
+    enough: Mutex<Enough>,
+    folder: Option<PathBuf>,
+    lines: Option<SyncSender<Line>>,
     writer: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
+}
+
+/// For the writer.
+struct Line {
+    bytes: Vec<u8>,
+    /// Told when the line, and every one before it, is on disk.
+    done: Option<oneshot::Sender<()>>,
 }
 
 struct Shared {
@@ -48,6 +70,9 @@ impl Audit {
         });
         let mut audit = Audit {
             latest: Mutex::default(),
+            actions: Mutex::default(),
+            enough: Mutex::default(),
+            folder: folder.clone(),
             lines: None,
             writer: None,
             shared: shared.clone(),
@@ -76,18 +101,25 @@ impl Audit {
         }
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
-            if let Some(lines) = &self.lines {
-                match lines.try_send(line(event)) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                        self.shared.lose(1)
-                    }
-                }
-            }
+            self.send(line(event), None);
             if latest.len() >= LATEST {
                 latest.pop_front();
             }
             latest.push_back(event.clone());
+        }
+    }
+
+    /// Takes a line down; whether the writer has it.
+    fn send(&self, bytes: Vec<u8>, done: Option<oneshot::Sender<()>>) -> bool {
+        let Some(lines) = &self.lines else {
+            return false;
+        };
+        match lines.try_send(Line { bytes, done }) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.shared.lose(1);
+                false
+            }
         }
     }
 
@@ -156,18 +188,19 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, waiting: &Receiver<Vec<u8>>) {
+    fn run(mut self, waiting: &Receiver<Line>) {
         self.tidy();
         let mut batch = Vec::new();
         while let Ok(first) = waiting.recv() {
             batch.clear();
-            batch.extend_from_slice(&first);
-            let mut count = 1;
-            for line in waiting.try_iter().take(1000) {
-                batch.extend_from_slice(&line);
-                count += 1;
+            let (mut count, mut waiters) = (0, Vec::new());
+            for line in std::iter::once(first).chain(waiting.try_iter().take(1000)) {
+                batch.extend_from_slice(&line.bytes);
+                count += u64::from(!line.bytes.is_empty());
+                waiters.extend(line.done);
             }
-            match self.write(&batch) {
+            let written = self.write(&batch, !waiters.is_empty());
+            match written {
                 Ok(()) => {
                     self.shared.written.fetch_add(count, Relaxed);
                 }
@@ -177,10 +210,17 @@ impl Writer {
                     self.shared.lose(count);
                 }
             }
+            // Also after a failure: what is lost is counted, and nobody waits for ever.
+            for waiter in waiters {
+                let _nobody_waits_any_more = waiter.send(());
+            }
         }
     }
 
-    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+    fn write(&mut self, batch: &[u8], durable: bool) -> io::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let today = timestamp(SystemTime::now());
         let today = today.get(..10).unwrap_or_default();
         let settings = self.settings();
@@ -195,6 +235,9 @@ impl Writer {
         if let Some((file, _, size)) = &mut self.file {
             file.write_all(batch)?;
             *size += batch.len() as u64;
+            if durable {
+                file.sync_data()?;
+            }
         }
         Ok(())
     }

@@ -1,19 +1,25 @@
 //! The control plane of Tollgate: where services announce themselves, and where data planes learn of them.
 //!
-//! From the ground: `registry` (pure: which instances there are) and `store` (what outlives a process); `audit`;
+//! From the ground: `registry` (pure: which instances there are) and `store` (what outlives a process); `audit`; `access` (who
+//! may do what);
 //! `keeper` (the one who calls the registry); `catalog` (documents and revisions), `view` (pure: what one node should see of
-//! them) and `feed` (who listens, and what each was told); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
+//! them) and `feed` (who listens, and what each was told); `lease` (pure: tokens of shared limits) and `lending` (who calls it); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
 //! docs/architecture.md is the map, docs/control-plane.md tells what all of it is for.
 
+pub mod access;
 pub mod api;
 pub mod audit;
 pub mod catalog;
+pub mod diagnose;
 pub mod feed;
 pub mod keeper;
+pub mod lease;
+pub mod lending;
 pub mod registry;
 mod run;
 mod server;
 pub mod store;
+mod tls;
 pub mod view;
 
 use std::path::PathBuf;

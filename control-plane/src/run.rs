@@ -11,16 +11,19 @@ use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tollgate_config::control_plane::{ControlPlane, load};
+use tollgate_config::control_plane::{ControlPlane, load, warnings};
 use tollgate_engine::drain::DrainReport;
+use tollgate_engine::net::tls::{ServerTls, TlsError};
 use tollgate_engine::process::{Request, Signals, exit, exit_code_of_bind};
 use tollgate_engine::telemetry::log;
 
+use crate::access::Access;
 use crate::api::Api;
-use crate::audit::Audit;
+use crate::audit::{self, Audit};
 use crate::catalog::{Catalog, files};
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::lending::Lending;
 use crate::registry::Rules;
 use crate::store::{Embedded, OpenError, StoreError};
 
@@ -36,6 +39,8 @@ pub struct Options {
 /// A control plane that serves, on a thread of its own.
 pub struct Running {
     pub address: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     stop: watch::Sender<bool>,
     thread: JoinHandle<DrainReport>,
 }
@@ -60,6 +65,7 @@ pub enum StartError {
     Store(OpenError),
     Read(StoreError),
     Audit(io::Error),
+    Tls(TlsError),
     Bind(SocketAddr, io::Error),
     Other(io::Error),
 }
@@ -70,6 +76,7 @@ impl fmt::Display for StartError {
             StartError::Store(error) => write!(f, "{error}"),
             StartError::Read(error) => write!(f, "{error}"),
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
+            StartError::Tls(error) => write!(f, "`server.tls` cannot be used: {error}"),
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             StartError::Other(error) => write!(f, "{error}"),
         }
@@ -82,6 +89,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             StartError::Bind(_, error) => exit_code_of_bind(error),
+            StartError::Tls(_) => ExitCode::from(exit::BAD_DOCUMENT),
             _ => ExitCode::from(exit::FAILURE),
         }
     }
@@ -89,6 +97,9 @@ impl StartError {
 
 /// Starts, and returns when it serves.
 pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartError> {
+    let tls = document.server.tls.as_ref().map(crate::tls::load);
+    let tls = tls.transpose().map_err(StartError::Tls)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let store = match &document.server.state_dir {
         Some(folder) => Embedded::open(folder).map_err(StartError::Store)?,
         None => Embedded::in_memory(),
@@ -126,6 +137,7 @@ pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartE
                     options,
                     store: Arc::new(store),
                     audit: Arc::new(audit),
+                    tls,
                 };
                 house.live(listener, signal, stopped, &started).await
             })
@@ -134,6 +146,7 @@ pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartE
     match has_started.recv() {
         Ok(Ok(())) => Ok(Running {
             address,
+            scheme,
             stop,
             thread,
         }),
@@ -149,6 +162,7 @@ struct House {
     options: Options,
     store: Arc<Embedded>,
     audit: Arc<Audit>,
+    tls: Option<ServerTls>,
 }
 
 impl House {
@@ -168,18 +182,23 @@ impl House {
         let rules = rules(&self.document);
         let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
         let catalog = Catalog::start(self.store.clone(), self.document.catalog.clone()).await;
+        let lending = Lending::start(self.store.clone(), server.state_dir.is_some()).await;
         let result = match (&signals, &kept, &catalog) {
             (Err(error), ..) => Err(StartError::Other(io::Error::new(
                 error.kind(),
                 error.to_string(),
             ))),
             (_, Err(error), _) | (.., Err(error)) => Err(StartError::Read(error.clone())),
-            _ => Ok(()),
+            _ => lending
+                .as_ref()
+                .map(|_| ())
+                .map_err(|error| StartError::Read(error.clone())),
         };
         let good = result.is_ok();
         // Whoever starts us waits for this.
         drop(started.send(result));
-        let (Ok(signals), Ok((keeper, tasks)), Ok(catalog), true) = (signals, kept, catalog, good)
+        let (Ok(signals), Ok((keeper, tasks)), Ok(catalog), Ok(lending), true) =
+            (signals, kept, catalog, lending, good)
         else {
             return tollgate_engine::drain::Ledger::default().report(std::time::Duration::ZERO);
         };
@@ -188,12 +207,18 @@ impl House {
         let following = self.document.catalog.folder.clone();
         let following =
             following.map(|folder| tokio::spawn(files::follow(catalog.clone(), folder)));
+        let noting = tokio::spawn(audit::follow(self.audit.clone(), catalog.clone()));
+        // Files are looked at by the task, connections take what it found.
+        let tls = self.tls.map(|tls| Arc::new(watch::Sender::new(tls)));
+        let certificates = { tls.as_ref().zip(server.tls.clone()) }
+            .map(|(serves, tls)| tokio::spawn(crate::tls::follow(tls, serves.clone())));
         let api = Arc::new(Api::new(
             keeper.clone(),
             self.audit.clone(),
             self.store.clone(),
             catalog,
-            feed.clone(),
+            (feed.clone(), lending),
+            Arc::new(Access::new(&self.document.tokens)),
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
         ));
@@ -206,7 +231,8 @@ impl House {
         );
         let mut ready = stopped.clone();
         let report = {
-            let serve = crate::server::serve(listener, api.clone(), server, stopped);
+            let tls = tls.as_ref().map(|tls| tls.subscribe());
+            let serve = crate::server::serve(listener, api.clone(), server, tls, stopped);
             let mut serve = std::pin::pin!(serve);
             let mut follow = std::pin::pin!(follow);
             loop {
@@ -221,8 +247,11 @@ impl House {
                 }
             }
         };
-        if let Some(following) = following {
-            following.abort();
+        for task in [following, certificates, Some(noting)]
+            .into_iter()
+            .flatten()
+        {
+            task.abort();
         }
         drop((tasks, feeding));
         report
@@ -271,6 +300,15 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
         Ok(document) => {
             api.keeper.change(rules(&document));
             api.audit.change(document.audit.clone());
+            // The address stays what it was at start, whatever the document says now.
+            match document.tokens.is_empty() && !started_with.server.bind.ip().is_loopback() {
+                true => log::error(
+                    "the document has no token any more, but other machines reach this address: the former tokens stay",
+                    &[],
+                ),
+                false => api.access.change(&document.tokens),
+            }
+            warned(&document);
             log::info("the document was read again", &[]);
             for (section, same) in [
                 ("server", document.server == started_with.server),
@@ -287,6 +325,12 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
             "the document was refused; the former settings stay",
             &[("problems", &problems)],
         ),
+    }
+}
+
+fn warned(document: &ControlPlane) {
+    for warning in warnings(document) {
+        log::warn(&warning, &[]);
     }
 }
 
@@ -309,6 +353,7 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
         file,
         signals: true,
     };
+    warned(&document);
     let running = match start(document, options) {
         Ok(running) => running,
         Err(error) => {
@@ -317,8 +362,8 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
         }
     };
     eprintln!(
-        "serving on http://{} (register, services, health, metrics)",
-        running.address
+        "serving on {}://{} (register, services, health, metrics)",
+        running.scheme, running.address
     );
     let report = running.wait();
     eprintln!("stopped: {report}");
@@ -328,7 +373,15 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
 /// `check`.
 pub(crate) fn check(file: &Path) -> ExitCode {
     match load(file) {
-        Ok(_) => {
+        Ok(document) => {
+            let tls = document.server.tls.as_ref().map(crate::tls::load);
+            if let Some(Err(error)) = tls {
+                eprintln!("{}: {}", file.display(), StartError::Tls(error));
+                return ExitCode::from(exit::BAD_DOCUMENT);
+            }
+            for warning in warnings(&document) {
+                eprintln!("{}: warning: {warning}", file.display());
+            }
             println!("{}: good", file.display());
             ExitCode::SUCCESS
         }

@@ -1,4 +1,4 @@
-//! Sockets to requests: accepts, bounds, serves HTTP/1.1 and HTTP/2 in clear text, and drains. Knows no page.
+//! Sockets to requests: accepts, bounds, serves HTTP/1.1 and HTTP/2, in clear text or under TLS, and drains. Knows no page.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,11 +10,13 @@ use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tollgate_config::control_plane::Server as Settings;
 use tollgate_engine::drain::{DrainReport, Ledger};
+use tollgate_engine::net::tls::ServerTls;
 use tollgate_engine::telemetry::log::Repeated;
 
 use crate::api::{Api, Peer};
@@ -30,6 +32,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     api: Arc<Api>,
     settings: &Settings,
+    tls: Option<watch::Receiver<ServerTls>>,
     mut stop: watch::Receiver<bool>,
 ) -> DrainReport {
     static NOT_ACCEPTED: Repeated = Repeated::new();
@@ -60,9 +63,18 @@ pub(crate) async fn serve(
         let idle = settings.idle_timeout;
         let stop = stop.clone();
         let ledger = ledger.clone();
+        let tls = tls.as_ref().map(|tls| tls.borrow().clone());
         open.spawn(async move {
             api.connections.fetch_add(1, Relaxed);
-            connection(socket, Peer::of(peer), router, idle, stop).await;
+            let peer = Peer::of(peer);
+            match tls {
+                None => connection(socket, peer, router, idle, stop).await,
+                Some(tls) => {
+                    if let Some(socket) = crate::tls::accept(&tls, socket).await {
+                        connection(socket, peer, router, idle, stop).await;
+                    }
+                }
+            }
             api.connections.fetch_sub(1, Relaxed);
             ledger.finished();
             drop(place);
@@ -102,7 +114,7 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<Acc
 
 /// One connection until its end. When the process stops it finishes the requests that it has begun.
 async fn connection(
-    socket: TcpStream,
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     router: Router,
     idle: Duration,

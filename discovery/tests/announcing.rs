@@ -25,6 +25,28 @@ async fn reg_408_it_is_there_until_it_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cp_202_with_a_token_a_service_announces_itself_and_nobody_else() {
+    let real = Real::guarded(&[("users", "users-0123456789abcdef")]);
+    let registry = Registry::new(Settings {
+        token: Some("users-0123456789abcdef".to_owned()),
+        ..Settings::of(url(real.address))
+    })
+    .unwrap();
+    let mut announced = registry.register(Registration::new("users", "127.0.0.1:7001"));
+    announced.registered().await;
+    assert_eq!(seen(&registry).await, [announced.id()]);
+    let other = registry.register(Registration::new("orders", "127.0.0.1:7002"));
+    announced.deregister().await;
+    assert!(seen(&registry).await.is_empty());
+    assert!(!other.is_registered());
+    let stranger = Registry::new(Settings::of(url(real.address))).unwrap();
+    assert!(
+        stranger.resolve("users").await.is_err(),
+        "lookups want one, too"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reg_307_what_changes_is_told_at_once() {
     let real = Real::start();
     let registry = Registry::new(Settings::of(url(real.address))).unwrap();

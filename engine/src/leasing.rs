@@ -1,34 +1,34 @@
-//! Keeps the leases of shared limits: hears which clients want tokens, asks the store for many of them at once, and fills
-//! their words. One task on the control thread, and one more that holds the connection, so that a store that hangs
-//! delays nothing: meanwhile this gateway lends its own share. No worker ever waits for either.
+//! Keeps the leases of shared limits: hears which clients want tokens, asks the lender for many of them at once, and fills
+//! their words. One task on the control thread, and one more that holds the connection (`line`), so that a lender that
+//! hangs delays nothing: meanwhile this gateway lends its own share. No worker ever waits for either.
 //!
 //! What is asked and given is `filter/rate_limit/lease`; here are the clocks, the tasks, and what operators are told.
+
+mod line;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tollgate_config::Sharing;
-use tollgate_config::unit::Rate;
 
 use crate::clock::unix_seconds;
 use crate::exchange::noise::Noise;
-use crate::filter::rate_limit::lease::lender::{Ask, Grant, Lender, Terms};
+use crate::filter::rate_limit::lease::lender::{Ask, Grant, Lent, Slice, Told};
 use crate::filter::rate_limit::lease::lessee::Lessee;
 use crate::filter::rate_limit::lease::word::Seen;
 use crate::filter::rate_limit::lease::{Leases, Wish};
 use crate::filter::rate_limit::shelf::Key;
 use crate::filter::rate_limit::{LeaseStanding, Limit, LimitMemory};
 use crate::moment::Moment;
-use crate::redis::Link;
 use crate::snapshot::store::Store;
 use crate::telemetry::log::Repeated;
 use crate::telemetry::metrics::Metrics;
+use line::{Answer, Line, Open, Question, RETRY, STEADY};
 
-/// Clients in one question.
+/// Clients of one limit, and of all limits, in one question.
 const BATCH: usize = 128;
+const ASKS: usize = 512;
 /// New clients of one limit that a store is told of in a second: made-up ones must not fill it.
 const NEW: f64 = 1000.0;
 /// Between two looks at which clients are still there, and at whether the document changed.
@@ -36,10 +36,6 @@ const SWEEP: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(250);
 /// Between two greetings. A store that stopped answering is noticed within this and the time-out.
 const GREETING: Duration = Duration::from_secs(1);
-/// Between two attempts to reach a store that is away; doubled up to the second.
-const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
-/// A store that was away again sooner is not trusted to be back at once.
-const STEADY: Duration = Duration::from_secs(10);
 
 /// Leases for as long as it is polled.
 pub async fn leasing(store: Arc<Store>, memory: Arc<LimitMemory>, metrics: Arc<Metrics>) {
@@ -96,115 +92,6 @@ struct Leased {
     new: (f64, Instant),
 }
 
-/// The way to one store, and how it stands.
-struct Line {
-    sharing: Sharing,
-    questions: mpsc::Sender<Question>,
-    answers: mpsc::Receiver<Answer>,
-    /// Holds the connection; ends with us.
-    task: AbortHandle,
-    /// What was asked and not answered yet.
-    open: Option<Open>,
-    reached: bool,
-    /// Whether operators know that it is away.
-    told: bool,
-    since: SystemTime,
-    reason: Option<String>,
-    errors: u64,
-    greet_at: Instant,
-    retry: Duration,
-    /// From when on being reached means that all is well.
-    steady_at: Instant,
-}
-
-enum Open {
-    Greeting,
-    Lease { meter: u64, asks: Vec<Ask> },
-}
-
-enum Question {
-    Greet,
-    Lend {
-        limit: String,
-        rate: Rate,
-        burst: u64,
-        asks: Vec<Ask>,
-    },
-}
-
-enum Answer {
-    Gateways(u32),
-    Grants(Vec<Grant>),
-    Failed(String),
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Asks one lender, one question after the other.
-async fn carry<L: Lender>(
-    mut lender: L,
-    mut questions: mpsc::Receiver<Question>,
-    answers: mpsc::Sender<Answer>,
-) {
-    while let Some(question) = questions.recv().await {
-        let answer = match question {
-            Question::Greet => lender.greet().await.map(Answer::Gateways),
-            Question::Lend {
-                limit,
-                rate,
-                burst,
-                asks,
-            } => {
-                let terms = Terms {
-                    limit: &limit,
-                    rate,
-                    burst,
-                };
-                lender.lend(terms, &asks).await.map(Answer::Grants)
-            }
-        };
-        let answer = answer.unwrap_or_else(|failure| Answer::Failed(failure.to_string()));
-        if answers.send(answer).await.is_err() {
-            return;
-        }
-    }
-}
-
-impl Line {
-    fn new(sharing: &Sharing, name: &str, now: Instant) -> Self {
-        let (questions, asked) = mpsc::channel(1);
-        let (answering, answers) = mpsc::channel(1);
-        let link = Link::new(sharing.clone(), name.to_owned());
-        let task = tokio::task::spawn_local(carry(link, asked, answering));
-        Line {
-            sharing: sharing.clone(),
-            questions,
-            answers,
-            task: task.abort_handle(),
-            open: None,
-            reached: false,
-            told: false,
-            since: SystemTime::now(),
-            reason: None,
-            errors: 0,
-            greet_at: now,
-            retry: RETRY[0],
-            steady_at: now + STEADY,
-        }
-    }
-
-    /// To be called when nothing is open: the channel then has room.
-    fn ask(&mut self, question: Question, open: Open) {
-        if self.questions.try_send(question).is_ok() {
-            self.open = Some(open);
-        }
-    }
-}
-
 impl Desk {
     /// Follows the document: which limits are shared now, and through what.
     fn follow(&mut self) {
@@ -217,10 +104,10 @@ impl Desk {
         let shared: Vec<&Arc<Limit>> = { snapshot.policies.limits() }
             .filter(|limit| limit.leased().is_some())
             .collect();
-        let sharing = snapshot.policies.sharing().filter(|_| !shared.is_empty());
-        if sharing != self.line.as_ref().map(|line| &line.sharing) {
+        let through = snapshot.policies.through().filter(|_| !shared.is_empty());
+        if through != self.line.as_ref().map(|line| &line.through) {
             self.leases.told_gateways(0);
-            self.line = sharing.map(|sharing| Line::new(sharing, &self.name, now));
+            self.line = through.and_then(|through| Line::new(through, &self.name, now));
             self.limits.clear();
         }
         self.limits
@@ -293,28 +180,37 @@ impl Desk {
             .collect();
         let earlier = self.limits.range(..=turn).map(|(meter, _)| *meter);
         let turns: Vec<u64> = later.into_iter().chain(earlier).collect();
+        let (mut slices, mut open, mut count) = (Vec::new(), Vec::new(), 0);
         for meter in turns {
+            if slices.len() == line.slices || count >= ASKS {
+                break;
+            }
             let Some(Leased { limit, lessee, .. }) = self.limits.get_mut(&meter) else {
                 continue;
             };
             let Some((terms, plan)) = limit.leased() else {
                 continue;
             };
-            let asks = lessee.asks(&plan, moment, BATCH, |key| limit.look(key));
+            let most = BATCH.min(ASKS - count);
+            let asks = lessee.asks(&plan, moment, most, |key| limit.look(key));
             for key in lessee.content() {
                 limit.put_off(key);
             }
             if asks.is_empty() {
                 continue;
             }
-            let question = Question::Lend {
+            count += asks.len();
+            slices.push(Slice {
                 limit: terms.limit.to_owned(),
                 rate: terms.rate,
                 burst: terms.burst,
                 asks: asks.clone(),
-            };
+            });
+            open.push((meter, asks));
             self.turn = meter;
-            return line.ask(question, Open::Lease { meter, asks });
+        }
+        if !slices.is_empty() {
+            line.ask(Question::Lend(slices), Open::Lease(open));
         }
     }
 
@@ -330,30 +226,18 @@ impl Desk {
         let now = Instant::now();
         let moment = Moment::from(now);
         match (line.open.take(), answer) {
-            (Some(Open::Greeting), Answer::Gateways(gateways)) => {
-                self.leases.told_gateways(u64::from(gateways));
-                line.greet_at = now + GREETING;
-                if !line.reached {
-                    line.reached = true;
-                    line.steady_at = now + STEADY;
-                    line.since = SystemTime::now();
-                    line.reason = None;
-                    self.back.info(
-                        "the store of shared limits is reached",
-                        &[
-                            ("store", &line.sharing.store.to_string()),
-                            ("gateways", &gateways.to_string()),
-                        ],
-                    );
-                    line.told = false;
-                    for leased in self.limits.values_mut() {
-                        leased.lessee.found(moment);
-                    }
-                }
+            (Some(Open::Greeting), Answer::Told(told)) => {
+                self.told(told, moment);
+                self.greeted(now);
             }
-            (Some(Open::Lease { meter, asks }), Answer::Grants(grants)) => {
-                if let Some(leased) = self.limits.get_mut(&meter) {
-                    leased.granted(&asks, &grants, moment);
+            (Some(Open::Lease(open)), Answer::Lent(Lent { told, grants })) => {
+                if let Some(told) = told {
+                    self.told(told, moment);
+                }
+                for ((meter, asks), grants) in open.iter().zip(&grants) {
+                    if let Some(leased) = self.limits.get_mut(meter) {
+                        leased.granted(asks, grants, moment);
+                    }
                 }
                 return;
             }
@@ -364,13 +248,52 @@ impl Desk {
         self.tell();
     }
 
+    /// How it stands with the lender.
+    fn told(&mut self, told: Told, now: Moment) {
+        self.leases.told_gateways(u64::from(told.gateways));
+        if told.lapsed {
+            for leased in self.limits.values_mut() {
+                leased.lessee.lapsed(now);
+            }
+        }
+        if let (Some(line), Some(_)) = (&mut self.line, &told.lender) {
+            line.lender = told.lender;
+        }
+    }
+
+    /// The lender is there.
+    fn greeted(&mut self, now: Instant) {
+        let Some(line) = &mut self.line else { return };
+        line.greet_at = now + GREETING;
+        if line.reached {
+            return;
+        }
+        line.reached = true;
+        line.steady_at = now + STEADY;
+        line.since = SystemTime::now();
+        line.reason = None;
+        line.told = false;
+        let gateways = self
+            .leases
+            .gateways(u64::from(line.through.sharing.gateways));
+        self.back.info(
+            "the store of shared limits is reached",
+            &[("store", &line.name()), ("gateways", &gateways)],
+        );
+        for leased in self.limits.values_mut() {
+            leased.lessee.found(Moment::from(now));
+        }
+    }
+
     fn failed(&mut self, open: Option<Open>, reason: String, now: Instant) {
         let Some(line) = &mut self.line else { return };
         let moment = Moment::from(now);
-        if let Some(Open::Lease { meter, asks }) = open
-            && let Some(leased) = self.limits.get_mut(&meter)
-        {
-            leased.lessee.failed(&asks, moment);
+        if let Some(Open::Lease(open)) = open {
+            for (meter, asks) in open {
+                if let Some(leased) = self.limits.get_mut(&meter) {
+                    leased.lessee.failed(&asks, moment);
+                }
+            }
         }
         line.errors += 1;
         if line.reached && now >= line.steady_at {
@@ -388,11 +311,13 @@ impl Desk {
         }
         if !line.told {
             line.told = true;
-            let gateways = self.leases.gateways(u64::from(line.sharing.gateways));
+            let gateways = self
+                .leases
+                .gateways(u64::from(line.through.sharing.gateways));
             self.away.warn(
                 "the store of shared limits is away; this gateway serves its own share of each until it is back",
                 &[
-                    ("store", &line.sharing.store.to_string()),
+                    ("store", &line.name()),
                     ("reason", &reason),
                     ("share", &format!("1/{gateways}")),
                 ],
@@ -415,17 +340,22 @@ impl Desk {
             self.leases.stands(None);
             return self.metrics.shares(false, 0, 0);
         };
-        let gateways = self.leases.gateways(u64::from(line.sharing.gateways));
+        let gateways = self
+            .leases
+            .gateways(u64::from(line.through.sharing.gateways));
         self.metrics.shares(line.reached, gateways, line.errors);
         let clients = { self.limits.values() }.map(|leased| leased.lessee.len());
         self.leases.stands(Some(LeaseStanding {
-            store: line.sharing.store.to_string(),
+            store: line.name(),
             reached: line.reached,
             since: unix_seconds(line.since),
             reason: line.reason.clone(),
             gateways,
             errors: line.errors,
             clients: clients.sum::<usize>() as u64,
+            held: { self.limits.values() }
+                .map(|leased| leased.lessee.held())
+                .sum(),
         }));
     }
 

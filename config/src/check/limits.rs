@@ -43,17 +43,31 @@ pub(super) fn check(checks: &mut Checks<'_>) {
             }
         }
     }
+    if let Some((Some(sharing), place)) = checks.sharing
+        && sharing.store.redis().is_none()
+        && !checks.control_plane
+        && !checks.broken.touches("control_plane")
+    {
+        checks.report.add(
+            "no-control-plane",
+            Some(place.clone()),
+            "limits are shared through the control plane, but the document has no `[control_plane]`",
+            "write `[control_plane]` with `urls = [\"http://HOST:PORT\"]`, or `store = \"redis://HOST:PORT\"` here",
+        );
+    }
     for item in items {
         if item.shared
             && !checks.fleet
+            && !checks.control_plane
             && checks.sharing.is_none()
             && !checks.broken.touches("limits")
+            && !checks.broken.touches("control_plane")
         {
             checks.report.add(
                 "no-store",
                 Some(item.begins()),
-                "the limit is shared, but the document names no store to share it through",
-                "write `[limits]` with `store = \"redis://HOST:PORT\"`, or take `shared` out",
+                "the limit is shared, but the document names neither a control plane nor a store to share it through",
+                "write `[control_plane]`, or `[limits]` with `store = \"redis://HOST:PORT\"`, or take `shared` out",
             );
         }
         if item.what.by == LimitBy::ApiKey {

@@ -2,12 +2,15 @@
 //! words of refusal as a gateway's document, with a grammar of its own. One file, without includes. Nothing here knows
 //! what the settings do.
 
+mod access;
 mod read;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use access::token;
+pub use access::{Role, Tls, Token, warnings};
 pub use read::{load, load_text, reference};
 
 /// Everything that one control plane is told.
@@ -19,11 +22,15 @@ pub struct ControlPlane {
     pub audit: Audit,
     pub catalog: Catalog,
     pub feed: Feed,
+    /// Empty: whoever reaches the address may do everything.
+    pub tokens: Vec<Token>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub bind: SocketAddr,
+    /// `None`: clear text.
+    pub tls: Option<Tls>,
     /// `None` = "off": nothing outlives the process.
     pub state_dir: Option<PathBuf>,
     pub drain: Duration,
@@ -103,6 +110,7 @@ impl Default for Server {
     fn default() -> Self {
         Server {
             bind: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
             state_dir: Some(PathBuf::from("control-plane-state")),
             drain: seconds(30),
             max_connections: 20_000,

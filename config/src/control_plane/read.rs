@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Audit, Catalog, ControlPlane, Feed, Probe, Registry, Server};
+use super::{Audit, Catalog, ControlPlane, Feed, Probe, Registry, Server, access};
 use crate::cut::{Cut, cut};
 use crate::grammar::control_plane::TOP;
 use crate::interpolate::Interpolator;
@@ -78,7 +78,8 @@ pub fn load_text(
         let line = problem.place.as_ref().map_or(0, |place| place.line);
         let line = usize::try_from(line).unwrap_or(0);
         let text = line.checked_sub(1).and_then(|at| text.lines().nth(at));
-        problem.text = text.filter(|text| text.len() < 1000).map(str::to_owned);
+        let text = text.filter(|text| text.len() < 1000 && !access::is_secret(text));
+        problem.text = text.map(str::to_owned);
     }
     Err(Problems(problems))
 }
@@ -97,8 +98,8 @@ const INTRODUCTION: &str = r#"# The control plane's document
 One TOML file, and none is needed: every key has a default. Values are written as in a
 [gateway's document](configuration.md#values), references to environment and files included. Unknown keys are refused,
 and all problems are reported at once. [control-plane.md](control-plane.md) tells what the settings do;
-[config/control-plane.toml](../config/control-plane.toml) is an example. `[registry]`, `[probe]` and `[audit]` are read
-again on SIGHUP.
+[config/control-plane.toml](../config/control-plane.toml) is an example. `[registry]`, `[probe]`, `[audit]` and
+`[[token]]` are read again on SIGHUP.
 
 "#;
 
@@ -133,6 +134,7 @@ fn read(
             return document;
         }
     };
+    let mut bind = None;
     for value in parsed.top() {
         let Some((top, section)) = TOP
             .iter()
@@ -142,6 +144,10 @@ fn read(
             unknown(&value, report);
             continue;
         };
+        if top.list {
+            access::tokens(&value, section, &mut document, interpolator, report);
+            continue;
+        }
         if !value.is_table() {
             report.add(
                 "wrong-type",
@@ -164,6 +170,13 @@ fn read(
         if top.name == "registry" {
             check(&node, &document.registry, report);
         }
+        if top.name == "server" {
+            bind = node.get("bind").map(|node| node.spot);
+        }
+    }
+    let said_something = parsed.top().any(|value| value.key == "token");
+    if let Some(spot) = bind.filter(|_| !said_something) {
+        access::reachable(document.server.bind, spot, report);
     }
     document
 }
@@ -224,6 +237,7 @@ fn server(node: &Node, folder: &Path, server: &mut Server) {
         |n| rule::bind(n.text()?).ok(),
         &mut server.bind,
     );
+    server.tls = node.get("tls").and_then(|node| access::tls(node, folder));
     take(
         node,
         "state_dir",

@@ -114,7 +114,7 @@ fn key(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<JwtKey
                 );
                 return None;
             }
-            KeySource::Secret(Secret(secret.as_bytes().to_vec()))
+            KeySource::Secret(Secret(secret.to_owned()))
         }
         None => KeySource::File(file(node, "file", folder)?),
     };

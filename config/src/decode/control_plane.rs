@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::upstream::tls;
 use super::{text, texts};
-use crate::document::{ControlPlane, Place, Register, Url};
+use crate::control_plane::token;
+use crate::document::{ControlPlane, Place, Register, Secret, Url};
 use crate::parse::Node;
 use crate::quick;
 use crate::report::ItemReport;
@@ -32,8 +33,11 @@ pub(crate) fn control_plane(
             encrypted,
         })
     });
+    // Told at the section's header: a problem shows the line that it is about.
+    let token = { node.get("token") }.and_then(|node| token(node, (0, 1), report));
     ControlPlane {
         urls: urls.collect(),
+        token: token.map(|token| Secret(token.to_owned())),
         node: text(node, "node").map(str::to_owned),
         tls: node.get("tls").map(|node| tls(node, folder)),
         register: node.get("register").and_then(register),

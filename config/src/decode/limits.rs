@@ -1,7 +1,6 @@
 //! Limits, tiers and keys: how much, for whom.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::{at, count, duration, file, or_off, parsed, setting, setting_text, store, text};
 use crate::document::*;
@@ -30,36 +29,45 @@ pub(crate) fn limit(node: &Node, report: &mut ItemReport<'_>) -> Option<Limit> {
 /// `[limits]`. Problems with the store's URL point at the section's header, because a problem shows the line that it is
 /// about, and the URL may hold a password.
 pub(crate) fn sharing(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<Sharing> {
-    let store = match store::url(text(node, "store")?) {
-        Ok(url) => url,
-        Err(why) => {
+    let usual = Sharing::default();
+    let store = match text(node, "store").map(store::store) {
+        None if node.get("store").is_some() => return None,
+        None => SharedStore::ControlPlane,
+        Some(Ok(store)) => store,
+        Some(Err(why)) => {
             report.add(
                 "bad-store",
                 (0, 1),
                 format!("`store` is not the URL of a store: {why}"),
-                "write \"redis://HOST:PORT\" or \"redis://:PASSWORD@HOST:PORT/DATABASE\", or `rediss` for TLS",
+                "write \"redis://HOST:PORT\" or \"redis://:PASSWORD@HOST:PORT/DATABASE\", or `rediss` for TLS; or \"control-plane\"",
             );
             return None;
         }
     };
     let ca = file(node, "ca", folder);
-    if ca.is_some() && !store.tls {
-        report.add(
-            "contradiction",
-            node.get("ca")?.spot,
+    let told = match &store {
+        SharedStore::ControlPlane => Some((
+            "`ca` says nothing of the control plane, which is who lends here",
+            "write it as `tls = { ca = … }` in `[control_plane]`, or name a store \"rediss://…\"",
+        )),
+        SharedStore::Redis(url) if !url.tls => Some((
             "`ca` says nothing of a store that is reached without TLS",
             "write \"rediss://…\", or take `ca` out",
-        );
+        )),
+        SharedStore::Redis(_) => None,
+    };
+    if let (true, Some((message, hint))) = (ca.is_some(), told) {
+        report.add("contradiction", node.get("ca")?.spot, message, hint);
     }
     let timeout = node.get("timeout").and_then(duration);
     Some(Sharing {
         store,
         ca,
-        timeout: timeout.unwrap_or(Duration::from_millis(250)),
-        overshoot: node.get("overshoot").and_then(Node::number).unwrap_or(0.1),
+        timeout: timeout.unwrap_or(usual.timeout),
+        overshoot: { node.get("overshoot").and_then(Node::number) }.unwrap_or(usual.overshoot),
         gateways: count(node, "gateways")
             .and_then(|count| u32::try_from(count).ok())
-            .unwrap_or(1),
+            .unwrap_or(usual.gateways),
     })
 }
 

@@ -1,9 +1,16 @@
-//! The URL of a store. What is wrong with it is told without its text, which may hold a password.
+//! Who lends tokens of shared limits: the control plane, or a store by its URL. What is wrong with it is told without its text, which may hold a password.
 
-use crate::document::StoreUrl;
+use crate::document::{SharedStore, StoreUrl};
 use crate::rule;
 
-pub(super) fn url(text: &str) -> Result<StoreUrl, &'static str> {
+pub(super) fn store(text: &str) -> Result<SharedStore, &'static str> {
+    match text {
+        "control-plane" => Ok(SharedStore::ControlPlane),
+        url_text => url(url_text).map(SharedStore::Redis),
+    }
+}
+
+fn url(text: &str) -> Result<StoreUrl, &'static str> {
     let (scheme, rest) = text.split_once("://").ok_or("it has no `://`")?;
     let tls = match scheme {
         "redis" => false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{At, Cidr, Setting};
+use super::{At, Cidr, Secret, Setting};
 
 /// `[[jwt]]`: one issuer of tokens, how they are checked and what upstreams are told of them (GW-901, GW-903).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,16 +72,6 @@ pub enum KeySource {
     Secret(Secret),
     /// PEM with a public key, a JWK or a JWKS.
     File(PathBuf),
-}
-
-/// Bytes that nobody is shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Vec<u8>);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
 }
 
 /// How a token is signed (RFC 7518, RFC 8037).

@@ -1,5 +1,7 @@
 //! `[control_plane]`: where a node fetches routes and upstreams from, and under which name.
 
+use std::fmt;
+
 use super::{Place, UpstreamTls};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +12,8 @@ pub struct ControlPlane {
     pub node: Option<String>,
     /// How the control plane proves itself, and we to it; used for `https` only.
     pub tls: Option<UpstreamTls>,
+    /// Shown to the control plane.
+    pub token: Option<Secret>,
     /// A service that this process announces.
     pub register: Option<Register>,
     pub place: Place,
@@ -34,4 +38,14 @@ pub struct Url {
     /// `host:port`.
     pub address: String,
     pub encrypted: bool,
+}
+
+/// A text that no log, no page and no dump of a document shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }

@@ -25,7 +25,7 @@ pub struct Limit {
 /// `[limits]`: where gateways share limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sharing {
-    pub store: StoreUrl,
+    pub store: SharedStore,
     /// Absent: the system's.
     pub ca: Option<PathBuf>,
     /// Of one question to the store. Default 250 ms.
@@ -34,6 +34,37 @@ pub struct Sharing {
     pub overshoot: f64,
     /// Until the store has told. Default 1.
     pub gateways: u32,
+}
+
+impl Default for Sharing {
+    /// As in a document that has a control plane and says no more.
+    fn default() -> Self {
+        Sharing {
+            store: SharedStore::ControlPlane,
+            ca: None,
+            timeout: Duration::from_millis(250),
+            overshoot: 0.1,
+            gateways: 1,
+        }
+    }
+}
+
+/// Who lends the tokens of shared limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SharedStore {
+    /// `"control-plane"`: whom `[control_plane]` names.
+    ControlPlane,
+    /// A Redis-compatible server.
+    Redis(StoreUrl),
+}
+
+impl SharedStore {
+    pub fn redis(&self) -> Option<&StoreUrl> {
+        match self {
+            SharedStore::ControlPlane => None,
+            SharedStore::Redis(url) => Some(url),
+        }
+    }
 }
 
 /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, taken apart. Neither shown nor logged with its secrets.

@@ -1,7 +1,8 @@
 //! Every section and key that a control plane's document may hold. The gateway's are in `sections`.
 
+use super::access::{TLS, TOKEN};
 use super::rules::*;
-use super::sections::{NOTHING, OFF, default};
+use super::sections::{NOTHING, OFF, default, optional};
 use super::{Kind, Section, Top};
 
 pub(crate) static TOP: &[Top] = &[
@@ -41,6 +42,12 @@ pub(crate) static TOP: &[Top] = &[
         section: Some(&FEED),
         doc: "",
     },
+    Top {
+        name: "token",
+        list: true,
+        section: Some(&TOKEN),
+        doc: "",
+    },
 ];
 
 pub(crate) static SERVER: Section = Section {
@@ -51,7 +58,12 @@ pub(crate) static SERVER: Section = Section {
             "bind",
             Kind::Rule(&BIND),
             "\"127.0.0.1:8080\"",
-            "Where services, data planes and operators come in; port 0 takes a free one.",
+            "Where services, data planes and operators come in; port 0 takes a free one. Beyond loopback, `[[token]]` is needed.",
+        ),
+        optional(
+            "tls",
+            Kind::Table(&TLS),
+            "Encrypts the address. Absent: clear text.",
         ),
         default(
             "state_dir",
@@ -231,7 +243,7 @@ pub(crate) static PROBE: Section = Section {
 
 pub(crate) static AUDIT: Section = Section {
     title: "[audit]",
-    doc: "The record of registrations, removals and changes of state: one JSON object a line, one file a day, in `state_dir`.",
+    doc: "The record of changes, registrations, removals and refused callers: one JSON object a line, one file a day, in `state_dir`.",
     keys: &[
         default(
             "retention",

@@ -40,7 +40,7 @@ pub(super) static LIMIT: Section = Section {
             "shared",
             Kind::Flag,
             "false",
-            "One bucket for each over all gateways that use the same store; `[limits]` names it.",
+            "One bucket for each over all gateways that use the same store: the control plane, or what `[limits]` names.",
         ),
     ],
     ..NOTHING
@@ -49,12 +49,13 @@ pub(super) static LIMIT: Section = Section {
 pub(super) static LIMITS: Section = Section {
     title: "[limits]",
     doc: "Where gateways meet to keep limits with `shared = true`. They take tokens out ahead of need; no request waits for \
-          the store.",
+          the store. Absent: the control plane, where the document has one.",
     keys: &[
-        required(
+        default(
             "store",
             Kind::Text,
-            "A Redis-compatible server: \"redis://HOST:PORT\", or \"rediss://…\" for TLS; with a password \"redis://:PASSWORD@HOST:PORT\", \
+            "\"control-plane\"",
+            "Who lends the tokens: \"control-plane\", which is whom `[control_plane]` names; or a Redis-compatible server: \"redis://HOST:PORT\", or \"rediss://…\" for TLS; with a password \"redis://:PASSWORD@HOST:PORT\", \
              and a database \"redis://HOST:PORT/1\". Best with `${env:…}` or `${file:…}`.",
         ),
         optional(

@@ -2,6 +2,7 @@
 //! and one sentence about it. Refusals, the JSON Schema and the reference page are all made from these tables, so they
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
+mod access;
 mod browsers;
 mod callers;
 pub(crate) mod control_plane;

@@ -27,6 +27,11 @@ pub(super) static CONTROL_PLANE: Section = Section {
             "How a control plane with an https URL proves itself, and we to it.",
         ),
         optional(
+            "token",
+            Kind::Text,
+            "`\"${env:NAME}\"` or `\"${file:PATH}\"`: shown to the control plane. Write https URLs with it.",
+        ),
+        optional(
             "register",
             Kind::Table(&REGISTER),
             "Announces an instance of a service for as long as this process is ready.",

@@ -200,6 +200,8 @@ impl<'l> Reading<'l> {
             .iter()
             .map(|h| format!("{:016x}", h.finish()))
             .collect();
+        // Who has a control plane shares through it without another word.
+        let usual = { self.control_plane.as_ref() }.map(|_| Sharing::default());
         Ok(Document {
             control_plane: self.control_plane.map(|(control_plane, _)| control_plane),
             server: self
@@ -215,7 +217,7 @@ impl<'l> Reading<'l> {
             errors: self
                 .errors
                 .map_or_else(ErrorBody::default, |(body, _)| body),
-            sharing: self.sharing.and_then(|(sharing, _)| sharing),
+            sharing: { self.sharing.and_then(|(sharing, _)| sharing) }.or(usual),
             tests: self.tests,
             telemetry: self
                 .telemetry

@@ -7,14 +7,19 @@ use std::sync::Arc;
 use axum::Json as Answer;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_config::feed::{Block, Trouble};
 use tollgate_engine::telemetry::log;
 
+use super::Api;
 use super::fields::short;
+use super::guard::{Changed, Who};
+use super::precondition::{expected, tagged};
 use super::problem::{Code, Problem};
-use super::{Api, Peer};
+use crate::access::Caller;
 use crate::audit::moment;
 use crate::catalog::history::{Change, Origin, Revision};
 use crate::catalog::{Applied, Request, Wish};
@@ -56,7 +61,17 @@ fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Problem> {
     })
 }
 
-/// Who says so; nobody proves it yet.
+/// Who it was: whose token it is, and, where several use one, who they say that they are.
+fn who(caller: &Caller, says: Option<String>) -> String {
+    match &caller.name {
+        None => words(says, &caller.address),
+        Some(name) => match words(says, name) {
+            says if says == **name => says,
+            says => format!("{name} ({says})"),
+        },
+    }
+}
+
 fn words(text: Option<String>, otherwise: &str) -> String {
     let text = text.filter(|text| !text.is_empty());
     let text = text.unwrap_or_else(|| otherwise.to_owned());
@@ -64,7 +79,7 @@ fn words(text: Option<String>, otherwise: &str) -> String {
     text.chars().take(MOST_WORDS).collect()
 }
 
-fn request(body: &[u8], peer: &str) -> Result<Request, Problem> {
+fn request(body: &[u8], headers: &HeaderMap, caller: &Caller) -> Result<Request, Problem> {
     let body: ApplyBody = read(body)?;
     if body.documents.is_empty() {
         let title = "`documents` is empty; send `{\"documents\": {\"shop.toml\": \"…\"}}`";
@@ -73,8 +88,8 @@ fn request(body: &[u8], peer: &str) -> Result<Request, Problem> {
     Ok(Request {
         wish: Wish::Documents(body.documents),
         origin: Origin::Api,
-        if_revision: body.if_revision,
-        by: words(body.by, peer),
+        if_revision: expected(headers, body.if_revision)?,
+        by: who(caller, body.by),
         note: words(body.note, ""),
         files: BTreeMap::new(),
     })
@@ -83,33 +98,58 @@ fn request(body: &[u8], peer: &str) -> Result<Request, Problem> {
 /// `POST /apply`.
 pub(super) async fn apply(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
+    headers: HeaderMap,
     body: Bytes,
-) -> Result<Answer<Value>, Problem> {
-    made(&api, request(&body, &peer)?, &peer).await
+) -> Response {
+    match request(&body, &headers, &caller) {
+        Ok(request) => made(&api, request, &caller).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
 /// `POST /rollback`.
 pub(super) async fn rollback(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
+    headers: HeaderMap,
     body: Bytes,
-) -> Result<Answer<Value>, Problem> {
-    let body: RollbackBody = read(&body)?;
-    let request = Request {
-        wish: Wish::Rollback(body.to),
-        origin: Origin::Rollback,
-        if_revision: body.if_revision,
-        by: words(body.by, &peer),
-        note: words(body.note, &format!("back to revision {}", body.to)),
-        files: BTreeMap::new(),
-    };
-    made(&api, request, &peer).await
+) -> Response {
+    match return_to(&body, &headers, &caller) {
+        Ok(request) => made(&api, request, &caller).await,
+        Err(problem) => problem.into_response(),
+    }
 }
 
-async fn made(api: &Api, request: Request, peer: &str) -> Result<Answer<Value>, Problem> {
+fn return_to(body: &[u8], headers: &HeaderMap, caller: &Caller) -> Result<Request, Problem> {
+    let body: RollbackBody = read(body)?;
+    Ok(Request {
+        wish: Wish::Rollback(body.to),
+        origin: Origin::Rollback,
+        if_revision: expected(headers, body.if_revision)?,
+        by: who(caller, body.by),
+        note: words(body.note, &format!("back to revision {}", body.to)),
+        files: BTreeMap::new(),
+    })
+}
+
+/// Makes a change, and tells the audit log what it was about, whatever becomes of it.
+async fn made(api: &Api, request: Request, caller: &Caller) -> Response {
+    let about = Changed {
+        target: target(&request.wish),
+        before: Some(api.catalog.now().revision),
+        after: None,
+        note: request.note.clone(),
+    };
     let by = request.by.clone();
-    let applied = api.catalog.apply(request).await.map_err(Problem::change)?;
+    let applied = match api.catalog.apply(request).await {
+        Ok(applied) => applied,
+        Err(refused) => {
+            let mut response = Problem::change(refused).into_response();
+            response.extensions_mut().insert(about);
+            return response;
+        }
+    };
     let changed = !applied.changes.is_empty();
     if changed {
         log::info(
@@ -118,24 +158,55 @@ async fn made(api: &Api, request: Request, peer: &str) -> Result<Answer<Value>, 
                 ("revision", &applied.revision),
                 ("changes", &applied.changes.len()),
                 ("by", &by),
-                ("from", &peer),
+                ("from", &caller.address),
             ],
         );
     }
-    Ok(Answer(json!({
-        "revision": applied.revision,
-        "changed": changed,
-        "changes": ids(&applied.changes),
-    })))
+    let mut response = tagged(
+        applied.revision,
+        json!({
+            "revision": applied.revision,
+            "changed": changed,
+            "changes": ids(&applied.changes),
+        }),
+    );
+    response.extensions_mut().insert(Changed {
+        // Others may have been faster than this one, and slower than the look before it.
+        before: Some(applied.revision - u64::from(changed)),
+        after: Some(applied.revision),
+        ..about
+    });
+    response
+}
+
+/// What a change is about, bounded.
+fn target(wish: &Wish) -> String {
+    match wish {
+        Wish::Rollback(to) => format!("to revision {to}"),
+        Wish::Documents(documents) => {
+            let names: Vec<String> = { documents.iter().take(MOST_IDS) }
+                .map(|(name, text)| match text {
+                    Some(_) => short(name),
+                    None => format!("without {}", short(name)),
+                })
+                .collect();
+            let more = documents.len().saturating_sub(names.len());
+            match more {
+                0 => names.join(", "),
+                more => format!("{}, and {more} more", names.join(", ")),
+            }
+        }
+    }
 }
 
 /// `POST /plan`: what `apply` would do.
 pub(super) async fn plan(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Answer<Value>, Problem> {
-    let planned = api.catalog.plan(request(&body, &peer)?).await;
+    let planned = api.catalog.plan(request(&body, &headers, &caller)?).await;
     let planned = planned.map_err(Problem::change)?;
     let nodes = nodes(&api, &planned);
     let world = &planned.world;
@@ -186,7 +257,7 @@ fn nodes(api: &Api, planned: &Applied) -> Vec<Value> {
 }
 
 /// `GET /revisions`: newest first.
-pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
+pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Response {
     let history = api.catalog.history();
     let revisions: Vec<Value> = { history.all() }
         .map(|one| {
@@ -200,14 +271,17 @@ pub(super) async fn revisions(State(api): State<Arc<Api>>) -> Answer<Value> {
         let problems: Vec<Trouble> = one.problems.0.iter().map(Trouble::from).collect();
         json!({ "since": moment(one.time), "problems": problems })
     });
-    Answer(json!({
-        "revision": now.revision,
-        "epoch": api.catalog.epoch(),
-        "blocks": now.blocks.len(),
-        "oldest": history.oldest(),
-        "revisions": revisions,
-        "folder_refused": refused,
-    }))
+    tagged(
+        now.revision,
+        json!({
+            "revision": now.revision,
+            "epoch": api.catalog.epoch(),
+            "blocks": now.blocks.len(),
+            "oldest": history.oldest(),
+            "revisions": revisions,
+            "folder_refused": refused,
+        }),
+    )
 }
 
 fn about(revision: &Revision) -> Value {

@@ -1,20 +1,26 @@
 //! Who listens, and what listeners say of themselves (CP-102).
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Json as Answer;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
+use http_body::Frame;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted};
 
+use super::Api;
 use super::fields::short;
+use super::guard::{Who, not_yours};
 use super::problem::{Code, Field, Problem};
-use super::{Api, Peer};
-use crate::feed::{HangUp, NotOpened};
+use crate::access::Caller;
+use crate::feed::{HangUp, Lines, NotOpened};
 
 /// Names of a request.
 const MOST_NAMES: usize = 10_000;
@@ -23,7 +29,7 @@ const MOST_NAME: usize = 200;
 /// `POST /feed`.
 pub(super) async fn subscribe(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     Extension(hang_up): Extension<HangUp>,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -31,7 +37,7 @@ pub(super) async fn subscribe(
         let title = format!("the body is not what a node asks for: {error}");
         Problem::new(Code::BadRequest, title)
     })?;
-    open(&api, &subscribe, &peer, hang_up)
+    open(&api, &subscribe, &caller, hang_up)
 }
 
 #[derive(Deserialize)]
@@ -45,7 +51,7 @@ pub(super) struct Look {
 /// `GET /feed?node=…`, for people.
 pub(super) async fn look(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     Extension(hang_up): Extension<HangUp>,
     Query(look): Query<Look>,
 ) -> Result<Response, Problem> {
@@ -55,7 +61,9 @@ pub(super) async fn look(
         .map(str::trim)
         .filter(|name| !name.is_empty());
     let subscribe = Subscribe {
-        node: look.node.unwrap_or_else(|| format!("reader-{peer}")),
+        node: look
+            .node
+            .unwrap_or_else(|| format!("reader-{}", caller.address)),
         kind: NodeKind::Gateway,
         instance: String::new(),
         version: String::new(),
@@ -64,13 +72,13 @@ pub(super) async fn look(
         also: Vec::new(),
         listeners: names.map(str::to_owned).collect(),
     };
-    open(&api, &subscribe, &peer, hang_up)
+    open(&api, &subscribe, &caller, hang_up)
 }
 
 fn open(
     api: &Api,
     subscribe: &Subscribe,
-    peer: &str,
+    caller: &Caller,
     hang_up: HangUp,
 ) -> Result<Response, Problem> {
     let mut wrong = Vec::new();
@@ -105,15 +113,25 @@ fn open(
         wrong.truncate(20);
         return Err(Problem::fields(wrong));
     }
-    let lines = api.feed.open(subscribe, peer, hang_up).map_err(|why| {
-        let title = match why {
-            NotOpened::TooMany(most) => {
-                format!("`feed.max_feeds` is {most}, and so many listen")
-            }
-            NotOpened::Stopping => "the control plane is stopping".to_owned(),
-        };
-        Problem::new(Code::TooManyFeeds, title)
-    })?;
+    if !caller.is_node(&subscribe.node) {
+        return Err(not_yours(caller, "node", &short(&subscribe.node)));
+    }
+    let lines = api
+        .feed
+        .open(subscribe, &caller.address, hang_up)
+        .map_err(|why| {
+            let title = match why {
+                NotOpened::TooMany(most) => {
+                    format!("`feed.max_feeds` is {most}, and so many listen")
+                }
+                NotOpened::Stopping => "the control plane is stopping".to_owned(),
+            };
+            Problem::new(Code::TooManyFeeds, title)
+        })?;
+    let lines = Watched {
+        lines,
+        revoked: Box::pin(api.access.clone().revoked(caller.clone())),
+    };
     let mut response = Response::new(Body::new(lines));
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/x-ndjson");
@@ -125,9 +143,13 @@ fn open(
 /// `POST /nodes/{node}/report`.
 pub(super) async fn report(
     State(api): State<Arc<Api>>,
+    Who(caller): Who,
     Path(node): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
+    if !caller.is_node(&node) {
+        return Err(not_yours(&caller, "node", &short(&node)));
+    }
     let report: Report = serde_json::from_slice(&body).map_err(|error| {
         Problem::new(
             Code::BadRequest,
@@ -143,6 +165,27 @@ pub(super) async fn report(
                 short(&node)
             ),
         )),
+    }
+}
+
+/// A feed that ends when its token is taken out: a token is looked at once, and a feed lives for long.
+struct Watched {
+    lines: Lines,
+    revoked: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.revoked.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.lines).poll_frame(cx)
     }
 }
 

@@ -87,6 +87,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let mut text = Text::default();
     registry(&api, &mut text);
     fleet(&api, &mut text);
+    leases(&api, &mut text);
     store(&api, &mut text);
     requests(&api, &mut text);
     write_process(&mut text);
@@ -175,6 +176,55 @@ fn registry(api: &Api, text: &mut Text) {
     );
     text.sample(&[("result", "written")], written);
     text.sample(&[("result", "lost")], lost);
+}
+
+fn leases(api: &Api, text: &mut Text) {
+    use Kind::{Counter, Gauge};
+    let (counts, (limits, keys, gateways)) = api.lending.figures();
+    for (name, help, value) in [
+        (
+            "lease_limits",
+            "Shared limits of which tokens are out.",
+            limits,
+        ),
+        (
+            "lease_keys",
+            "Clients of shared limits that have a bucket of their own.",
+            keys,
+        ),
+        ("lease_gateways", "Gateways that share limits.", gateways),
+    ] {
+        one(text, name, Gauge, help, value as u64);
+    }
+    let questions = "Questions of gateways, greetings included.";
+    one(
+        text,
+        "lease_questions_total",
+        Counter,
+        questions,
+        counts.questions,
+    );
+    text.family(
+        "lease_tokens_total",
+        Counter,
+        "Tokens of shared limits, by what became of them.",
+    );
+    for (what, count) in [
+        ("lent", counts.lent),
+        ("returned", counts.returned),
+        ("expired", counts.expired),
+    ] {
+        text.sample(&[("what", what)], count);
+    }
+    let arrivals =
+        "Times that a gateway came that another lender had lent to, so that buckets began empty.";
+    one(
+        text,
+        "lease_arrivals_total",
+        Counter,
+        arrivals,
+        counts.arrivals,
+    );
 }
 
 fn fleet(api: &Api, text: &mut Text) {

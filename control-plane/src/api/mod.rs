@@ -1,10 +1,15 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
+mod audit;
 mod catalog;
+mod diagnose;
 mod feed;
 mod fields;
 mod figures;
+mod guard;
+mod lease;
 mod lookup;
+mod precondition;
 mod problem;
 mod registration;
 
@@ -23,11 +28,14 @@ use axum::routing::{delete, get, post, put};
 use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
 
+use crate::access::Access;
 use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
+use crate::lending::Lending;
 use crate::store::Embedded;
 use figures::Requests;
 use problem::{Code, Problem};
@@ -39,6 +47,8 @@ pub struct Api {
     pub store: Arc<Embedded>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
+    pub lending: Arc<Lending>,
+    pub access: Arc<Access>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -49,15 +59,19 @@ pub struct Api {
     /// Open ones.
     pub connections: AtomicU64,
     pub(crate) requests: Requests,
+    /// Places for questions that connect to many instances.
+    pub(crate) diagnoses: Semaphore,
 }
 
 impl Api {
+    #[expect(clippy::too_many_arguments, reason = "one of each room below")]
     pub fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<Embedded>,
         catalog: Arc<Catalog>,
-        feed: Arc<Feed>,
+        (feed, lending): (Arc<Feed>, Arc<Lending>),
+        access: Arc<Access>,
         local: bool,
         (max_body, max_change): (usize, usize),
     ) -> Api {
@@ -67,6 +81,8 @@ impl Api {
             store,
             catalog,
             feed,
+            lending,
+            access,
             local,
             max_body,
             max_change,
@@ -74,6 +90,7 @@ impl Api {
             started: Instant::now(),
             connections: AtomicU64::new(0),
             requests: Requests::default(),
+            diagnoses: Semaphore::new(diagnose::AT_ONCE),
         }
     }
 
@@ -95,6 +112,8 @@ impl Api {
             .route("/debug/registry/services", get(lookup::debug_services))
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
+            .route("/audit", get(audit::audit))
+            .route("/debug/diagnose/service/{name}", get(diagnose::service))
             .route("/apply", post(catalog::apply))
             .route("/plan", post(catalog::plan))
             .route("/rollback", post(catalog::rollback))
@@ -102,6 +121,7 @@ impl Api {
             .route("/revisions/{number}", get(catalog::revision))
             .route("/diff", get(catalog::diff))
             .route("/feed", get(feed::look).post(feed::subscribe))
+            .route("/leases", get(lease::look).post(lease::lend))
             .route("/nodes", get(feed::nodes))
             .route("/nodes/{node}/report", post(feed::report))
             .route("/health", get(figures::ready))
@@ -114,6 +134,7 @@ impl Api {
             // `whole_body` bounds them.
             .layer(DefaultBodyLimit::disable())
             .layer(middleware::from_fn_with_state(self.clone(), whole_body))
+            .layer(middleware::from_fn_with_state(self.clone(), guard::guard))
             .layer(middleware::from_fn_with_state(self.clone(), figures::count))
             .with_state(self)
     }
@@ -150,6 +171,8 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
     let (parts, body) = request.into_parts();
     let (most, setting) = match parts.uri.path() {
         "/apply" | "/plan" => (api.max_change, "catalog.max_change"),
+        // As many clients as a question may be about.
+        "/leases" => (api.max_body.max(128 << 10), "server.max_body"),
         // Problems quote lines of documents.
         path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
         _ => (api.max_body, "server.max_body"),

@@ -5,8 +5,10 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tollgate_config::control_plane::Role;
 use tollgate_config::feed::Trouble;
 
+use super::guard::Why;
 use crate::catalog;
 use crate::keeper::{self, Refused};
 use crate::registry::Refusal;
@@ -32,11 +34,15 @@ pub(crate) enum Code {
     UnknownRevision,
     UnknownNode,
     TooManyFeeds,
+    LeasesFull,
+    Unauthorized,
+    Forbidden,
+    TooManyFailures,
 }
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 14] = [
+    pub(crate) const ALL: [Code; 18] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -51,6 +57,10 @@ impl Code {
         Code::UnknownRevision,
         Code::UnknownNode,
         Code::TooManyFeeds,
+        Code::LeasesFull,
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::TooManyFailures,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -69,6 +79,10 @@ impl Code {
             Code::UnknownRevision => "unknown_revision",
             Code::UnknownNode => "unknown_node",
             Code::TooManyFeeds => "too_many_feeds",
+            Code::LeasesFull => "leases_full",
+            Code::Unauthorized => "unauthorized",
+            Code::Forbidden => "forbidden",
+            Code::TooManyFailures => "too_many_failures",
         }
     }
 
@@ -83,9 +97,12 @@ impl Code {
             Code::OtherService | Code::Conflict => StatusCode::CONFLICT,
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds => {
+            Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds | Code::LeasesFull => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Code::Unauthorized => StatusCode::UNAUTHORIZED,
+            Code::Forbidden => StatusCode::FORBIDDEN,
+            Code::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 }
@@ -107,6 +124,18 @@ pub(crate) struct Problem {
     pub(crate) problems: Vec<Trouble>,
     /// The catalog's revision, where the caller thinks of another.
     pub(crate) revision: Option<u64>,
+    /// Of a caller who might not.
+    pub(crate) denied: Option<Box<Denied>>,
+}
+
+/// Whom a page is for, and who asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Denied {
+    pub(crate) wanted: &'static [Role],
+    /// The role of the token, if it is somebody's.
+    pub(crate) has: Option<Role>,
+    /// In seconds.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -117,6 +146,24 @@ impl Problem {
             fields: Vec::new(),
             problems: Vec::new(),
             revision: None,
+            denied: None,
+        }
+    }
+
+    /// A page that is for others.
+    pub(crate) fn denied(
+        code: Code,
+        title: String,
+        wanted: &'static [Role],
+        has: Option<Role>,
+    ) -> Problem {
+        Problem {
+            denied: Some(Box::new(Denied {
+                wanted,
+                has,
+                retry_after: None,
+            })),
+            ..Problem::new(code, title)
         }
     }
 
@@ -229,8 +276,26 @@ impl IntoResponse for Problem {
         if let Some(revision) = self.revision {
             body["revision"] = revision.into();
         }
+        let denied = self.denied.unwrap_or_default();
+        if let Code::Unauthorized | Code::Forbidden = self.code {
+            let words = denied.wanted.iter().map(|role| role.word());
+            body["wanted"] = words.collect::<Vec<_>>().into();
+            body["has"] = denied.has.map(Role::word).into();
+        }
+        let why = Why {
+            code: self.code.word(),
+            title: self.title,
+        };
         let mut response = Response::new(Body::from(format!("{body}\n")));
         *response.status_mut() = status;
+        response.extensions_mut().insert(why);
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"tollgate\"");
+            { response.headers_mut() }.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = denied.retry_after {
+            { response.headers_mut() }.insert(header::RETRY_AFTER, seconds.into());
+        }
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));

@@ -10,10 +10,13 @@ use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::uri::PathAndQuery;
 use serde_json::json;
+use tollgate_config::control_plane::Role;
 
+use super::Api;
 use super::fields::{Fields, short};
+use super::guard::{By, Changed, Who, not_yours};
 use super::problem::{Code, Problem};
-use super::{Api, Peer};
+use crate::access::Caller;
 use crate::registry::{Beat, Health, MOST_METADATA, Metadata, News, Record};
 
 const MOST_NAME: usize = 63;
@@ -29,12 +32,15 @@ const HEALTH_ENDPOINT: &str = "/health/ready";
 /// `POST /register`.
 pub(super) async fn register(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let record = record(Fields::read(&body)?, api.local, api.keeper.now().time)?;
+    if !caller.speaks_for(&record.name) {
+        return Err(not_yours(&caller, "service", &record.name));
+    }
     let asked = record.id.clone();
-    let registered = api.keeper.register(record, peer).await;
+    let registered = api.keeper.register(record, caller.words()).await;
     let id = registered.map_err(|refused| Problem::refused(refused, &asked))?;
     let rules = api.keeper.rules();
     let answer = json!({
@@ -49,6 +55,7 @@ pub(super) async fn register(
 /// `PUT /heartbeat/{id}`; a body is welcome, but not needed.
 pub(super) async fn heartbeat_of(
     State(api): State<Arc<Api>>,
+    Who(caller): Who,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -59,12 +66,13 @@ pub(super) async fn heartbeat_of(
     if fields.text(&["id"]).is_some_and(|other| other != id) {
         fields.wrong("id", "is not the one in the path", "leave it out");
     }
-    beat(&api, &id, fields)
+    beat(&api, &caller, &id, fields)
 }
 
 /// `POST /heartbeat`.
 pub(super) async fn heartbeat(
     State(api): State<Arc<Api>>,
+    Who(caller): Who,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&body)?;
@@ -76,14 +84,15 @@ pub(super) async fn heartbeat(
             "send the id that the registration was answered with",
         );
     }
-    beat(&api, &id.unwrap_or_default(), fields)
+    beat(&api, &caller, &id.unwrap_or_default(), fields)
 }
 
-fn beat(api: &Api, id: &str, mut fields: Fields) -> Result<Response, Problem> {
+fn beat(api: &Api, caller: &Caller, id: &str, mut fields: Fields) -> Result<Response, Problem> {
     let name = fields.text(&["name"]);
     let health = health(&mut fields).0;
     let metadata = metadata(&mut fields);
     fields.finish()?;
+    own(api, caller, id)?;
     let news = News {
         service: name.as_deref(),
         health,
@@ -112,19 +121,33 @@ fn beat(api: &Api, id: &str, mut fields: Fields) -> Result<Response, Problem> {
     }
 }
 
+/// Whether the caller may speak for the service of an instance; who is not registered is nobody's.
+fn own(api: &Api, caller: &Caller, id: &str) -> Result<(), Problem> {
+    if matches!(caller.role, Role::Operate | Role::Administer) {
+        return Ok(());
+    }
+    let record = api.keeper.read(|registry, _, _| registry.record(id));
+    match record {
+        Some(record) if !caller.speaks_for(&record.name) => {
+            Err(not_yours(caller, "service", &record.name))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `DELETE /services/{id}`.
 pub(super) async fn deregister_of(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    gone(&api, &id, None, peer).await
+    gone(&api, &id, None, &caller).await
 }
 
 /// `DELETE /deregister`.
 pub(super) async fn deregister(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    Who(caller): Who,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&body)?;
@@ -138,15 +161,16 @@ pub(super) async fn deregister(
         );
     }
     fields.finish()?;
-    gone(&api, &id.unwrap_or_default(), name.as_deref(), peer).await
+    gone(&api, &id.unwrap_or_default(), name.as_deref(), &caller).await
 }
 
 async fn gone(
     api: &Api,
     id: &str,
     name: Option<&str>,
-    peer: Arc<str>,
+    caller: &Caller,
 ) -> Result<Response, Problem> {
+    own(api, caller, id)?;
     let there = api.keeper.read(|registry, _, _| registry.record(id));
     if let (Some(record), Some(name)) = (&there, name)
         && *record.name != *name
@@ -154,7 +178,7 @@ async fn gone(
         return Err(Problem::other_service(&short(id), &record.name));
     }
     let was = match there {
-        Some(_) => { api.keeper.deregister(id, peer).await }
+        Some(_) => { api.keeper.deregister(id, caller.words()).await }
             .map_err(|refused| Problem::refused(refused, id))?,
         None => false,
     };
@@ -304,7 +328,7 @@ fn metadata(fields: &mut Fields) -> Option<Metadata> {
 /// `POST /services/{name}/confirm`: an operator says that the held instances are gone.
 pub(super) async fn confirm(
     State(api): State<Arc<Api>>,
-    Peer(peer): Peer,
+    By(by): By,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     if api
@@ -314,6 +338,12 @@ pub(super) async fn confirm(
         let title = format!("no service `{}` is registered", short(&name));
         return Err(Problem::new(Code::NotFound, title));
     }
-    let confirmed = api.keeper.confirm(&name, &peer);
-    Ok(Answer(json!({ "status": "confirmed", "instances": confirmed })).into_response())
+    let confirmed = api.keeper.confirm(&name, &by);
+    let answer = Answer(json!({ "status": "confirmed", "instances": confirmed }));
+    let mut response = answer.into_response();
+    response.extensions_mut().insert(Changed {
+        target: format!("service `{name}`, {confirmed} instances"),
+        ..Changed::default()
+    });
+    Ok(response)
 }

@@ -1,6 +1,8 @@
 //! A control plane in the test's process, or the real program in one of its own; and the words of its callers.
 #![allow(dead_code, unreachable_pub)] // every test file uses a part of it
 
+pub mod sharing;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tollgate_config::control_plane::ControlPlane;
+use tollgate_config::KeyHash;
+use tollgate_config::control_plane::{ControlPlane, Role, Token};
 use tollgate_control_plane::{Options, Running, start};
 use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::{Client, Response};
@@ -22,6 +25,23 @@ pub fn document() -> ControlPlane {
     document.server.bind = ([127, 0, 0, 1], 0).into();
     document.server.state_dir = None;
     document
+}
+
+/// Long enough to be a token.
+pub fn secret(name: &str) -> String {
+    format!("{name}-0123456789abcdef")
+}
+
+/// A token of each role, named after it: the service's is for `orders`, the node's for `edge-1`.
+pub fn one_of_each() -> Vec<Token> {
+    let token = |role: Role| Token {
+        name: role.word().to_owned(),
+        role,
+        hash: KeyHash::of(secret(role.word()).as_bytes()),
+        service: (role == Role::Service).then(|| "orders".to_owned()),
+        node: (role == Role::Node).then(|| "edge-1".to_owned()),
+    };
+    Role::ALL.map(token).into()
 }
 
 /// A control plane in this process; stops with the handle.
@@ -61,10 +81,19 @@ impl Caller {
         Caller(Client::connect(address))
     }
 
+    /// Asks with a token.
+    pub fn ask_as(&mut self, token: &str, line: &str, body: &str) -> Response {
+        self.ask_with(&format!("Authorization: Bearer {token}\r\n"), line, body)
+    }
+
     pub fn ask(&mut self, line: &str, body: &str) -> Response {
+        self.ask_with("", line, body)
+    }
+
+    pub fn ask_with(&mut self, fields: &str, line: &str, body: &str) -> Response {
         let method = line.split(' ').next().unwrap_or_default();
         self.0.send(format!(
-            "{line} HTTP/1.1\r\nHost: cp\r\nContent-Length: {}\r\n\r\n{body}",
+            "{line} HTTP/1.1\r\nHost: cp\r\n{fields}Content-Length: {}\r\n\r\n{body}",
             body.len()
         ));
         self.0.read_response_to(method)
@@ -147,7 +176,7 @@ impl Process {
                 return Err((code, said));
             }
             let address = line
-                .split("http://")
+                .split("://")
                 .nth(1)
                 .and_then(|rest| rest.split(' ').next());
             if let Some(address) = address

@@ -13,7 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tollgate_config::control_plane::ControlPlane;
+use tollgate_config::KeyHash;
+use tollgate_config::control_plane::{ControlPlane, Role, Token};
 use tollgate_control_plane::{Options, Running, start};
 
 /// Longer than any machine is busy.
@@ -46,7 +47,26 @@ impl Real {
     }
 
     pub fn start_at(bind: SocketAddr) -> Real {
-        let mut document = ControlPlane::default();
+        Real::of(ControlPlane::default(), bind)
+    }
+
+    /// One that wants a token: of these services, each with its own.
+    pub fn guarded(services: &[(&str, &str)]) -> Real {
+        let tokens = services.iter().map(|(service, token)| Token {
+            name: (*service).to_owned(),
+            role: Role::Service,
+            hash: KeyHash::of(token.as_bytes()),
+            service: Some((*service).to_owned()),
+            node: None,
+        });
+        let document = ControlPlane {
+            tokens: tokens.collect(),
+            ..ControlPlane::default()
+        };
+        Real::of(document, ([127, 0, 0, 1], 0).into())
+    }
+
+    fn of(mut document: ControlPlane, bind: SocketAddr) -> Real {
         document.server.bind = bind;
         document.server.state_dir = None;
         // It has a runtime of its own, which cannot be made inside of the test's.

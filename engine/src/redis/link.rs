@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
-use tollgate_config::{At, Sharing};
+use tollgate_config::{At, Sharing, StoreUrl};
 
 use super::resp::{self, Value};
-use crate::filter::rate_limit::lease::lender::{Ask, Grant, Lender, Terms};
+use crate::filter::rate_limit::lease::lender::{Ask, Grant, Lender, Lent, Slice, Told};
 use crate::net::stream::Stream;
 use crate::net::tls::ClientTls;
 
@@ -23,6 +23,7 @@ const HERE: Duration = Duration::from_secs(10);
 const TOLD: usize = 120;
 
 pub(crate) struct Link {
+    url: StoreUrl,
     sharing: Sharing,
     /// Who we are to the store.
     name: String,
@@ -93,8 +94,9 @@ impl From<std::io::Error> for Failure {
 
 impl Link {
     /// `name`: differs from that of every other gateway.
-    pub(crate) fn new(sharing: Sharing, name: String) -> Self {
+    pub(crate) fn new(url: StoreUrl, sharing: Sharing, name: String) -> Self {
         Link {
+            url,
             sharing,
             name,
             connection: None,
@@ -112,7 +114,7 @@ impl Link {
         let asked = async {
             let mut connection = match self.connection.take() {
                 Some(connection) => connection,
-                None => Connection::make(&self.sharing).await?,
+                None => Connection::make(&self.url, &self.sharing).await?,
             };
             let count = keys.len().to_string();
             let name = match script {
@@ -134,44 +136,60 @@ impl Link {
     }
 }
 
-impl Lender for Link {
-    type Failure = Failure;
-
-    async fn lend(&mut self, terms: Terms<'_>, asks: &[Ask]) -> Result<Vec<Grant>, Failure> {
+impl Link {
+    async fn slice(&mut self, slice: &Slice) -> Result<Vec<Grant>, Failure> {
         // The braces keep the keys of one limit together where keys are spread by what is between them.
         let key = |ask: &Ask| {
             format!(
                 "tollgate:1:{{{}}}:{:014x}",
-                terms.limit,
+                slice.limit,
                 ask.key.hash() >> 8
             )
             .into_bytes()
         };
-        let keys: Vec<Vec<u8>> = asks.iter().map(key).collect();
+        let keys: Vec<Vec<u8>> = slice.asks.iter().map(key).collect();
         let mut arguments = vec![
-            terms.rate.count.to_string(),
-            terms.rate.per.as_micros().to_string(),
-            terms.burst.to_string(),
+            slice.rate.count.to_string(),
+            slice.rate.per.as_micros().to_string(),
+            slice.burst.to_string(),
         ];
-        for ask in asks {
+        for ask in &slice.asks {
             arguments.push(ask.want.to_string());
             arguments.push(ask.debit.to_string());
         }
         let value = self.run(Script::Lease, &keys, &arguments).await?;
-        let grants = grants(&value, asks.len());
+        let grants = grants(&value, slice.asks.len());
         if grants.is_none() {
             self.connection = None;
         }
         grants.ok_or(Failure::Nonsense)
     }
+}
 
-    async fn greet(&mut self) -> Result<u32, Failure> {
+impl Lender for Link {
+    type Failure = Failure;
+
+    /// A script is about the keys of one limit.
+    const SLICES: usize = 1;
+
+    async fn lend(&mut self, slices: &[Slice]) -> Result<Lent, Failure> {
+        let mut grants = Vec::with_capacity(slices.len());
+        for slice in slices {
+            grants.push(self.slice(slice).await?);
+        }
+        Ok(Lent { told: None, grants })
+    }
+
+    async fn greet(&mut self) -> Result<Told, Failure> {
         let keys = [b"tollgate:1:gateways".to_vec()];
         let arguments = [self.name.clone(), HERE.as_millis().to_string()];
         match self.run(Script::Greet, &keys, &arguments).await? {
-            Value::Number(count) if (1..=1_000_000).contains(&count) => {
-                Ok(u32::try_from(count).unwrap_or(1))
-            }
+            Value::Number(count) if (1..=1_000_000).contains(&count) => Ok(Told {
+                gateways: u32::try_from(count).unwrap_or(1),
+                // Nobody looks after what a gateway holds.
+                lapsed: false,
+                lender: None,
+            }),
             _ => {
                 self.connection = None;
                 Err(Failure::Nonsense)
@@ -200,8 +218,7 @@ fn grants(value: &Value, asks: usize) -> Option<Vec<Grant>> {
 
 impl Connection {
     /// Connects, says who we are, and brings the scripts.
-    async fn make(sharing: &Sharing) -> Result<Self, Failure> {
-        let url = &sharing.store;
+    async fn make(url: &StoreUrl, sharing: &Sharing) -> Result<Self, Failure> {
         let socket = TcpStream::connect((url.host.as_str(), url.port)).await?;
         socket.set_nodelay(true)?;
         let stream = if url.tls {

@@ -51,6 +51,8 @@ struct Shared {
     beat: Duration,
     /// No beat, no answer to whoever comes: as if the cable were cut.
     silent: AtomicBool,
+    /// What whoever wants tokens of shared limits is answered.
+    leases: Mutex<(StatusCode, String)>,
     orders: broadcast::Sender<Order>,
 }
 
@@ -108,6 +110,7 @@ impl ControlPlane {
             changed: Condvar::new(),
             beat: setup.beat,
             silent: AtomicBool::new(false),
+            leases: Mutex::new((StatusCode::NOT_FOUND, "{}".to_owned())),
             orders: broadcast::channel(1024).0,
         });
         let theirs = shared.clone();
@@ -231,6 +234,16 @@ impl ControlPlane {
         model.journal.clone()
     }
 
+    /// What whoever wants tokens of shared limits is answered from now on. At first: that there is no such page.
+    pub fn answer_leases(&self, status: u16, text: impl Into<String>) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        *self
+            .shared
+            .leases
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = (status, text.into());
+    }
+
     /// Waits until a node reports this revision, and returns the report.
     pub fn outcome(&self, revision: u64) -> Outcome {
         let of = |outcome: &&Outcome| outcome.revision == revision;
@@ -340,6 +353,14 @@ async fn answer(
             shared.note(|journal| journal.outcomes.push(outcome));
         }
         let _sent = respond.send_response(head(StatusCode::OK), true);
+        return;
+    }
+    if path == "/leases" {
+        let leases = shared.leases.lock();
+        let (status, text) = leases.unwrap_or_else(PoisonError::into_inner).clone();
+        if let Ok(mut send) = respond.send_response(head(status), false) {
+            let _sent = send.send_data(text.into(), true);
+        }
         return;
     }
     if path != "/feed" {

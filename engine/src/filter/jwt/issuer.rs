@@ -237,7 +237,7 @@ fn keys(item: &Item<Jwt>, problems: &mut Vec<Problem>) -> (Vec<Key>, [u8; 32]) {
         let found = match &key.source {
             KeySource::Secret(secret) => {
                 let algorithm = key.algorithm.unwrap_or(tollgate_config::Algorithm::Hs256);
-                let key = Key::secret(algorithm, &secret.0, id.map(Box::from));
+                let key = Key::secret(algorithm, secret.0.as_bytes(), id.map(Box::from));
                 key.map(|key| vec![key])
                     .ok_or_else(|| "the secret is too short".to_owned())
             }

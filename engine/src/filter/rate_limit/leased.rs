@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tollgate_config::Sharing;
+use tollgate_config::{SharedStore, Sharing};
 
 use super::bucket::Taken;
 use super::lease::lender::Terms;
@@ -21,6 +21,8 @@ pub(super) struct Lease {
     spare: u64,
     /// How many gateways there are, until somebody has told.
     gateways: u64,
+    /// The lender knows what each of them holds.
+    watched: bool,
     leases: Arc<Leases>,
 }
 
@@ -29,6 +31,7 @@ impl Lease {
         Lease {
             spare: (burst as f64 * sharing.overshoot) as u64,
             gateways: u64::from(sharing.gateways),
+            watched: sharing.store == SharedStore::ControlPlane,
             leases: memory.leases.clone(),
         }
     }
@@ -87,7 +90,9 @@ impl Limit {
             rate,
             burst,
         };
-        Some((terms, Plan::new(rate, burst, lease.spare, lease.gateways())))
+        let mut plan = Plan::new(rate, burst, lease.spare, lease.gateways());
+        plan.watched = lease.watched;
+        Some((terms, plan))
     }
 
     /// The number that wishes name it by.

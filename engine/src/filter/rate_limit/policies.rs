@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use tollgate_config::{
-    ANONYMOUS, ApiKey, Bucket, Document, Item, Limit as Written, LimitBy, Place, Sharing, Tier,
+    ANONYMOUS, ApiKey, Bucket, Document, Item, Limit as Written, LimitBy, Place, Tier,
 };
 
 use super::bucket::Pace;
 use super::fields::Policy;
+use super::lease::Through;
 use super::leased::Lease;
 use super::who::{Claim, Keys, Kind, Known, Seed};
 use super::{By, Governing, Grade, Limit, LimitMemory, Standpoint};
@@ -30,7 +31,7 @@ struct Source {
     limits: Vec<Item<Written>>,
     tiers: Vec<Item<Tier>>,
     keys: Vec<Item<ApiKey>>,
-    sharing: Option<Sharing>,
+    through: Option<Through>,
 }
 
 impl Policies {
@@ -80,7 +81,7 @@ impl Policies {
                 limits: document.limits.clone(),
                 tiers: document.tiers.clone(),
                 keys: document.api_keys.clone(),
-                sharing: document.sharing.clone(),
+                through: through(document),
             },
         })
     }
@@ -94,8 +95,8 @@ impl Policies {
     }
 
     /// Where limits are shared.
-    pub(crate) fn sharing(&self) -> Option<&Sharing> {
-        self.source.sharing.as_ref()
+    pub(crate) fn through(&self) -> Option<&Through> {
+        self.source.through.as_ref()
     }
 
     /// The limits that have names.
@@ -137,8 +138,13 @@ impl Source {
         same(&self.limits, &document.limits)
             && same(&self.tiers, &document.tiers)
             && same(&self.keys, &document.api_keys)
-            && self.sharing == document.sharing
+            && self.through == through(document)
     }
+}
+
+fn through(document: &Document) -> Option<Through> {
+    let sharing = document.sharing.as_ref()?;
+    Some(Through::new(sharing, document.control_plane.as_ref()))
 }
 
 /// The same values in the same places.

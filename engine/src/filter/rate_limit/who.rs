@@ -38,7 +38,7 @@ impl Seed {
 
     /// The same in every process that knows the store's password, and hard to guess for who does not.
     pub(super) fn shared(sharing: Option<&Sharing>) -> Self {
-        let password = sharing.and_then(|sharing| sharing.store.password.as_deref());
+        let password = sharing.and_then(|sharing| sharing.store.redis()?.password.as_deref());
         let KeyHash(hash) = KeyHash::of(
             format!("tollgate shared limits 1 {}", password.unwrap_or_default()).as_bytes(),
         );

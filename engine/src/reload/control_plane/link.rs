@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::client::SendRequest;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use tokio::task::AbortHandle;
 use tollgate_config::document::{At, UpstreamTls};
 use tollgate_config::feed::Subscribe;
-use tollgate_config::{ControlPlane, UpstreamProtocol, Url};
+use tollgate_config::{ControlPlane, Secret, UpstreamProtocol, Url};
 
 use super::lines::Lines;
 use crate::net::connect::{DialTls, dial};
@@ -50,6 +50,8 @@ pub(super) struct Desk {
     sender: SendRequest<Bytes>,
     authority: String,
     scheme: &'static str,
+    /// `Bearer …`, if the control plane is to be shown who we are.
+    token: Option<HeaderValue>,
 }
 
 impl Link {
@@ -125,6 +127,31 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// One request; its status, and what comes with it, up to so many bytes. The caller sees to it that it ends.
+    pub(super) async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        most: usize,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let (status, mut body) = self.desk.ask(method, path, body).await?;
+        let mut bytes = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.map_err(|error| format!("the answer broke off: {error}"))?;
+            bytes.extend_from_slice(&data);
+            if bytes.len() > most {
+                return Err("its answer is too long".to_owned());
+            }
+            body.flow_control()
+                .release_capacity(data.len())
+                .map_err(|error| error.to_string())?;
+        }
+        Ok((status, bytes))
+    }
+}
+
 async fn within<T>(
     time: Duration,
     doing: impl Future<Output = Result<T, String>>,
@@ -171,6 +198,7 @@ async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> 
             sender,
             authority: url.address.clone(),
             scheme,
+            token: settings.token.as_ref().and_then(bearer),
         },
         driver: driver.abort_handle(),
     })
@@ -197,7 +225,7 @@ impl Desk {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, RecvStream), String> {
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(format!("{}://{}{path}", self.scheme, self.authority))
             .header(header::CONTENT_TYPE, "application/json")
@@ -207,6 +235,10 @@ impl Desk {
             )
             .body(())
             .map_err(|error| error.to_string())?;
+        if let Some(token) = &self.token {
+            let headers = request.headers_mut();
+            headers.insert(header::AUTHORIZATION, token.clone());
+        }
         let ready = self.sender.clone().ready().await;
         let mut sender = ready.map_err(|error| error.to_string())?;
         let (answer, mut stream) = sender
@@ -222,6 +254,13 @@ impl Desk {
     }
 }
 
+/// Never part of a compression table, nor of what is logged.
+fn bearer(token: &Secret) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.0)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 /// The beginning of a short answer, on one line.
 async fn read(body: &mut RecvStream) -> String {
     let mut text = Vec::new();
@@ -231,7 +270,12 @@ async fn read(body: &mut RecvStream) -> String {
             break;
         }
     }
-    let text = String::from_utf8_lossy(&text);
+    words(&text)
+}
+
+/// The beginning of a text from outside, on one line.
+pub(super) fn words(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
     let words: String = text.trim().chars().take(300).collect();
     words.replace(char::is_control, " ")
 }

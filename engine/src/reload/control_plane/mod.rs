@@ -2,13 +2,14 @@
 //!
 //! All of it runs on the control thread and never in a request's way. `following` listens, over a `link`; `lines` makes
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
-//! begins with. `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
+//! begins with. `lender` asks it for tokens of shared limits. `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
 //! does, when `arrived` says so. That no control plane answers changes nothing that serves.
 
 mod beats;
 mod following;
 mod known;
 mod last_good;
+mod lender;
 mod lines;
 mod link;
 mod registration;
@@ -36,6 +37,7 @@ use crate::upstream::discovery::Services;
 pub use known::Known;
 use known::{Fault, News};
 pub use last_good::{Content, LastGood};
+pub(crate) use lender::RemoteLender;
 pub use start::{Beginning, Restored, begin};
 use status::Status;
 

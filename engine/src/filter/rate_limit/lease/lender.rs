@@ -1,4 +1,4 @@
-//! Who lends tokens: a store that all gateways ask, and later a control plane. What a lender is asked and what it says,
+//! Who lends tokens: a store that all gateways ask, or a control plane. What a lender is asked and what it says,
 //! and nothing of how.
 
 use std::time::Duration;
@@ -23,6 +23,35 @@ pub(crate) struct Ask {
     pub(crate) want: u64,
     /// Tokens that were used without the lender knowing; below zero: tokens that come back.
     pub(crate) debit: i64,
+    /// Tokens that are here, before any that are wanted.
+    pub(crate) held: u64,
+}
+
+/// One limit's part of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) limit: String,
+    pub(crate) rate: Rate,
+    pub(crate) burst: u64,
+    pub(crate) asks: Vec<Ask>,
+}
+
+/// How it stands between a lender and this gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// How many gateways share.
+    pub(crate) gateways: u32,
+    /// The lender took back what this gateway held: it had not heard of it for too long.
+    pub(crate) lapsed: bool,
+    /// Which of several lenders it is.
+    pub(crate) lender: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lent {
+    pub(crate) told: Option<Told>,
+    /// For each slice, a grant for each ask, in order.
+    pub(crate) grants: Vec<Vec<Grant>>,
 }
 
 /// One client's part of an answer.
@@ -48,9 +77,12 @@ pub(crate) trait Lender {
     /// Why it cannot be asked, for operators.
     type Failure: std::fmt::Display;
 
-    /// A grant for each ask, in order. After a failure, nobody knows whether it was carried out.
-    async fn lend(&mut self, terms: Terms<'_>, asks: &[Ask]) -> Result<Vec<Grant>, Self::Failure>;
+    /// Slices in one question; at least one.
+    const SLICES: usize;
 
-    /// Says that we are here; how many gateways are.
-    async fn greet(&mut self) -> Result<u32, Self::Failure>;
+    /// After a failure, nobody knows whether it was carried out.
+    async fn lend(&mut self, slices: &[Slice]) -> Result<Lent, Self::Failure>;
+
+    /// Says that we are here.
+    async fn greet(&mut self) -> Result<Told, Self::Failure>;
 }

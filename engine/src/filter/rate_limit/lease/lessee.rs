@@ -7,6 +7,10 @@
 //! lender has been told. So all gateways together admit at most `burst + rate × time`, and one block for each gateway.
 //! While the lender is away, a gateway lends to itself: its part of what the lender had left, then its part of the rate.
 //! It tells the lender afterwards.
+//!
+//! A lender that *watches* knows of each gateway what it holds. It takes that back from one that it has not heard of for
+//! long, and says so; meanwhile it puts that gateway's part of the rate aside. So there a gateway lends itself just that:
+//! its part of the rate, and nothing of what the lender had left, which others may have used by now.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -37,6 +41,8 @@ pub(crate) struct Plan {
     /// The most that a word may hold.
     pub(crate) block: u64,
     pub(crate) gateways: u64,
+    /// The lender knows what each gateway holds.
+    pub(crate) watched: bool,
 }
 
 impl Plan {
@@ -48,6 +54,7 @@ impl Plan {
             burst,
             block: block(spare, gateways),
             gateways,
+            watched: false,
         }
     }
 
@@ -108,6 +115,8 @@ struct Account {
     told: Option<(i64, Moment)>,
     /// What the word held after tokens came, and when.
     filled: (u64, Moment),
+    /// What the lender believes that is here; `None`: it does not know of us.
+    out: Option<u64>,
     /// This gateway's own share: the absence it belongs to, thousandths, and when that was true.
     own: Option<(u64, i64, Moment)>,
     /// Its word has left.
@@ -183,7 +192,8 @@ impl Lessee {
                 continue;
             };
             let Some(key) = account.key else { continue };
-            let want = match look(key) {
+            let seen = look(key);
+            let want = match seen {
                 Some(seen) if account.wanting => account.wants(&seen, plan, now),
                 Some(_) => 0,
                 None => {
@@ -197,14 +207,22 @@ impl Lessee {
                 account.wanting = false;
                 self.content.push(key);
             }
-            if want == 0 && debit == 0 {
+            // Who watches is told that we hold nothing any more.
+            let farewell = plan.watched && account.gone && account.out.is_some();
+            if want == 0 && debit == 0 && !farewell {
                 if account.gone {
                     self.accounts.remove(&hash);
                 }
                 continue;
             }
             account.asked = true;
-            asks.push(Ask { key, want, debit });
+            let held = seen.map_or(0, |seen| seen.tokens);
+            asks.push(Ask {
+                key,
+                want,
+                debit,
+                held,
+            });
         }
         asks
     }
@@ -235,6 +253,8 @@ impl Lessee {
             let left = grant.left.clamp(-plan.full(), plan.full());
             account.told = Some((left, now));
             account.own = None;
+            let out = ask.held + grant.tokens.min(ask.want);
+            account.out = (out > 0 || ask.want > 0).then_some(out);
             let mut again = (account.debit != 0).then_some(now);
             if ask.want > 0 {
                 // What a lender says beyond what was wanted is not believed.
@@ -288,9 +308,29 @@ impl Lessee {
                 if ask.debit < 0 {
                     account.debit = account.debit.saturating_sub(ask.debit);
                 }
+                // It may believe what it believed, or that everything was granted.
+                let most = account.out.unwrap_or(0).max(ask.held + ask.want);
+                account.out = Some(most);
                 self.schedule(hash, now);
             }
         }
+    }
+
+    /// The lender took back all that was here, and some of it was used: it has to be told of everything as if it had been
+    /// taken without its knowledge. To be called before the answer that came with it.
+    pub(crate) fn lapsed(&mut self, now: Moment) {
+        for account in self.accounts.values_mut() {
+            let out = signed(account.out.take().unwrap_or(0));
+            account.debit = account.debit.saturating_add(out);
+        }
+        self.hurry(now);
+    }
+
+    /// Tokens that the lender believes that are here.
+    pub(crate) fn held(&self) -> u64 {
+        { self.accounts.values() }
+            .filter_map(|account| account.out)
+            .sum()
     }
 
     /// The lender cannot be reached any more.
@@ -451,6 +491,7 @@ impl Account {
             Some((known, level, when)) if known == absence => (level, when),
             _ => {
                 let left = match self.told {
+                    _ if plan.watched => 0,
                     Some((left, when)) => {
                         let came = plan.accrued(when, since, 1);
                         left.saturating_add(came).min(plan.full()) / parts

@@ -14,6 +14,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use tollgate_config::{At, ControlPlane, Place, SharedStore, Sharing};
+
 use super::shelf::Key;
 pub use standing::Standing;
 
@@ -25,6 +27,45 @@ const WISHES: usize = 4096;
 pub(crate) struct Wish {
     pub(crate) meter: u64,
     pub(crate) key: Key,
+}
+
+/// Through whom limits are shared.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Through {
+    pub(crate) sharing: Sharing,
+    /// As far as it matters for leases; `None`: it is not asked.
+    pub(crate) control_plane: Option<ControlPlane>,
+}
+
+impl Through {
+    pub(crate) fn new(sharing: &Sharing, control_plane: Option<&ControlPlane>) -> Self {
+        let asked = control_plane.filter(|_| sharing.store == SharedStore::ControlPlane);
+        Through {
+            sharing: sharing.clone(),
+            control_plane: asked.map(|settings| {
+                let mut settings = settings.clone();
+                // Where it stands in the file, and what is announced, changes no lease.
+                settings.register = None;
+                settings.place = Place {
+                    file: "".into(),
+                    line: 0,
+                    column: 0,
+                };
+                if let Some(tls) = &mut settings.tls {
+                    tls.at = At(None);
+                }
+                settings
+            }),
+        }
+    }
+
+    /// Without its secrets.
+    pub(crate) fn name(&self) -> String {
+        match &self.sharing.store {
+            SharedStore::ControlPlane => "control-plane".to_owned(),
+            SharedStore::Redis(url) => url.to_string(),
+        }
+    }
 }
 
 /// What workers and the control thread have in common about leases.

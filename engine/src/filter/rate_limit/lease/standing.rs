@@ -1,10 +1,10 @@
-//! How it stands between this gateway and the store, for operators.
+//! How it stands between this gateway and its lender, for operators.
 
 use serde::Serialize;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Standing {
-    /// Without its secrets.
+    /// Who lends; without its secrets.
     pub store: String,
     /// While it is away, this gateway serves its own share of every shared limit.
     pub reached: bool,
@@ -18,4 +18,6 @@ pub struct Standing {
     pub errors: u64,
     /// Clients whose tokens are leased.
     pub clients: u64,
+    /// Tokens that were leased and are here, or were a moment ago.
+    pub held: u64,
 }

@@ -1,6 +1,8 @@
 //! Several gateways and a lender, simulated: delays, losses, partitions, crashes, clocks that disagree, a lender that
 //! forgets. After each step, nobody was admitted beyond the bound that `docs/operations.md` states.
 
+mod watched;
+
 use super::super::word;
 use super::*;
 
@@ -387,6 +389,7 @@ fn tokens_that_nobody_uses_go_back_and_nothing_is_remembered() {
             key,
             want: 0,
             debit: 0,
+            held: 0,
         }],
         time,
     );
