@@ -159,8 +159,7 @@ impl Chain {
                         Filter::Fault(fault::Fault::compile(fault, metrics.fault(&route.name)))
                     }
                     Settings::Jwt(used) => Filter::Jwt(jwt::Bearer {
-                        // As with limits.
-                        issuer: issuers.named(&used.name)?,
+                        issuer: issuers.named(&used.name),
                         optional: used.optional,
                     }),
                     Settings::Allow(rules) => {

@@ -317,3 +317,20 @@ fn a_token_is_verified_once_and_a_reload_without_its_key_ends_it_at_once() {
         .expect("a good document");
     assert_eq!(status(), 200);
 }
+
+#[test]
+fn a_limit_for_each_caller_counts_by_what_the_token_says_and_not_by_what_a_client_does() {
+    let upstream = Upstream::fixed("ok");
+    let limited = "[[route]]\nname = \"limited\"\nmatch = { path = \"/limited\" }\nupstream = \"app\"\n\
+                   filters = [{ jwt = \"users\" }, { rate_limit = { by = { header = \"x-user-id\" }, rate = \"1/h\", burst = 1 } }]\n";
+    let gateway = Gateway::start(&format!("{}\n{limited}", toml(&upstream, &local())));
+    for subject in ["u1", "u2"] {
+        let field = format!("Authorization: Bearer {}", token(subject, &[]));
+        let ask = |other: &str| {
+            let lines = [&field, other];
+            gateway.client().request("GET /limited", &lines).status
+        };
+        let asked = [ask("X-A: 1"), ask("X-User-Id: fresh"), ask("X_User_Id: u3")];
+        assert_eq!(asked, [200, 429, 429], "{subject}");
+    }
+}

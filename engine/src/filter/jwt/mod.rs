@@ -128,7 +128,8 @@ pub(super) struct Now<'a> {
 /// One route's use of an issuer.
 #[derive(Debug)]
 pub(super) struct Bearer {
-    pub(super) issuer: Arc<Issuer>,
+    /// A name that nobody defined was refused with the document. Were one here all the same, nobody would be let in.
+    pub(super) issuer: Option<Arc<Issuer>>,
     pub(super) optional: bool,
 }
 
@@ -139,7 +140,10 @@ impl Bearer {
         headers: &mut HeaderMap,
         now: Now<'_>,
     ) -> Result<Option<Rc<Identity>>, Error> {
-        match self.issuer.ask(headers, now) {
+        let Some(issuer) = &self.issuer else {
+            return Err(Refusal::NoKeys.into());
+        };
+        match issuer.ask(headers, now) {
             Ok(identity) => {
                 for (name, value) in &identity.headers {
                     headers.insert(name.clone(), value.clone());
@@ -147,7 +151,7 @@ impl Bearer {
                 Ok(Some(identity))
             }
             Err(refusal) => {
-                self.issuer.series.count(now.worker, refusal.result());
+                issuer.series.count(now.worker, refusal.result());
                 match self.optional {
                     true => Ok(None),
                     false => Err(refusal.into()),
