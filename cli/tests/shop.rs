@@ -15,7 +15,10 @@ fn under(prefix: &str, tag: &str, routes: &str) -> String {
     );
     let begins = routes.find("[[route]]").expect("there are routes");
     for line in routes[begins..].lines() {
-        let named = |key: &str| line.strip_prefix(key).and_then(|rest| rest.strip_prefix('"'));
+        let named = |key: &str| {
+            line.strip_prefix(key)
+                .and_then(|rest| rest.strip_prefix('"'))
+        };
         if let Some(rest) = named("name     = ") {
             let name = rest.trim_end_matches('"');
             text += &format!("name     = \"{name}{tag}\"");
@@ -38,13 +41,19 @@ fn under(prefix: &str, tag: &str, routes: &str) -> String {
 #[test]
 fn dec_35_the_routes_under_api_are_the_bare_ones() {
     let routes = std::fs::read_to_string(folder().join("routes.toml")).unwrap();
-    for (file, prefix, tag) in [("api.toml", "/api", "-api"), ("api-v1.toml", "/api/v1", "-api-v1")] {
+    for (file, prefix, tag) in [
+        ("api.toml", "/api", "-api"),
+        ("api-v1.toml", "/api/v1", "-api-v1"),
+    ] {
         let (path, wanted) = (folder().join(file), under(prefix, tag, &routes));
         if std::env::var_os("TOLLGATE_BLESS").is_some() {
             std::fs::write(&path, &wanted).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap();
-        assert!(found == wanted, "config/shop/{file} is stale: set TOLLGATE_BLESS=1");
+        assert!(
+            found == wanted,
+            "config/shop/{file} is stale: set TOLLGATE_BLESS=1"
+        );
     }
 }
 
@@ -52,7 +61,11 @@ fn dec_35_the_routes_under_api_are_the_bare_ones() {
 fn shop_801_the_shop_s_edge_is_good_and_every_request_takes_its_route() {
     let place = tempfile::tempdir().unwrap();
     let descriptors = place.path().join("shop.binpb");
-    std::fs::write(&descriptors, tollgate_example_services::contracts::DESCRIPTORS).unwrap();
+    std::fs::write(
+        &descriptors,
+        tollgate_example_services::contracts::DESCRIPTORS,
+    )
+    .unwrap();
     let checked = Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(["gateway", "check"])
         .arg(folder().join("gateway.toml"))

@@ -74,7 +74,9 @@ impl Up {
         let (_, tries) = self.printed.split_once("try, in this order").unwrap();
         let (shopping, _) = tries.split_once("a fixed answer").unwrap();
         let lines = shopping.lines().filter(|line| line.starts_with("    "));
-        lines.map(|line| format!("{line}\necho; echo ==\n")).collect()
+        lines
+            .map(|line| format!("{line}\necho; echo ==\n"))
+            .collect()
     }
 
     fn signal(&self, signal: Signal) {
@@ -152,18 +154,38 @@ fn the_printed_requests_work_in_their_order_and_sigterm_leaves_nothing_behind() 
     let pasted = Command::new("bash").args(["-c", &up.shopping()]).output();
     let pasted = said(&pasted.unwrap());
     let answers: Vec<&str> = pasted.split("==\n").map(str::trim).collect();
-    let [sign_up, sign_in, browse, order, orders, wrong, refused, stream, ..] = answers[..] else {
+    let [
+        sign_up,
+        sign_in,
+        browse,
+        order,
+        orders,
+        wrong,
+        refused,
+        stream,
+        ..,
+    ] = answers[..]
+    else {
         panic!("{pasted}");
     };
-    assert!(sign_up.contains("me@shop.example") && sign_up.contains("user_id"), "{sign_up}");
+    assert!(
+        sign_up.contains("me@shop.example") && sign_up.contains("user_id"),
+        "{sign_up}"
+    );
     assert_eq!(sign_in.split('.').count(), 3, "a token: {sign_in}");
     assert!(browse.contains("kettle"), "{browse}");
     let order: serde_json::Value = serde_json::from_str(order).expect(order);
     assert_eq!(order["status"], "CONFIRMED", "{order}");
     let id = order["order_id"].as_str().unwrap();
     assert!(orders.contains(id), "{orders}");
-    assert!(wrong.contains("items[0].product_id") && wrong.contains("400"), "{wrong}");
-    assert!(refused.contains("401") && refused.contains("403"), "{refused}");
+    assert!(
+        wrong.contains("items[0].product_id") && wrong.contains("400"),
+        "{wrong}"
+    );
+    assert!(
+        refused.contains("401") && refused.contains("403"),
+        "{refused}"
+    );
     assert!(stream.lines().count() >= 10, "{stream}");
     up.signal(Signal::TERM);
     let (rest, code) = up.end();
@@ -210,13 +232,19 @@ fn parts_that_are_killed_are_named_and_started_again_and_no_request_fails() {
     let control = up.fact("control");
     // What was registered and what was written is still there.
     until("all services are known", || {
-        let services = tollgate(&["services", "--control", &control]).output().unwrap();
+        let services = tollgate(&["services", "--control", &control])
+            .output()
+            .unwrap();
         let told = said(&services);
-        ["users-", "products-", "orders-", "payments-"].iter().all(|name| told.contains(name))
+        ["users-", "products-", "orders-", "payments-"]
+            .iter()
+            .all(|name| told.contains(name))
     });
     kill_process(pid_of("products", &up), Signal::KILL).unwrap();
     up.waits_for("products is started again");
-    until("it is reached again", || get(gateway, "/products?limit=1").0 == 200);
+    until("it is reached again", || {
+        get(gateway, "/products?limit=1").0 == 200
+    });
     kill_process(pid_of("gateway", &up), Signal::KILL).unwrap();
     up.waits_for("gateway is started again");
     until("it serves where it served", || {
@@ -234,7 +262,14 @@ fn status_and_explain_ask_the_running_gateway() {
     let status = tollgate(&["status", "--admin", &admin]).output().unwrap();
     assert!(status.status.success());
     let told = said(&status);
-    for expected in ["ready", "generation", "public", "products", "orders", "healthy"] {
+    for expected in [
+        "ready",
+        "generation",
+        "public",
+        "products",
+        "orders",
+        "healthy",
+    ] {
         assert!(told.contains(expected), "{expected}\n{told}");
     }
     let json = tollgate(&["status", "--json", "--admin", &admin])
@@ -247,7 +282,12 @@ fn status_and_explain_ask_the_running_gateway() {
         "explain", "--live", "--admin", &admin, "GET", &url, "-H", "x-a: 1",
     ];
     let told = said(&tollgate(&explain).output().unwrap());
-    for expected in ["upstream orders", "route.timeout = 10s", "routes.toml:", "/orders/*"] {
+    for expected in [
+        "upstream orders",
+        "route.timeout = 10s",
+        "routes.toml:",
+        "/orders/*",
+    ] {
         assert!(told.contains(expected), "{expected}\n{told}");
     }
 }

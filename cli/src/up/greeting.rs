@@ -24,17 +24,28 @@ pub(super) fn greeting(places: &Places, folder: &Path, control_pid: Option<u32>)
             row(&["admin", admin]),
             row(&["control", control]),
             row(&["documents", &folder.join("fleet").display().to_string()]),
-            row(&["", "edit them: what you save is served at once, or refused with the line"]),
+            row(&[
+                "",
+                "edit them: what you save is served at once, or refused with the line",
+            ]),
             row(&["logs", &folder.join("log").display().to_string()]),
-            row(&["people", "ada@shop.example, admin@shop.example; password correct-horse-1"]),
-            row(&["API keys", "test-key, free-tier-key, pro-tier-key; without one, 10 requests a minute"]),
+            row(&[
+                "people",
+                "ada@shop.example, admin@shop.example; password correct-horse-1",
+            ]),
+            row(&[
+                "API keys",
+                "test-key, free-tier-key, pro-tier-key; without one, 10 requests a minute",
+            ]),
         ],
     );
     let tries: String = { shopping(gateway).into_iter() }
         .chain(looking(places, control_pid))
         .map(|(what, line)| format!("  {what}\n    {line}\n"))
         .collect();
-    format!("{facts}\ntry, in this order\n{tries}\nCtrl-C stops all of it and leaves nothing behind\n")
+    format!(
+        "{facts}\ntry, in this order\n{tries}\nCtrl-C stops all of it and leaves nothing behind\n"
+    )
 }
 
 /// From a stranger to a customer.
@@ -71,11 +82,15 @@ fn shopping(gateway: &str) -> Vec<(&'static str, String)> {
         ),
         (
             "a refusal that says what is wrong, field by field",
-            format!("curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/orders -d '{{\"items\": [{{\"product_id\": \"x\", \"quantity\": 0}}]}}'"),
+            format!(
+                "curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/orders -d '{{\"items\": [{{\"product_id\": \"x\", \"quantity\": 0}}]}}'"
+            ),
         ),
         (
             "without a token, and with too few rights",
-            format!("curl -s {key} {gateway}/orders; curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/users"),
+            format!(
+                "curl -s {key} {gateway}/orders; curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/users"
+            ),
         ),
         (
             "a stream: one product a line",

@@ -30,7 +30,8 @@ struct Tally {
 pub(super) fn start(authority: &str, stopping: &Arc<AtomicBool>) -> io::Result<()> {
     let tallies = Arc::<Mutex<[Tally; 2]>>::default();
     for number in 0..CUSTOMERS {
-        let (authority, stopping, tallies) = (authority.to_owned(), stopping.clone(), tallies.clone());
+        let (authority, stopping, tallies) =
+            (authority.to_owned(), stopping.clone(), tallies.clone());
         let thread = std::thread::Builder::new().name(format!("customer-{number}"));
         // Not joined: it holds nothing that must be put away, and the process ends without it.
         thread.spawn(move || {
@@ -72,7 +73,9 @@ impl Customer {
         let mut client = Client::connect(&self.authority)?;
         let key = "x-api-key: test-key\r\ncontent-type: application/json\r\n";
         let signed_in = json(client.send_with(key, "POST", "/auth/login", SIGN_IN)?);
-        let token = data(&signed_in)["access_token"].as_str().unwrap_or_default();
+        let token = data(&signed_in)["access_token"]
+            .as_str()
+            .unwrap_or_default();
         let head = format!("{key}authorization: Bearer {token}\r\n");
         let found = json(client.send_with(&head, "GET", "/products?limit=100", "")?);
         let products = data(&found)["products"].as_array().cloned();
@@ -90,7 +93,9 @@ impl Customer {
                 9 => client.send_with(&head, "POST", "/orders", &order(id)),
                 _ => client.send_with(&head, "GET", &format!("/products/{id}"), ""),
             };
-            let good = answer.as_ref().is_ok_and(|answer| matches!(answer.status, 200..=202));
+            let good = answer
+                .as_ref()
+                .is_ok_and(|answer| matches!(answer.status, 200..=202));
             self.note(turn % 10 == 9, good, sent.elapsed());
             if answer?.last {
                 return Ok(());
@@ -142,10 +147,17 @@ fn words(mut tally: Tally) -> String {
     tally.answered.sort_unstable();
     let count = tally.answered.len();
     let at = |share: usize| {
-        let one = tally.answered.get((count * share / 100).min(count.saturating_sub(1)));
+        let one = tally
+            .answered
+            .get((count * share / 100).min(count.saturating_sub(1)));
         one.map_or(0, Duration::as_millis)
     };
-    format!("{count} answered (p50 {} ms, p95 {} ms), {} not", at(50), at(95), tally.failed)
+    format!(
+        "{count} answered (p50 {} ms, p95 {} ms), {} not",
+        at(50),
+        at(95),
+        tally.failed
+    )
 }
 
 #[cfg(test)]
@@ -155,16 +167,21 @@ mod tests {
     #[test]
     fn figures_are_those_of_the_requests() {
         let answered = (1..=100).map(Duration::from_millis).collect();
-        let words = words(Tally { answered, failed: 3 });
+        let words = words(Tally {
+            answered,
+            failed: 3,
+        });
         assert_eq!(words, "100 answered (p50 51 ms, p95 96 ms), 3 not");
-        assert_eq!(super::words(Tally::default()), "0 answered (p50 0 ms, p95 0 ms), 0 not");
+        assert_eq!(
+            super::words(Tally::default()),
+            "0 answered (p50 0 ms, p95 0 ms), 0 not"
+        );
     }
 
     #[test]
     fn an_order_is_json_and_each_has_a_key_of_its_own() {
-        let [one, other] = [order("p-1"), order("p-1")].map(|text| {
-            serde_json::from_str::<Value>(&text).unwrap()["idempotency_key"].clone()
-        });
+        let [one, other] = [order("p-1"), order("p-1")]
+            .map(|text| serde_json::from_str::<Value>(&text).unwrap()["idempotency_key"].clone());
         assert_ne!(one, other);
     }
 }

@@ -134,8 +134,15 @@ async fn live(
         admin: format!("http://{}", system.admin),
         control: format!("http://{}", system.control),
     };
-    let control = system.parts.iter().find(|part| part.name == "control-plane");
-    print(&greeting(&places, system.folder, control.and_then(Part::pid)));
+    let control = system
+        .parts
+        .iter()
+        .find(|part| part.name == "control-plane");
+    print(&greeting(
+        &places,
+        system.folder,
+        control.and_then(Part::pid),
+    ));
     if load {
         load::start(&system.listen.to_string(), stopping)
             .map_err(failed("the load cannot start"))?;
@@ -205,7 +212,9 @@ async fn stop(system: &mut System<'_>, signals: &mut Signals) -> u8 {
         };
         print(&format!("{name}: {said}\n"));
         if ended != Some(0) {
-            code = ended.and_then(|code| code.try_into().ok()).unwrap_or(exit::CUT);
+            code = ended
+                .and_then(|code| code.try_into().ok())
+                .unwrap_or(exit::CUT);
         }
     }
     code

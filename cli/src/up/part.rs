@@ -82,7 +82,11 @@ impl Part {
                 Ok(Ok(status)) => format!("ended: {status}"),
                 _ => format!("did not say within {} s where it listens", START.as_secs()),
             };
-            let message = format!("{name} {how}\n  = its log, {}:\n{}", log.display(), tail(&log));
+            let message = format!(
+                "{name} {how}\n  = its log, {}:\n{}",
+                log.display(),
+                tail(&log)
+            );
             return Err((message, exit::FAILURE));
         }
         let copied = log.clone();
@@ -111,7 +115,10 @@ impl Part {
             Err(error) => error.to_string(),
         };
         let (log, tail) = (self.log.display(), tail(&self.log));
-        format!("{} ended by itself ({how}); its log, {log}:\n{tail}", self.name)
+        format!(
+            "{} ended by itself ({how}); its log, {log}:\n{tail}",
+            self.name
+        )
     }
 
     /// Asks it to end, and waits; kills it when it does not.

@@ -72,12 +72,13 @@ fn control_plane(document: &Path) -> Result<u8, Failure> {
         file: Some(document.to_owned()),
         signals: true,
     };
-    let running = tollgate_control_plane::start(settings, options).map_err(|error| match error {
-        tollgate_control_plane::StartError::Bind(address, error) => {
-            taken(address, &error, "--control")
-        }
-        other => (other.to_string(), exit::FAILURE),
-    })?;
+    let running =
+        tollgate_control_plane::start(settings, options).map_err(|error| match error {
+            tollgate_control_plane::StartError::Bind(address, error) => {
+                taken(address, &error, "--control")
+            }
+            other => (other.to_string(), exit::FAILURE),
+        })?;
     ready("control-plane", json!({ "control": running.address }));
     let report = running.wait();
     eprintln!("stopped: {report}");
@@ -102,7 +103,11 @@ fn refused(error: StartError) -> Failure {
             address,
             error,
         } => {
-            let option = if what == "admin" { "--admin" } else { "--listen" };
+            let option = if what == "admin" {
+                "--admin"
+            } else {
+                "--listen"
+            };
             let (message, _) = taken(address, &error, option);
             (message, code)
         }

@@ -29,10 +29,19 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr:
 /// samples of `config/shop`.
 const FLEET: [(&str, &str); 5] = [
     ("upstreams.toml", include_str!("upstreams.toml.in")),
-    ("routes.toml", include_str!("../../../config/shop/routes.toml")),
+    (
+        "routes.toml",
+        include_str!("../../../config/shop/routes.toml"),
+    ),
     ("api.toml", include_str!("../../../config/shop/api.toml")),
-    ("api-v1.toml", include_str!("../../../config/shop/api-v1.toml")),
-    ("callers.toml", include_str!("../../../config/shop/callers.toml")),
+    (
+        "api-v1.toml",
+        include_str!("../../../config/shop/api-v1.toml"),
+    ),
+    (
+        "callers.toml",
+        include_str!("../../../config/shop/callers.toml"),
+    ),
 ];
 
 /// Where a service listens.
@@ -134,7 +143,9 @@ impl<'a> System<'a> {
         let part = Part::start(name, how).await?;
         let said = |key: &str, known: SocketAddr| {
             let address = part.says[key].as_str();
-            address.and_then(|address| address.parse().ok()).unwrap_or(known)
+            address
+                .and_then(|address| address.parse().ok())
+                .unwrap_or(known)
         };
         self.control = said("control", self.control);
         self.listen = said("gateway", self.listen);
@@ -179,7 +190,10 @@ impl<'a> System<'a> {
             words.push("--sample-data=true".to_owned());
         }
         if name == "payments" {
-            words.push(format!("--processor=sqlite:{}", path("data/processor.db".to_owned())));
+            words.push(format!(
+                "--processor=sqlite:{}",
+                path("data/processor.db".to_owned())
+            ));
         }
         if name == "orders" {
             for other in ["users", "products", "payments"] {

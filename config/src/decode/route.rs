@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{
-    at, count, duration, fallback, faults, headers, limits, or_off, parsed, retry, setting,
-    setting_text, size, text, texts, transcode,
+    at, browsers, callers, count, duration, fallback, faults, headers, limits, or_off, parsed,
+    retry, setting, setting_text, size, text, texts, transcode,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -46,7 +46,7 @@ pub(crate) fn route(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> 
             .map_or(&[][..], Node::list)
             .iter()
             .filter_map(|node| {
-                filter(node, folder, report).map(|value| Setting {
+                filter(node, folder, &matches, report).map(|value| Setting {
                     value,
                     at: at(node),
                 })
@@ -411,7 +411,12 @@ fn check_prefix(prefix: &str, matches: &Match, place: &Node, report: &mut ItemRe
     }
 }
 
-fn filter(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<Filter> {
+fn filter(
+    node: &Node,
+    folder: &Path,
+    matches: &Match,
+    report: &mut ItemReport<'_>,
+) -> Option<Filter> {
     if let Some(limit) = node.get("rate_limit") {
         return limits::rate_limit(limit, report).map(Filter::RateLimit);
     }
@@ -427,6 +432,18 @@ fn filter(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<Fil
     }
     if let Some(fault) = node.get("fault") {
         return faults::fault(fault, report).map(Filter::Fault);
+    }
+    if let Some(jwt) = node.get("jwt") {
+        return callers::jwt_use(jwt).map(Filter::Jwt);
+    }
+    if let Some(allow) = node.get("allow") {
+        return callers::allow(allow, matches, report).map(Filter::Allow);
+    }
+    if let Some(cors) = node.get("cors") {
+        return Some(Filter::Cors(browsers::cors(cors, report)));
+    }
+    if let Some(fields) = node.get("security_headers") {
+        return Some(Filter::SecurityHeaders(browsers::security_headers(fields)));
     }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {

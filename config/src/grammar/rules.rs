@@ -42,6 +42,8 @@ rules! {
     HEADER_VALUE: "bad-header", "a header value", "1", rule::header_value;
     COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
     BASE_URL: "bad-target", "a URL", "http://127.0.0.1:8080", crate::quick::target;
+    JWKS: "bad-target", "the URL of a set of keys", "https://issuer.example/.well-known/jwks.json", crate::decode::jwks_url;
+    ORIGIN: "bad-origin", "an origin", "https://shop.example.com", crate::decode::origin;
     TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
     KEY_HASH: "bad-key", "the hash of a key", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", crate::KeyHash::parse;

@@ -56,6 +56,7 @@ pub(super) fn join(
     reading.upstreams.clone_from(&file.upstreams);
     reading.limits.clone_from(&file.limits);
     reading.api_keys.clone_from(&file.api_keys);
+    reading.jwts.clone_from(&file.jwts);
     reading.tests.clone_from(&file.tests);
     let control_plane = file.control_plane.clone();
     reading.control_plane = control_plane.map(|one| (one.clone(), one.place));
@@ -350,6 +351,8 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
         limits: reading.limits,
         tiers: reading.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
         api_keys: reading.api_keys,
+        jwts: reading.jwts,
+        errors: file.errors,
         tests: reading.tests,
         sharing: file.sharing.clone(),
         telemetry: file.telemetry.clone(),

@@ -3,6 +3,7 @@
 
 pub(crate) mod base64;
 pub mod body;
+mod envelope;
 pub mod error;
 pub mod headers;
 mod linger;

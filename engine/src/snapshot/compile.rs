@@ -14,6 +14,7 @@ use tollgate_config::{
 
 use super::memory::Memory;
 use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
+use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
@@ -83,6 +84,12 @@ pub fn compile(
     }
     let known = former.map(|former| &former.transcoders);
     let transcoders = Transcoders::compile(document, known, &mut problems);
+    let former_issuers = former.map(|former| &former.issuers);
+    let issuers = Issuers::compile(document, former_issuers, &memory.issuers, metrics)
+        .unwrap_or_else(|bad| {
+            problems.extend(bad);
+            Arc::default()
+        });
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -94,6 +101,7 @@ pub fn compile(
     );
     let surroundings = Surroundings {
         policies: &policies,
+        issuers: &issuers,
         memory: &memory.limits,
         metrics,
         transcoders: &transcoders,
@@ -109,6 +117,8 @@ pub fn compile(
         upstreams,
         policies,
         transcoders,
+        issuers,
+        errors: document.errors,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
@@ -124,12 +134,13 @@ fn routes(
 ) -> (Vec<RoutePlan>, Arc<Table>) {
     let mut known = Former::new(former.map_or(&[], |former| &former.routes));
     // Looking at the upstreams once spares a look at those of each route.
-    let policies = surroundings.policies;
+    let (policies, issuers) = (surroundings.policies, surroundings.issuers);
     let all_current = former.is_some_and(|former| {
         let mut upstreams = former.upstreams.iter();
         upstreams.all(|upstream| is_named(upstream, by_name))
             && Arc::ptr_eq(&former.policies, policies)
             && former.transcoders.is_same(surroundings.transcoders)
+            && Arc::ptr_eq(&former.issuers, issuers)
     });
     let mut routes = Vec::with_capacity(document.routes.len());
     let mut same_table = former
@@ -203,7 +214,9 @@ fn is_current(plan: &RoutePlan, by_name: &ByName<'_>, surroundings: &Surrounding
     let transcoder = surroundings.transcoders.of(&plan.item.value);
     let mut branches = compiled.branches.iter();
     branches.all(|branch| is_named(&branch.upstream, by_name))
-        && compiled.chain.is_current(surroundings.policies, transcoder)
+        && compiled
+            .chain
+            .is_current(surroundings.policies, surroundings.issuers, transcoder)
 }
 
 fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {

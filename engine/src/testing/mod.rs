@@ -21,6 +21,7 @@ pub mod hpack;
 pub mod http2;
 pub mod journal;
 pub mod store;
+pub mod tokens;
 pub mod upstream;
 
 use std::time::Duration;
