@@ -6,3 +6,5 @@
 
 pub mod contracts;
 pub mod kit;
+pub mod products;
+pub mod users;

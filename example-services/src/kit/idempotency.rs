@@ -80,9 +80,20 @@ fn write_sorted(value: &Value, out: &mut String) {
     }
 }
 
-/// A client's own key, within who the client is and what it does: two clients never meet.
+/// A client's own key, within who the client is and what it does: two clients never meet. A key that is long, or holds
+/// what a database would not take, is known by its hash.
 pub fn client_key(client: &str, operation: &str, key: &str) -> String {
-    format!("client:{client}:{operation}:{key}")
+    if key.len() <= 200
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    {
+        return format!("client:{client}:{operation}:{key}");
+    }
+    format!(
+        "client:{client}:{operation}:hash:{}",
+        hash(&Value::from(key))
+    )
 }
 
 /// Takes the key for a request with this hash. Of many at once, exactly one gets [`Claim::Ours`]. The key with another

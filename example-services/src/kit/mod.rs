@@ -17,6 +17,7 @@ pub mod page;
 pub mod program;
 pub mod reflection;
 pub mod refusal;
+pub mod rest;
 pub mod rules;
 pub mod settings;
 pub mod stop;
