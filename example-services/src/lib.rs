@@ -6,5 +6,6 @@
 
 pub mod contracts;
 pub mod kit;
+pub mod payments;
 pub mod products;
 pub mod users;
