@@ -9,6 +9,7 @@ mod cell;
 mod closed;
 mod control_plane;
 mod fault;
+mod figures;
 mod hedges;
 mod limit;
 mod listener;
@@ -35,6 +36,7 @@ pub use closed::{
 };
 pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;
+pub use figures::Taken;
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use process::write as write_process;
@@ -49,6 +51,8 @@ pub struct Metrics {
     started: Instant,
     names: Mutex<Names>,
     errors: Box<[Shard<ByCode>]>,
+    /// What of them the control plane was told.
+    told_codes: Mutex<Vec<u64>>,
     config_revision: Shared,
     config_reload_failures: Shared,
     /// Unix milliseconds; 0 before the first one.
@@ -85,6 +89,7 @@ impl Metrics {
             started: Instant::now(),
             names: Mutex::default(),
             errors: shards(workers),
+            told_codes: Mutex::default(),
             config_revision: Shared::default(),
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
