@@ -171,6 +171,25 @@ pub async fn give_back(write: &mut Transaction, key: &str) -> Result<(), sqlx::E
     write.execute(sql, values![key]).await.map(drop)
 }
 
+/// Forgets a key and its answer: what was done under it came to nothing, and may be tried again.
+pub async fn forget(write: &mut Transaction, key: &str) -> Result<(), sqlx::Error> {
+    let sql = "DELETE FROM idempotency WHERE key = $1";
+    write.execute(sql, values![key]).await.map(drop)
+}
+
+/// Keeps the answer of a claimed key for another time than [`KEPT`].
+pub async fn complete_until(
+    write: &mut Transaction,
+    key: &str,
+    answer: &[u8],
+    now: i64,
+    until: i64,
+) -> Result<(), sqlx::Error> {
+    complete(write, key, answer, now).await?;
+    let sql = "UPDATE idempotency SET expires_at = $2 WHERE key = $1";
+    write.execute(sql, values![key, until]).await.map(drop)
+}
+
 async fn keep(
     write: &mut Transaction,
     key: &str,

@@ -3,6 +3,7 @@
 
 pub mod caller;
 pub mod channel;
+pub mod crash;
 pub mod database;
 pub mod events;
 pub mod health;

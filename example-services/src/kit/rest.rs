@@ -120,7 +120,7 @@ async fn answer(
     body: Body,
 ) -> Response {
     match call(&binding, path, &query, &headers, body).await {
-        Ok(message) => success(&binding.method, &message),
+        Ok((message, told)) => success(&binding.method, &message, &told),
         Err(refusal) => listen::refuse(&refusal),
     }
 }
@@ -131,7 +131,7 @@ async fn call(
     query: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<DynamicMessage, Refusal> {
+) -> Result<(DynamicMessage, HeaderMap), Refusal> {
     let input = binding.method.input();
     let mut object = match binding.body {
         true => object(body).await?,
@@ -166,7 +166,8 @@ async fn call(
     }
     let bytes = body.to_bytes();
     let message = bytes.get(5..).ok_or_else(Refusal::internal)?;
-    DynamicMessage::decode(binding.method.output(), message).map_err(|_| Refusal::internal())
+    let message = DynamicMessage::decode(binding.method.output(), message);
+    Ok((message.map_err(|_| Refusal::internal())?, head.headers))
 }
 
 /// The body as a JSON object; none at all is an empty one.
@@ -254,22 +255,29 @@ fn frame(
     Ok(request)
 }
 
-/// The message in the usual envelope (GW-809), in snake case, with its pages beside it.
-fn success(method: &MethodDescriptor, message: &DynamicMessage) -> Response {
-    let told = SerializeOptions::new()
+/// The message in the usual envelope (GW-809), in snake case, with its pages beside it. The answer's metadata may say
+/// `x-http-code`, and `location` for what is not finished (SHOP-403).
+fn success(method: &MethodDescriptor, message: &DynamicMessage, told: &HeaderMap) -> Response {
+    let names = SerializeOptions::new()
         .use_proto_field_name(true)
         .skip_default_fields(false);
-    let data = message.serialize_with_options(serde_json::value::Serializer, &told);
+    let data = message.serialize_with_options(serde_json::value::Serializer, &names);
     let Ok(Plain::Object(mut data)) = data else {
         return listen::refuse(&Refusal::internal());
     };
-    let status = if method.name().starts_with("Create") {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
+    let said = told.get("x-http-code").and_then(|code| code.to_str().ok());
+    let status = match said.and_then(|code| code.parse().ok()) {
+        Some(status) => status,
+        None if method.name().starts_with("Create") => StatusCode::CREATED,
+        None => StatusCode::OK,
     };
     let Some(pages) = data.remove("pagination") else {
-        return (status, Json(json!({ "success": true, "data": data }))).into_response();
+        let body = Json(json!({ "success": true, "data": data }));
+        let mut response = (status, body).into_response();
+        if let Some(place) = told.get("location") {
+            response.headers_mut().insert("location", place.clone());
+        }
+        return response;
     };
     let count = |name: &str| HeaderValue::from(pages[name].as_i64().unwrap_or_default());
     let headers = [
