@@ -65,6 +65,7 @@ fn first() -> Vec<String> {
             epoch: "e".to_owned(),
             revision: 1,
             beat: Duration::from_secs(5),
+            figures: None,
         }),
         Line::Begin(Begin { full: true }),
     ];

@@ -183,5 +183,35 @@ fn trace(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, observe, access, trace);
+/// What the control thread pays, every few seconds, to tell a control plane what was served.
+fn figures(criterion: &mut Criterion) {
+    let metrics = Metrics::new(2);
+    let routes: Vec<_> = { 0..5000 }
+        .map(|number| metrics.route(&format!("route-{number}"), &["users"]))
+        .collect();
+    let mut group = criterion.benchmark_group("telemetry/figures");
+    group.bench_function("5000_idle_routes", |bencher| {
+        bencher.iter(|| metrics.take_figures());
+    });
+    for route in &routes {
+        route.observe(0, &observation(&Method::GET, 200));
+    }
+    group.bench_function("5000_routes_that_were_busy_once", |bencher| {
+        bencher.iter(|| metrics.take_figures());
+    });
+    group.bench_function("5000_busy_routes", |bencher| {
+        bencher.iter_batched(
+            || {
+                for route in &routes {
+                    route.observe(0, &observation(&Method::GET, 200));
+                    route.observe(1, &observation(&Method::GET, 503));
+                }
+            },
+            |()| metrics.take_figures(),
+            criterion::BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group!(benches, observe, access, trace, figures);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`, `rollback`: asks a control plane, and says it in tables. A
+//! `revisions`, `diff`, `apply`, `plan`, `rollback`: asks a control plane, and says it in tables. A
 //! change that is refused is told with every problem, its line and what to write instead.
 
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ pub(crate) struct Asked {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Plain {
     #[command(flatten)]
-    asked: Asked,
+    pub(crate) asked: Asked,
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,15 @@ pub(crate) struct Change {
     /// Why, for the history.
     #[arg(long, default_value = "")]
     note: String,
+    /// To how many nodes at first and then: `1, 10%, all`. Otherwise as the control plane's `[rollout]` says.
+    #[arg(long, value_name = "STAGES")]
+    stages: Option<String>,
+    /// How long each stage is watched, such as `30s`.
+    #[arg(long, value_name = "TIME")]
+    hold: Option<String>,
+    /// A node that goes first; may be repeated.
+    #[arg(long, value_name = "NODE")]
+    first: Vec<String>,
     #[command(flatten)]
     asked: Asked,
 }
@@ -72,71 +81,12 @@ pub(crate) struct Rollback {
 /// Why there is no answer, and the exit code for it.
 pub(crate) struct Failed(pub(crate) u8, pub(crate) String);
 
-pub(crate) fn services(arguments: &Plain) -> ExitCode {
-    let answer = ask(&arguments.asked, "GET", "/debug/registry/services", "");
-    ended(&arguments.asked, answer, |answer| {
-        let mut rows = vec![row(&[
-            "SERVICE", "VERSION", "INSTANCE", "ADDRESS", "STATE", "HEALTH",
-        ])];
-        for service in list(&answer["services"]) {
-            for one in list(&service["instances"]) {
-                rows.push(row(&[
-                    &word(&service["name"]),
-                    &word(&service["version"]),
-                    &word(&one["id"]),
-                    &word(&one["address"]),
-                    &word(&one["state"]),
-                    &word(&one["health"]),
-                ]));
-            }
-        }
-        unless_empty(&rows, "no service is registered\n")
-    })
-}
-
-pub(crate) fn nodes(arguments: &Plain) -> ExitCode {
-    let answer = ask(&arguments.asked, "GET", "/nodes", "");
-    ended(&arguments.asked, answer, |answer| {
-        let mut rows = vec![row(&[
-            "NODE",
-            "KIND",
-            "FROM",
-            "CONNECTED",
-            "RUNS",
-            "REFUSED",
-            "VERSION",
-        ])];
-        let mut refusals = String::new();
-        for node in list(&answer["nodes"]) {
-            let refused = &node["refused"];
-            rows.push(row(&[
-                &word(&node["node"]),
-                &word(&node["kind"]),
-                &word(&node["address"]),
-                if node["connected"] == true {
-                    "yes"
-                } else {
-                    "no"
-                },
-                &word(&node["runs"]["revision"]),
-                &word(&refused["revision"]),
-                &word(&node["version"]),
-            ]));
-            if !refused.is_null() {
-                let name = word(&node["node"]);
-                let revision = word(&refused["revision"]);
-                let _infallible = writeln!(refusals, "\n{name} refused revision {revision}:");
-                refusals += &problems(&refused["problems"]);
-            }
-        }
-        unless_empty(&rows, "no node listens\n") + &refusals
-    })
-}
-
 pub(crate) fn revisions(arguments: &Plain) -> ExitCode {
     let answer = ask(&arguments.asked, "GET", "/revisions", "");
     ended(&arguments.asked, answer, |answer| {
-        let mut rows = vec![row(&["REVISION", "TIME", "BY", "FROM", "BLOCKS", "NOTE"])];
+        let mut rows = vec![row(&[
+            "REVISION", "TIME", "BY", "FROM", "BLOCKS", "ROLLOUT", "NOTE",
+        ])];
         for one in list(&answer["revisions"]) {
             rows.push(row(&[
                 &word(&one["revision"]),
@@ -144,6 +94,7 @@ pub(crate) fn revisions(arguments: &Plain) -> ExitCode {
                 &word(&one["by"]),
                 &word(&one["origin"]),
                 &word(&one["changed"]),
+                &word(&one["rollout"]["words"]),
                 &word(&one["note"]),
             ]));
         }
@@ -212,7 +163,11 @@ fn made(answer: &Value) -> String {
     for one in list(&answer["changes"]) {
         rows.push(row(&[&word(&one["what"]), &word(&one["id"])]));
     }
-    format!("revision {revision}\n{}", table("  ", &rows))
+    let mut text = format!("revision {revision}\n{}", table("  ", &rows));
+    if !answer["rollout"].is_null() {
+        text += "it is rolled out in stages; `tollgate rollout status` shows how far it is\n";
+    }
+    text
 }
 
 /// The body of a change.
@@ -236,10 +191,18 @@ fn change(arguments: &Change) -> Result<String, Failed> {
     if let Some(revision) = arguments.if_revision {
         body["if_revision"] = revision.into();
     }
+    for (key, value) in [("stages", &arguments.stages), ("hold", &arguments.hold)] {
+        if let Some(value) = value {
+            body[key] = value.as_str().into();
+        }
+    }
+    if !arguments.first.is_empty() {
+        body["first"] = json!(arguments.first);
+    }
     Ok(body.to_string())
 }
 
-fn user() -> String {
+pub(crate) fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 

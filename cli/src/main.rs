@@ -1,6 +1,6 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
-//! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`
-//! `rollback`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
+//! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
+//! `rollback`, `rollout`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -9,7 +9,9 @@ mod client;
 mod control;
 mod desk;
 mod explain;
+mod fleet;
 mod inspect;
+mod rollout;
 mod secure;
 mod status;
 mod table;
@@ -87,6 +89,8 @@ enum Command {
     Plan(control::Change),
     /// Returns to a former revision, as a new one.
     Rollback(control::Rollback),
+    /// A change on its way to all nodes: how far it is; pauses, resumes, promotes or aborts it.
+    Rollout(rollout::Arguments),
     /// Who changed something, who was refused, what became of instances.
     Audit(inspect::Audit),
     /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
@@ -136,13 +140,14 @@ fn main() -> ExitCode {
                 ),
             }
         }
-        Command::Services(arguments) => control::services(&arguments),
-        Command::Nodes(arguments) => control::nodes(&arguments),
+        Command::Services(arguments) => fleet::services(&arguments),
+        Command::Nodes(arguments) => fleet::nodes(&arguments),
         Command::Revisions(arguments) => control::revisions(&arguments),
         Command::Diff(arguments) => control::diff(&arguments),
         Command::Apply(arguments) => control::apply(&arguments),
         Command::Plan(arguments) => control::plan(&arguments),
         Command::Rollback(arguments) => control::rollback(&arguments),
+        Command::Rollout(arguments) => rollout::rollout(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
         Command::Diagnose(arguments) => inspect::diagnose(&arguments),
         Command::Completion { shell } => {

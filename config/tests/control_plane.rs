@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tollgate_config::KeyHash;
-use tollgate_config::control_plane::{ControlPlane, Role, load, load_text, reference, warnings};
+use tollgate_config::control_plane::{
+    ControlPlane, Role, Rollout, Stage, WithoutTraffic, load, load_text, reference, warnings,
+};
 use tollgate_config::problem::Problem;
 
 fn folder() -> &'static Path {
@@ -84,6 +86,16 @@ fn every_key_is_read() {
         write_timeout = "2s"
         max_feeds = 3
         forget_nodes = "4s"
+        figures = "off"
+        [rollout]
+        stages = ["2", "20%", "all"]
+        hold = "1s"
+        wait = "2s"
+        without_traffic = "continue"
+        min_requests = 3
+        error_rise = 0.4
+        refusal_rise = 0.5
+        slow_rise = 0.6
         [[token]]
         name = "ada"
         role = "administer"
@@ -108,11 +120,23 @@ fn every_key_is_read() {
     assert_eq!(document.feed.write_timeout, second(2));
     assert_eq!(document.feed.max_feeds, 3);
     assert_eq!(document.feed.forget_nodes, second(4));
+    assert_eq!(document.feed.figures, None);
+    let rollout = Rollout {
+        stages: vec![Stage::Nodes(2), Stage::Percent(20), Stage::All],
+        hold: second(1),
+        wait: second(2),
+        without_traffic: WithoutTraffic::Continue,
+        min_requests: 3,
+        error_rise: 0.4,
+        refusal_rise: 0.5,
+        slow_rise: 0.6,
+    };
+    assert_eq!(document.rollout, rollout);
     // A key that the reader forgot would keep its default.
     let default = format!("{:#?}", ControlPlane::default());
     let found = format!("{document:#?}");
     let same: Vec<&str> = { found.lines().zip(default.lines()) }
-        .filter(|(one, other)| one == other && one.contains(": ") && !one.ends_with('{'))
+        .filter(|(one, other)| one == other && one.contains(": ") && !one.ends_with(['{', '[']))
         .map(|(one, _)| one)
         .collect();
     assert_eq!(same, Vec::<&str>::new());
@@ -145,6 +169,18 @@ fn a_mistake_is_told_with_its_line_and_the_next_step() {
         "127.0.0.1",
     );
     one("[probe]\nfailures = 1\n", "bad-value", 2, "failures");
+    one(
+        "[rollout]\nstages = [\"1\", \"ten\"]\n",
+        "bad-stage",
+        2,
+        "10%",
+    );
+    one(
+        "[rollout]\nstages = [\"1\"]\n",
+        "contradiction",
+        2,
+        "write \"all\" as the last",
+    );
     one("registry = 5\n", "wrong-type", 1, "write `[registry]`");
     one(
         "[registry]\nheartbeat = \"30s\"\n",

@@ -109,6 +109,13 @@ impl Audit {
         }
     }
 
+    /// Takes down what became of the fleet's documents by itself; never waits.
+    pub fn note_change(&self, change: &serde_json::Value) {
+        let mut object = change.clone();
+        object["time"] = timestamp(SystemTime::now()).into();
+        self.send(self.told(object), None);
+    }
+
     /// Takes a line down; whether the writer has it.
     fn send(&self, bytes: Vec<u8>, done: Option<oneshot::Sender<()>>) -> bool {
         let Some(lines) = &self.lines else {

@@ -3,7 +3,9 @@
 //! From the ground: `registry` (pure: which instances there are) and `store` (what outlives a process); `audit`; `access` (who
 //! may do what);
 //! `keeper` (the one who calls the registry); `catalog` (documents and revisions), `view` (pure: what one node should see of
-//! them) and `feed` (who listens, and what each was told); `lease` (pure: tokens of shared limits) and `lending` (who calls it); `api` (HTTP in, HTTP out); `server` (sockets); `run` (a process).
+//! them), `figures` (pure: what nodes served), `feed` (who listens, and what each was told) and `rollout` (a revision goes to
+//! some first); `lease` (pure: tokens of shared limits) and `lending` (who calls it); `api` (HTTP in, HTTP out); `server`
+//! (sockets); `run` (a process).
 //! docs/architecture.md is the map, docs/control-plane.md tells what all of it is for.
 
 pub mod access;
@@ -12,10 +14,12 @@ pub mod audit;
 pub mod catalog;
 pub mod diagnose;
 pub mod feed;
+pub mod figures;
 pub mod keeper;
 pub mod lease;
 pub mod lending;
 pub mod registry;
+pub mod rollout;
 mod run;
 mod server;
 pub mod store;

@@ -25,6 +25,7 @@ use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::lending::Lending;
 use crate::registry::Rules;
+use crate::rollout::Rollouts;
 use crate::store::{Embedded, OpenError, StoreError};
 
 /// Where the settings come from, and what the process does by itself.
@@ -181,7 +182,12 @@ impl House {
         };
         let rules = rules(&self.document);
         let kept = Keeper::start(self.store.clone(), self.audit.clone(), rules).await;
-        let catalog = Catalog::start(self.store.clone(), self.document.catalog.clone()).await;
+        let catalog = Catalog::start(
+            self.store.clone(),
+            self.document.catalog.clone(),
+            self.document.rollout.clone(),
+        )
+        .await;
         let lending = Lending::start(self.store.clone(), server.state_dir.is_some()).await;
         let result = match (&signals, &kept, &catalog) {
             (Err(error), ..) => Err(StartError::Other(io::Error::new(
@@ -204,6 +210,8 @@ impl House {
         };
         let feed = self.document.feed.clone();
         let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed);
+        let (rollouts, rolling) =
+            Rollouts::start(catalog.clone(), feed.clone(), self.audit.clone());
         let following = self.document.catalog.folder.clone();
         let following =
             following.map(|folder| tokio::spawn(files::follow(catalog.clone(), folder)));
@@ -217,7 +225,7 @@ impl House {
             self.audit.clone(),
             self.store.clone(),
             catalog,
-            (feed.clone(), lending),
+            (feed.clone(), lending, rollouts),
             Arc::new(Access::new(&self.document.tokens)),
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
@@ -253,6 +261,7 @@ impl House {
         {
             task.abort();
         }
+        rolling.abort();
         drop((tasks, feeding));
         report
     }
@@ -314,6 +323,7 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
                 ("server", document.server == started_with.server),
                 ("catalog", document.catalog == started_with.catalog),
                 ("feed", document.feed == started_with.feed),
+                ("rollout", document.rollout == started_with.rollout),
             ] {
                 if !same {
                     let words = "a section has changed that needs a restart";

@@ -348,7 +348,12 @@ fn control(
         // After the workers were started: a thread begins with its parent's priority.
         process::give_way();
         let services = reloader.memory.services.clone();
-        let feed = Feed::new(restored, services, common.metrics.clone());
+        let feed = Feed::new(
+            restored,
+            services,
+            common.metrics.clone(),
+            common.store.clone(),
+        );
         Conductor {
             feed,
             reloader,

@@ -4,6 +4,7 @@
 
 mod access;
 mod read;
+mod rollout;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(crate) use access::token;
 pub use access::{Role, Tls, Token, warnings};
 pub use read::{load, load_text, reference};
+pub use rollout::{MOST_STAGES, Rollout, Stage, WithoutTraffic, duration};
 
 /// Everything that one control plane is told.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,6 +24,7 @@ pub struct ControlPlane {
     pub audit: Audit,
     pub catalog: Catalog,
     pub feed: Feed,
+    pub rollout: Rollout,
     /// Empty: whoever reaches the address may do everything.
     pub tokens: Vec<Token>,
 }
@@ -100,6 +103,8 @@ pub struct Feed {
     pub max_feeds: usize,
     /// How long a node that is gone is shown.
     pub forget_nodes: Duration,
+    /// How often nodes tell what they served; `None` = "off": never.
+    pub figures: Option<Duration>,
 }
 
 const fn seconds(count: u64) -> Duration {
@@ -181,6 +186,7 @@ impl Default for Feed {
             write_timeout: seconds(10),
             max_feeds: 10_000,
             forget_nodes: seconds(3600),
+            figures: Some(seconds(5)),
         }
     }
 }

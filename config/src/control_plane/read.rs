@@ -5,7 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Audit, Catalog, ControlPlane, Feed, Probe, Registry, Server, access};
+use super::rollout::complete;
+use super::{
+    Audit, Catalog, ControlPlane, Feed, Probe, Registry, Rollout, Server, Stage, WithoutTraffic,
+    access,
+};
 use crate::cut::{Cut, cut};
 use crate::grammar::control_plane::TOP;
 use crate::interpolate::Interpolator;
@@ -165,6 +169,7 @@ fn read(
             "probe" => probe(&node, &mut document.probe),
             "catalog" => catalog(&node, folder, &mut document.catalog),
             "feed" => feed(&node, &mut document.feed),
+            "rollout" => rollout(&node, &mut document.rollout, report),
             _ => audit(&node, &mut document.audit),
         }
         if top.name == "registry" {
@@ -331,6 +336,50 @@ fn feed(node: &Node, feed: &mut Feed) {
     take(node, "write_timeout", duration, &mut feed.write_timeout);
     take(node, "max_feeds", count, &mut feed.max_feeds);
     take(node, "forget_nodes", duration, &mut feed.forget_nodes);
+    take(
+        node,
+        "figures",
+        |n| match n.text()? {
+            "off" => Some(None),
+            _ => duration(n).map(Some),
+        },
+        &mut feed.figures,
+    );
+}
+
+fn rollout(node: &Node, rollout: &mut Rollout, report: &mut ItemReport<'_>) {
+    take(
+        node,
+        "stages",
+        |n| {
+            let stages = n.list().iter();
+            stages.map(|one| Stage::parse(one.text()?).ok()).collect()
+        },
+        &mut rollout.stages,
+    );
+    if let (Err(fault), Some(stages)) = (complete(&rollout.stages), node.get("stages")) {
+        report.add("contradiction", stages.spot, fault.message, fault.hint);
+    }
+    take(node, "hold", duration, &mut rollout.hold);
+    take(node, "wait", duration, &mut rollout.wait);
+    take(
+        node,
+        "without_traffic",
+        |n| match n.text()? {
+            "pause" => Some(WithoutTraffic::Pause),
+            "continue" => Some(WithoutTraffic::Continue),
+            _ => None,
+        },
+        &mut rollout.without_traffic,
+    );
+    take(node, "min_requests", Node::count, &mut rollout.min_requests);
+    for (key, value) in [
+        ("error_rise", &mut rollout.error_rise),
+        ("refusal_rise", &mut rollout.refusal_rise),
+        ("slow_rise", &mut rollout.slow_rise),
+    ] {
+        take(node, key, Node::number, value);
+    }
 }
 
 /// The key's value, where it is there and was not refused.

@@ -98,7 +98,7 @@ fn instance(instance: &Instance) -> Result<(), String> {
 }
 
 /// What stands in logs and places must be one short line.
-fn word(what: &str, text: &str) -> Result<(), String> {
+pub(super) fn word(what: &str, text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err(format!("`{what}` is empty"));
     }

@@ -8,6 +8,7 @@
 
 mod blocks;
 mod bounds;
+mod figures;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use blocks::{Block, Blocks};
 pub use bounds::{
     MOST_BLOCKS, MOST_BYTES, MOST_INSTANCES, MOST_LINE, MOST_SERVICES, MOST_TEXT, MOST_USES,
 };
+pub use figures::{Figures, LATENCIES, MOST_FIGURES, Tally};
 
 /// One line of a feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,14 @@ pub struct Hello {
     /// A feed that is silent for longer is dead; the control plane says `Beat` twice as often.
     #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
     pub beat: Duration,
+    /// How often the node shall tell what it served; `None` = never.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "write_optional",
+        deserialize_with = "read_optional"
+    )]
+    pub figures: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,6 +277,7 @@ pub enum Routed {
 pub enum Report {
     Outcome(Outcome),
     Observed { observed: Vec<Observed> },
+    Figures { figures: Figures },
 }
 
 /// What became of a batch: of the latest one, if several were told at once.
@@ -337,6 +348,17 @@ fn write_duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S:
     } else {
         to.collect_str(&format_args!("{millis}ms"))
     }
+}
+
+fn write_optional<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => write_duration(duration, to),
+        None => to.serialize_none(),
+    }
+}
+
+fn read_optional<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    read_duration(from).map(Some)
 }
 
 fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -61,6 +61,7 @@ fn line() -> impl Strategy<Value = Line> {
                 epoch,
                 revision,
                 beat: Duration::from_millis(beat),
+                figures: None,
             })
         }),
         any::<bool>().prop_map(|full| Line::Begin(Begin { full })),

@@ -43,6 +43,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "rollout",
+        list: false,
+        section: Some(&ROLLOUT),
+        doc: "",
+    },
+    Top {
         name: "token",
         list: true,
         section: Some(&TOKEN),
@@ -314,6 +320,68 @@ pub(crate) static FEED: Section = Section {
             Kind::Rule(&DURATION),
             "\"1h\"",
             "A node that has no feed for so long is not shown any more.",
+        ),
+        default(
+            "figures",
+            Kind::Either(&[Kind::Rule(&DURATION), OFF]),
+            "\"5s\"",
+            "How often nodes tell what they served; without figures a rollout cannot compare.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static ROLLOUT: Section = Section {
+    title: "[rollout]",
+    doc: "How a change of the fleet's documents reaches its nodes, where the change itself does not say. Read at start; a change needs a restart.",
+    keys: &[
+        default(
+            "stages",
+            Kind::List(&Kind::Rule(&STAGE)),
+            "[\"all\"]",
+            "To how many nodes a change goes at first and then: a number, a share, all. With `all` alone it goes to all at once, and nothing is compared.",
+        ),
+        default(
+            "hold",
+            Kind::Rule(&DURATION),
+            "\"30s\"",
+            "How long a stage is watched once all its nodes run the change.",
+        ),
+        default(
+            "wait",
+            Kind::Rule(&DURATION),
+            "\"10m\"",
+            "How long a stage waits for its nodes, and beyond `hold` for requests, before it pauses.",
+        ),
+        default(
+            "without_traffic",
+            Kind::Word(&["pause", "continue"]),
+            "\"pause\"",
+            "What becomes of a stage that was served fewer than `min_requests`.",
+        ),
+        default(
+            "min_requests",
+            Kind::Count(1, 1_000_000_000),
+            "100",
+            "Fewer requests to a stage's nodes are no evidence that the change is good.",
+        ),
+        default(
+            "error_rise",
+            Kind::Share,
+            "0.01",
+            "The share of requests answered 500 and above may rise by less than this, or the change is taken back.",
+        ),
+        default(
+            "refusal_rise",
+            Kind::Share,
+            "0.05",
+            "The same for answers from 400 to 498.",
+        ),
+        default(
+            "slow_rise",
+            Kind::Share,
+            "0.05",
+            "The same for requests slower than 95 of 100 were.",
         ),
     ],
     ..NOTHING

@@ -48,5 +48,6 @@ rules! {
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
     KEY_HASH: "bad-key", "the hash of a key", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", crate::KeyHash::parse;
     FALLBACK_ON: "bad-reason", "a reason", "timeout", rule::fallback_on;
+    STAGE: "bad-stage", "a stage", "10%", crate::control_plane::Stage::parse;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

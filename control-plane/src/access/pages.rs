@@ -77,6 +77,13 @@ pub static PAGES: &[Page] = &[
     page("GET", "/revisions", READ),
     page("GET", "/revisions/{number}", READ),
     page("GET", "/diff", READ),
+    page("GET", "/rollout", READ),
+    // On with, or back from, what somebody who administers has applied.
+    change("POST", "/rollout/pause", OPERATE, "rollout-pause"),
+    change("POST", "/rollout/resume", OPERATE, "rollout-resume"),
+    change("POST", "/rollout/promote", OPERATE, "rollout-promote"),
+    change("POST", "/rollout/abort", OPERATE, "rollout-abort"),
+    page("GET", "/figures", READ),
     page("POST", "/feed", NODE),
     // It tells what references stand for.
     page("GET", "/feed", ADMINISTER),

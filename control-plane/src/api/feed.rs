@@ -19,8 +19,9 @@ use super::Api;
 use super::fields::short;
 use super::guard::{Who, not_yours};
 use super::problem::{Code, Field, Problem};
+use super::rollout;
 use crate::access::Caller;
-use crate::feed::{HangUp, Lines, NotOpened};
+use crate::feed::{HangUp, Lines, Node, NotOpened};
 
 /// Names of a request.
 const MOST_NAMES: usize = 10_000;
@@ -156,6 +157,15 @@ pub(super) async fn report(
             format!("the body is not a report: {error}"),
         )
     })?;
+    if let Report::Figures { figures } = &report {
+        figures.check().map_err(|why| {
+            let why = why.replace(char::is_control, " ");
+            Problem::new(
+                Code::BadRequest,
+                format!("the figures cannot be right: {why}"),
+            )
+        })?;
+    }
     match api.feed.report(&node, report) {
         true => Ok((StatusCode::OK, Answer(json!({ "status": "ok" }))).into_response()),
         false => Err(Problem::new(
@@ -191,6 +201,14 @@ impl http_body::Body for Watched {
 
 /// `GET /nodes`.
 pub(super) async fn nodes(State(api): State<Arc<Api>>) -> Answer<Value> {
-    let nodes = api.feed.all_nodes();
+    let now = api.feed.now();
+    let node = |node: Node| {
+        let mut value = serde_json::to_value(&node).unwrap_or_default();
+        value["target"] = api.catalog.world_of(&node.node, false).revision.into();
+        let red = api.feed.figures(|book| book.node(&node.node, now));
+        value["serves"] = red.map_or(Value::Null, |red| rollout::red(&red));
+        value
+    };
+    let nodes: Vec<Value> = api.feed.all_nodes().into_iter().map(node).collect();
     Answer(json!({ "revision": api.catalog.now().revision, "nodes": nodes }))
 }

@@ -295,6 +295,20 @@ fn fleet(api: &Api, text: &mut Text) {
     );
     text.sample(&[("result", "applied")], of(&counts.applied));
     text.sample(&[("result", "refused")], of(&counts.refused));
+    let staging = api.catalog.staging();
+    let stage = staging.map_or(0, |staging| staging.record.stage as u64 + 1);
+    one(
+        text,
+        "rollout_stage",
+        Gauge,
+        "The stage of the rollout, counted from 1; 0 without one.",
+        stage,
+    );
+    let counts = &api.rollouts.counts;
+    text.family("rollouts_total", Counter, "Rollouts by how they ended.");
+    text.sample(&[("result", "done")], of(&counts.done));
+    text.sample(&[("result", "returned")], of(&counts.returned));
+    text.sample(&[("result", "aborted")], of(&counts.aborted));
 }
 
 fn store(api: &Api, text: &mut Text) {

@@ -123,13 +123,14 @@ pub(super) async fn services(
 /// `GET /debug/registry/services`: all entries with their states.
 pub(super) async fn debug_services(State(api): State<Arc<Api>>) -> Response {
     let names = api.keeper.read(|registry, _, _| registry.names());
+    let serves = super::rollout::services(&api);
     let services = names.iter().map(|name| {
         let (version, all) = api.keeper.read(|registry, _, _| {
             let version = registry.service(name).map_or(0, |(version, _)| version);
             (version, registry.all(name))
         });
         let instances: Vec<Item<'_>> = all.iter().map(item).collect();
-        json!({ "name": name, "version": version, "instances": instances })
+        json!({ "name": name, "version": version, "instances": instances, "serves": serves.get(&**name) })
     });
     Answer(json!({ "services": services.collect::<Vec<Value>>() })).into_response()
 }

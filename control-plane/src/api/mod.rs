@@ -12,6 +12,7 @@ mod lookup;
 mod precondition;
 mod problem;
 mod registration;
+mod rollout;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
 use crate::lending::Lending;
+use crate::rollout::Rollouts;
 use crate::store::Embedded;
 use figures::Requests;
 use problem::{Code, Problem};
@@ -47,6 +49,7 @@ pub struct Api {
     pub store: Arc<Embedded>,
     pub catalog: Arc<Catalog>,
     pub feed: Arc<Feed>,
+    pub rollouts: Arc<Rollouts>,
     pub lending: Arc<Lending>,
     pub access: Arc<Access>,
     /// The registry listens on loopback only, so instances may be there, too.
@@ -70,7 +73,7 @@ impl Api {
         audit: Arc<Audit>,
         store: Arc<Embedded>,
         catalog: Arc<Catalog>,
-        (feed, lending): (Arc<Feed>, Arc<Lending>),
+        (feed, lending, rollouts): (Arc<Feed>, Arc<Lending>, Arc<Rollouts>),
         access: Arc<Access>,
         local: bool,
         (max_body, max_change): (usize, usize),
@@ -81,6 +84,7 @@ impl Api {
             store,
             catalog,
             feed,
+            rollouts,
             lending,
             access,
             local,
@@ -120,6 +124,12 @@ impl Api {
             .route("/revisions", get(catalog::revisions))
             .route("/revisions/{number}", get(catalog::revision))
             .route("/diff", get(catalog::diff))
+            .route("/rollout", get(rollout::status))
+            .route("/rollout/pause", post(rollout::pause))
+            .route("/rollout/resume", post(rollout::resume))
+            .route("/rollout/promote", post(rollout::promote))
+            .route("/rollout/abort", post(rollout::abort))
+            .route("/figures", get(rollout::figures))
             .route("/feed", get(feed::look).post(feed::subscribe))
             .route("/leases", get(lease::look).post(lease::lend))
             .route("/nodes", get(feed::nodes))

@@ -34,6 +34,8 @@ pub(crate) enum Code {
     UnknownRevision,
     UnknownNode,
     TooManyFeeds,
+    RolloutActive,
+    NoRollout,
     LeasesFull,
     Unauthorized,
     Forbidden,
@@ -42,7 +44,7 @@ pub(crate) enum Code {
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 18] = [
+    pub(crate) const ALL: [Code; 20] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -57,6 +59,8 @@ impl Code {
         Code::UnknownRevision,
         Code::UnknownNode,
         Code::TooManyFeeds,
+        Code::RolloutActive,
+        Code::NoRollout,
         Code::LeasesFull,
         Code::Unauthorized,
         Code::Forbidden,
@@ -79,6 +83,8 @@ impl Code {
             Code::UnknownRevision => "unknown_revision",
             Code::UnknownNode => "unknown_node",
             Code::TooManyFeeds => "too_many_feeds",
+            Code::RolloutActive => "rollout_active",
+            Code::NoRollout => "no_rollout",
             Code::LeasesFull => "leases_full",
             Code::Unauthorized => "unauthorized",
             Code::Forbidden => "forbidden",
@@ -94,7 +100,9 @@ impl Code {
             }
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Code::OtherService | Code::Conflict => StatusCode::CONFLICT,
+            Code::OtherService | Code::Conflict | Code::RolloutActive | Code::NoRollout => {
+                StatusCode::CONFLICT
+            }
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::RegistryFull | Code::StoreUnavailable | Code::TooManyFeeds | Code::LeasesFull => {
@@ -205,6 +213,14 @@ impl Problem {
             ),
             Refused::Name(name, why) => {
                 Problem::new(Code::BadRequest, format!("document `{name}` {why}"))
+            }
+            Refused::Rollout(revision, how_far) => {
+                let title = format!(
+                    "revision {revision} is being rolled out, {how_far}; promote or abort it first, or wait for its end"
+                );
+                let mut problem = Problem::new(Code::RolloutActive, title);
+                problem.revision = Some(revision);
+                problem
             }
             Refused::Store(StoreError::TooLarge) => Problem::new(
                 Code::TooLarge,

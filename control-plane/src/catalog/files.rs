@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tollgate_config::{Problem, Problems};
 use tollgate_engine::telemetry::log::{self, Repeated};
 
 use super::history::Origin;
-use super::{Catalog, Refused, Request, Wish};
+use super::{Catalog, NotTaken, Refused, Request, Wish, millis};
 
 /// How often the folder is looked at. A file is read when it looked the same twice.
 const LOOK: Duration = Duration::from_millis(400);
@@ -40,6 +40,8 @@ pub async fn follow(catalog: Arc<Catalog>, folder: PathBuf) {
         match seen {
             Ok(Ok(sights)) => {
                 let rests = before.as_ref() == Some(&sights);
+                // One change after the other: what is rolled out is let come to its end.
+                let rests = rests && catalog.staging().is_none();
                 if rests && done.as_ref() != Some(&sights) && take(&catalog, &folder, &sights).await
                 {
                     done = Some(sights.clone());
@@ -53,6 +55,26 @@ pub async fn follow(catalog: Arc<Catalog>, folder: PathBuf) {
             Err(_) => return,
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+impl Catalog {
+    pub fn not_taken(&self) -> Option<Arc<NotTaken>> {
+        let not_taken = self.not_taken.lock();
+        not_taken.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_not_taken(&self, problems: Option<Problems>) {
+        let told = problems.map(|problems| {
+            Arc::new(NotTaken {
+                time: millis(),
+                problems,
+            })
+        });
+        *self
+            .not_taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = told;
     }
 }
 
@@ -140,6 +162,8 @@ async fn take(catalog: &Catalog, folder: &Path, sights: &Sights) -> bool {
         by: "files".to_owned(),
         note: note.chars().take(200).collect(),
         files,
+        plan: None,
+        ends: None,
     };
     match catalog.apply(request).await {
         Ok(applied) => {

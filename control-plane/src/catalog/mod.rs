@@ -6,6 +6,7 @@
 pub mod files;
 pub mod history;
 mod plan;
+mod staging;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,13 +14,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tollgate_config::control_plane::Catalog as Settings;
+use tollgate_config::control_plane::{Catalog as Settings, Rollout};
 use tollgate_config::feed::{Block, Blocks, Put};
 use tollgate_config::{Document, Loader, Problems};
 use tollgate_engine::telemetry::log;
 
+use crate::rollout::{Plan, Record};
 use crate::store::{Compare, Store, StoreError, Transaction, Write};
 use history::{Change, History, Origin, Revision};
+pub use staging::Staging;
 
 const HEAD: &str = "catalog/head";
 const BLOCKS: &str = "catalog/blocks/";
@@ -54,6 +57,10 @@ pub struct Request {
     pub note: String,
     /// For documents of the folder: what each file says now, by a hash.
     pub files: BTreeMap<String, Option<String>>,
+    /// How it reaches the nodes; `None` = as `[rollout]` says, and a rollback all of them at once.
+    pub plan: Option<Plan>,
+    /// It takes back what was rolled out, and ends that.
+    pub ends: Option<Record>,
 }
 
 /// Why a change is not made.
@@ -67,6 +74,8 @@ pub enum Refused {
     NotKept(u64),
     /// A document's name cannot be one, or it belongs to the folder.
     Name(String, &'static str),
+    /// Another revision is being rolled out: this one, and how far it is.
+    Rollout(u64, String),
     Store(StoreError),
 }
 
@@ -94,9 +103,13 @@ pub struct Catalog {
     former: Mutex<VecDeque<Arc<World>>>,
     history: RwLock<Arc<History>>,
     not_taken: Mutex<Option<Arc<NotTaken>>>,
+    /// What is rolled out: changed before the world that it is about, and after the one that ends it.
+    staging: watch::Sender<Option<Arc<Staging>>>,
+    ended: RwLock<BTreeMap<u64, Arc<Record>>>,
     store: Arc<dyn Store>,
     epoch: String,
     settings: Settings,
+    rollout: Rollout,
 }
 
 struct Inner {
@@ -119,6 +132,7 @@ impl Catalog {
     pub async fn start(
         store: Arc<dyn Store>,
         settings: Settings,
+        rollout: Rollout,
     ) -> Result<Arc<Catalog>, StoreError> {
         let head = store.one(HEAD).await?;
         let at = head.as_ref().map(|kept| kept.revision);
@@ -168,6 +182,10 @@ impl Catalog {
             blocks: list,
             document,
         });
+        let staging = staging::read(&*store, &mut loader, &blocks, &history).await?;
+        let ended = staging::ended(&*store).await?;
+        let mut former = VecDeque::from([world.clone()]);
+        former.extend(staging.iter().map(|staging| staging.base.clone()));
         Ok(Arc::new(Catalog {
             inner: Arc::new(tokio::sync::Mutex::new(Inner {
                 loader,
@@ -175,13 +193,16 @@ impl Catalog {
                 files: head.files,
                 head: at,
             })),
-            former: Mutex::new(VecDeque::from([world.clone()])),
+            former: Mutex::new(former),
             world: watch::Sender::new(world),
             history: RwLock::new(Arc::new(history)),
             not_taken: Mutex::new(None),
+            staging: watch::Sender::new(staging),
+            ended: RwLock::new(ended),
             epoch: store.epoch(),
             store,
             settings,
+            rollout,
         }))
     }
 
@@ -209,24 +230,6 @@ impl Catalog {
         history.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn not_taken(&self) -> Option<Arc<NotTaken>> {
-        let not_taken = self.not_taken.lock();
-        not_taken.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_not_taken(&self, problems: Option<Problems>) {
-        let told = problems.map(|problems| {
-            Arc::new(NotTaken {
-                time: millis(),
-                problems,
-            })
-        });
-        *self
-            .not_taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = told;
-    }
-
     /// What a change would do. Nothing is changed.
     pub async fn plan(&self, request: Request) -> Result<Applied, Refused> {
         let (_inner, planned) = self.planned(request).await;
@@ -238,6 +241,7 @@ impl Catalog {
     pub async fn apply(&self, request: Request) -> Result<Applied, Refused> {
         let files = request.files.clone();
         let (by, note, origin) = (request.by.clone(), request.note.clone(), request.origin);
+        let (staged, ends) = (self.staged(&request), request.ends.clone());
         let (mut inner, planned) = self.planned(request).await;
         let (blocks, applied) = planned?;
         let mut taken = inner.files.clone();
@@ -249,6 +253,12 @@ impl Catalog {
         }
         if applied.changes.is_empty() && taken == inner.files {
             return Ok(applied);
+        }
+        if ends.is_none()
+            && let Some(staging) = self.staging()
+        {
+            let record = &staging.record;
+            return Err(Refused::Rollout(record.revision, record.words()));
         }
         let mut transaction = Transaction::put(
             HEAD,
@@ -275,6 +285,11 @@ impl Catalog {
         if let Some(revision) = &revision {
             self.write(revision, &mut transaction);
         }
+        let base = self.now();
+        let begins = { revision.as_ref().zip(staged) }
+            .map(|(revision, plan)| Staging::begin(revision, base, plan));
+        let ends = ends.map(|record| staging::returned(record, applied.revision));
+        self.write_staging(begins.as_ref(), ends.as_ref(), &mut transaction);
         let committed = self
             .store
             .commit(transaction)
@@ -301,7 +316,14 @@ impl Catalog {
                 sum -= former.pop_front().map_or(0, |gone| gone.blocks.len());
             }
         }
+        // Whoever sees the world sees who shall have it.
+        if let Some(staging) = begins {
+            self.staging.send_replace(Some(Arc::new(staging)));
+        }
         self.world.send_replace(applied.world.clone());
+        if let Some(record) = ends {
+            self.remember(record);
+        }
         Ok(applied)
     }
 

@@ -49,6 +49,8 @@ pub(super) struct Listener {
     pub(super) named: BTreeSet<Arc<str>>,
     pub(super) told: Told,
     pub(super) hang_up: HangUp,
+    /// It had what is rolled out before it came.
+    pub(super) ahead: bool,
 }
 
 /// Why a feed ends.
@@ -92,12 +94,14 @@ impl Running {
     async fn talk(&mut self, to: &mpsc::Sender<Bytes>) -> End {
         let feed = self.own.feed.clone();
         let mut worlds = feed.catalog.changes();
+        let mut stagings = feed.catalog.stagings();
         let mut stop = feed.stop.subscribe();
         let hello = line(&Line::Hello(Hello {
             server: server().to_owned(),
             epoch: feed.catalog.epoch().to_owned(),
             revision: worlds.borrow().revision,
             beat: feed.settings.beat,
+            figures: feed.settings.figures,
         }));
         let mut pieces = vec![hello];
         let mut beat = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -106,7 +110,9 @@ impl Running {
             if let Err(end) = self.room(to).await {
                 return end;
             }
-            pieces.extend(self.catch_up(&mut worlds));
+            worlds.mark_unchanged();
+            stagings.mark_unchanged();
+            pieces.extend(self.catch_up());
             if pieces.is_empty() && beat.is_elapsed() {
                 let revision = self.own.told.revision;
                 pieces.push(line(&Line::Beat(Beat { revision })));
@@ -130,6 +136,7 @@ impl Running {
                 () = to.closed() => return End::Gone,
                 _ = stop.wait_for(|stop| *stop) => return End::Stop,
                 changed = worlds.changed() => if changed.is_err() { return End::Stop },
+                changed = stagings.changed() => if changed.is_err() { return End::Stop },
                 () = self.notify.notified() => {}
                 () = beat.as_mut() => {}
             }
@@ -146,12 +153,9 @@ impl Running {
         }
     }
 
-    fn catch_up(
-        &mut self,
-        worlds: &mut tokio::sync::watch::Receiver<Arc<crate::catalog::World>>,
-    ) -> Vec<Bytes> {
+    fn catch_up(&mut self) -> Vec<Bytes> {
         let own = &mut self.own;
-        let world = worlds.borrow_and_update().clone();
+        let world = own.feed.catalog.world_of(&own.node, own.ahead);
         let view = own.feed.view(&world, &own.wishes);
         let mut wants = own.named.clone();
         if own.routed {

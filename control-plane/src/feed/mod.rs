@@ -24,6 +24,7 @@ use tollgate_config::control_plane::Feed as Settings;
 use tollgate_config::feed::{NodeKind, Outcome, Report, Subscribe, Wanted};
 
 use crate::catalog::{Catalog, World, millis};
+use crate::figures::Book;
 use crate::keeper::Keeper;
 use crate::view::{View, Wishes, view};
 
@@ -39,6 +40,8 @@ pub struct Feed {
     settings: Settings,
     started: Instant,
     nodes: Mutex<Nodes>,
+    /// What nodes served.
+    book: Mutex<Book>,
     services: Mutex<Services>,
     shared: Mutex<Shared>,
     /// What each process asked for last: only the same question can be continued.
@@ -64,16 +67,21 @@ pub struct Counts {
 /// What listeners share at one revision.
 #[derive(Default)]
 struct Shared {
-    views: HashMap<Wishes, (Arc<World>, Arc<View>)>,
+    views: HashMap<Wishes, Views>,
     /// Lines from one view to another; forgotten with the next revision.
     bodies: Vec<Body>,
 }
+
+/// Of the latest worlds, the latest last.
+type Views = Vec<(Arc<World>, Arc<View>)>;
 
 /// The lines that lead from one view, or from nothing, to another.
 type Body = (Option<Arc<View>>, Arc<View>, Option<Bytes>);
 
 /// Differently told listeners at one moment; more are made again.
 const MOST_BODIES: usize = 32;
+/// Worlds whose views are remembered: two while a revision is rolled out, and the one that ends it.
+const WORLDS: usize = 3;
 /// Different questions that are remembered.
 const MOST_WISHES: usize = 64;
 
@@ -107,6 +115,7 @@ impl Feed {
             settings,
             started: Instant::now(),
             nodes: Mutex::default(),
+            book: Mutex::default(),
             services: Mutex::default(),
             shared: Mutex::default(),
             wishes: Mutex::default(),
@@ -174,6 +183,7 @@ impl Feed {
             named,
             told,
             hang_up,
+            ahead: self.is_ahead(subscribe),
         };
         Ok(listener.start())
     }
@@ -191,13 +201,25 @@ impl Feed {
         let have = have.filter(|have| same && have.epoch == self.catalog.epoch());
         let former = have.and_then(|have| self.catalog.former(have.revision));
         former.map_or_else(Told::default, |world| {
-            let view = match world.revision == self.catalog.now().revision {
+            let shown = self
+                .catalog
+                .world_of(&subscribe.node, self.is_ahead(subscribe));
+            let view = match Arc::ptr_eq(&world, &shown) {
                 // Everybody comes back at once when a network does.
                 true => self.view(&world, wishes),
                 false => Arc::new(view(&world, wishes)),
             };
             Told::has(view, world.revision)
         })
+    }
+
+    /// Whether it has what is rolled out already: no node is told a number below one that it had.
+    fn is_ahead(&self, subscribe: &Subscribe) -> bool {
+        let staging = self.catalog.staging();
+        let have = subscribe.have.as_ref();
+        let have = have.filter(|have| have.epoch == self.catalog.epoch());
+        have.zip(staging)
+            .is_some_and(|(have, staging)| have.revision >= staging.record.revision)
     }
 
     /// What a node says of itself; whether it is known.
@@ -213,7 +235,25 @@ impl Feed {
                 }
                 known
             }
+            Report::Figures { figures } => {
+                let known = self.nodes().has(node);
+                if known {
+                    let now = self.started.elapsed();
+                    self.figures(|book| book.take(node, &figures, now));
+                }
+                known
+            }
         }
+    }
+
+    /// Looks at what nodes served; must not take long.
+    pub fn figures<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
+        look(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The time that the book of figures counts in.
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     fn outcome(&self, node: &str, outcome: Outcome) -> bool {
@@ -247,29 +287,31 @@ impl Feed {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The view of a world; the very same one as before, if nothing in it is different.
+    /// The view of a world; the very same one as before, if nothing in it is different. While a revision is rolled out,
+    /// two worlds are looked at in turns.
     fn view(&self, world: &Arc<World>, wishes: &Wishes) -> Arc<View> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = match shared.views.get(wishes) {
-            Some((of, view)) if of.revision == world.revision => return view.clone(),
-            Some((of, _)) if of.revision > world.revision => {
-                return Arc::new(view(world, wishes));
-            }
-            former => former.map(|(_, view)| view.clone()),
-        };
+        let shared = &mut *shared;
+        if shared.views.len() >= MOST_WISHES && !shared.views.contains_key(wishes) {
+            shared.views.clear();
+        }
+        let known = shared.views.entry(wishes.clone()).or_default();
+        if let Some((_, view)) = known.iter().find(|(of, _)| Arc::ptr_eq(of, world)) {
+            return view.clone();
+        }
         let now = view(world, wishes);
-        let now = match former {
-            Some(former) if is_same(&former, &now) => former,
-            _ => {
+        let same = known.iter().find(|(_, former)| is_same(former, &now));
+        let now = match same {
+            Some((_, same)) => same.clone(),
+            None => {
                 shared.bodies.clear();
                 Arc::new(now)
             }
         };
-        if shared.views.len() >= MOST_WISHES && !shared.views.contains_key(wishes) {
-            shared.views.clear();
+        if known.len() >= WORLDS {
+            known.remove(0);
         }
-        let entry = (world.clone(), now.clone());
-        shared.views.insert(wishes.clone(), entry);
+        known.push((world.clone(), now.clone()));
         now
     }
 
@@ -301,6 +343,8 @@ impl Feed {
             let keep = self.settings.forget_nodes;
             self.nodes().tick(keep, self.started.elapsed());
             let nodes = self.nodes();
+            let now = self.started.elapsed();
+            self.figures(|book| book.tick(|node| nodes.has(node), now));
             let mut wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner);
             wishes.retain(|(node, _), _| nodes.has(node));
         }
@@ -313,5 +357,5 @@ fn is_same(a: &View, b: &View) -> bool {
         && a.blocks
             .iter()
             .zip(&b.blocks)
-            .all(|(a, b)| Arc::ptr_eq(a, b))
+            .all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tollgate_config::feed::{Outcome, Trouble};
 
+use crate::view::{Kinds, Wishes};
+
 /// Nodes that are remembered.
 pub const MOST_NODES: usize = 20_000;
 /// Problems that are kept of one refusal.
@@ -35,6 +37,20 @@ pub struct Node {
     pub refused: Option<Refusal>,
     #[serde(skip)]
     changed: Duration,
+}
+
+impl Node {
+    /// What it asks for.
+    pub fn wishes(&self) -> Wishes {
+        let listeners = self.listeners.iter();
+        Wishes {
+            kind: match self.kind.as_str() {
+                "sidecar" => Kinds::Sidecar,
+                _ => Kinds::Gateway,
+            },
+            listeners: listeners.map(|name| name.as_str().into()).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]

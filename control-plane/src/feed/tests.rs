@@ -165,7 +165,10 @@ struct Node {
 
 impl Node {
     fn hear(&mut self, fleet: &Fleet, wishes: &Wishes) -> usize {
-        let world = fleet.now();
+        self.hear_of(fleet, fleet.now(), wishes)
+    }
+
+    fn hear_of(&mut self, fleet: &Fleet, world: &World, wishes: &Wishes) -> usize {
         let view = Arc::new(view(world, wishes));
         // A feed hands out the same view as long as nothing in it is different.
         let view = match self.told.view() {
@@ -266,6 +269,64 @@ fn what_is_told_makes_the_newest_view_whatever_was_folded_or_lost() {
                     node.hear(&fleet, &all[*at]);
                     let again = node.hear(&fleet, &all[*at]);
                     assert_eq!(again, 0, "seed {seed}: what is known is not said again");
+                }
+            }
+        }
+    }
+}
+
+/// Some nodes have a revision, the others the one before it; it stays or is taken back, as a new revision.
+#[test]
+fn cp_109_nodes_on_two_revisions_are_told_what_leads_to_theirs_and_numbers_never_go_back() {
+    let all = [wishes(&[]), wishes(&["public"])];
+    for seed in 0..60 {
+        let mut rng = Rng::with_seed(seed);
+        let mut fleet = Fleet::new();
+        let mut texts = vec![String::new()];
+        let change = |fleet: &mut Fleet, texts: &mut Vec<String>, text: String| {
+            fleet.change(&text);
+            if fleet.worlds.len() > texts.len() {
+                texts.push(text);
+            }
+        };
+        let mut nodes: Vec<(usize, bool, Node)> = { 0..5 }
+            .map(|at| (at % all.len(), false, Node::default()))
+            .collect();
+        for _ in 0..12 {
+            let base = fleet.now().clone();
+            change(&mut fleet, &mut texts, text(&mut rng));
+            let staged = fleet.now().clone();
+            for (_, chosen, _) in &mut nodes {
+                *chosen = rng.bool();
+            }
+            for _ in 0..12 {
+                let (at, chosen, node) = rng.choice(nodes.iter_mut()).expect("one");
+                if rng.u8(..5) == 0 {
+                    // It comes back, with what it had; we may know what that is.
+                    let mut worlds = fleet.worlds.iter();
+                    let known = worlds.find(|world| world.revision == node.revision);
+                    let known = known.filter(|world| rng.bool() && world.revision > 0);
+                    node.told = known.map_or_else(Told::default, |world| {
+                        Told::has(Arc::new(view(world, &all[*at])), world.revision)
+                    });
+                }
+                let target = if *chosen { &staged } else { &base };
+                node.hear_of(&fleet, target, &all[*at]);
+                assert_eq!(node.revision, target.revision, "seed {seed}");
+                assert_eq!(node.hear_of(&fleet, target, &all[*at]), 0, "seed {seed}");
+            }
+            if rng.bool() && staged.revision > base.revision {
+                let former = texts[base.revision as usize].clone();
+                change(&mut fleet, &mut texts, former);
+                assert!(fleet.now().revision > staged.revision);
+                for (at, chosen, node) in &mut nodes {
+                    let (had, node_knows) = (node.revision, node.told.view().is_some());
+                    let lines = node.hear(&fleet, &all[*at]);
+                    let same = node_knows && had == base.revision && !*chosen;
+                    assert!(
+                        !same || lines == 0,
+                        "seed {seed}: who had it all along hears nothing"
+                    );
                 }
             }
         }

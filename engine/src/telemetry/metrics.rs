@@ -9,6 +9,7 @@ mod cell;
 mod closed;
 mod control_plane;
 mod fault;
+mod figures;
 mod hedges;
 mod jwt;
 mod limit;
@@ -36,6 +37,7 @@ pub use closed::{
 };
 pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;
+pub use figures::Taken;
 pub use jwt::{JwtResult, JwtSeries};
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
@@ -51,6 +53,8 @@ pub struct Metrics {
     started: Instant,
     names: Mutex<Names>,
     errors: Box<[Shard<ByCode>]>,
+    /// What of them the control plane was told.
+    told_codes: Mutex<Vec<u64>>,
     config_revision: Shared,
     config_reload_failures: Shared,
     /// Unix milliseconds; 0 before the first one.
@@ -89,6 +93,7 @@ impl Metrics {
             started: Instant::now(),
             names: Mutex::default(),
             errors: shards(workers),
+            told_codes: Mutex::default(),
             config_revision: Shared::default(),
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tollgate_config::feed::{
-    Beat, Begin, End, Health, Hello, Instance, Kind, Line, Outcome, Put, Remove, Report, Service,
-    Subscribe,
+    Beat, Begin, End, Figures, Health, Hello, Instance, Kind, Line, Observed, Outcome, Put, Remove,
+    Report, Service, Subscribe,
 };
 
 use super::PATIENCE;
@@ -29,6 +29,8 @@ use super::h2_client::runtime;
 pub struct Journal {
     pub subscriptions: Vec<Subscribe>,
     pub outcomes: Vec<Outcome>,
+    pub observed: Vec<Observed>,
+    pub figures: Vec<Figures>,
     /// Feeds that are open.
     pub open: usize,
     /// Requests of the registry, as `METHOD PATH BODY`.
@@ -49,6 +51,7 @@ struct Shared {
     model: Mutex<Model>,
     changed: Condvar,
     beat: Duration,
+    figures: Option<Duration>,
     /// No beat, no answer to whoever comes: as if the cable were cut.
     silent: AtomicBool,
     /// What whoever wants tokens of shared limits is answered.
@@ -75,6 +78,8 @@ pub struct Setup {
     pub bind: SocketAddr,
     pub epoch: &'static str,
     pub beat: Duration,
+    /// How often nodes are asked for figures.
+    pub figures: Option<Duration>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
@@ -84,6 +89,7 @@ impl Default for Setup {
             bind: ([127, 0, 0, 1], 0).into(),
             epoch: "first",
             beat: Duration::from_secs(10),
+            figures: None,
             tls: None,
         }
     }
@@ -109,6 +115,7 @@ impl ControlPlane {
             }),
             changed: Condvar::new(),
             beat: setup.beat,
+            figures: setup.figures,
             silent: AtomicBool::new(false),
             leases: Mutex::new((StatusCode::NOT_FOUND, "{}".to_owned())),
             orders: broadcast::channel(1024).0,
@@ -349,8 +356,15 @@ async fn answer(
         builder.body(()).expect("a valid head")
     };
     if path.starts_with("/nodes/") && path.ends_with("/report") {
-        if let Ok(Report::Outcome(outcome)) = serde_json::from_slice(&whole) {
-            shared.note(|journal| journal.outcomes.push(outcome));
+        match serde_json::from_slice(&whole) {
+            Ok(Report::Outcome(outcome)) => shared.note(|journal| journal.outcomes.push(outcome)),
+            Ok(Report::Observed { observed }) => {
+                shared.note(|journal| journal.observed.extend(observed));
+            }
+            Ok(Report::Figures { figures }) => {
+                shared.note(|journal| journal.figures.push(figures));
+            }
+            Err(_) => {}
         }
         let _sent = respond.send_response(head(StatusCode::OK), true);
         return;
@@ -413,7 +427,7 @@ async fn feed(subscribe: Subscribe, mut send: SendStream<Bytes>, shared: &Shared
     let (mut orders, first) = {
         let mut model = shared.lock();
         model.journal.open += 1;
-        let first = first_lines(&model, &subscribe, shared.beat);
+        let first = first_lines(&model, &subscribe, (shared.beat, shared.figures));
         model.journal.subscriptions.push(subscribe);
         (shared.orders.subscribe(), first)
     };
@@ -439,12 +453,17 @@ async fn feed(subscribe: Subscribe, mut send: SendStream<Bytes>, shared: &Shared
 }
 
 /// What a node lacks: everything, unless it has just this.
-fn first_lines(model: &Model, subscribe: &Subscribe, beat: Duration) -> String {
+fn first_lines(
+    model: &Model,
+    subscribe: &Subscribe,
+    (beat, figures): (Duration, Option<Duration>),
+) -> String {
     let hello = Line::Hello(Hello {
         server: "scripted".to_owned(),
         epoch: model.epoch.clone(),
         revision: model.revision,
         beat,
+        figures,
     });
     let mut text = hello.write();
     let current = subscribe

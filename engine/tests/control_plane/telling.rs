@@ -202,6 +202,7 @@ fn hi_66_wrong_answers_and_empty_states_take_nothing_away() {
                 epoch: "y".to_owned(),
                 revision: 1,
                 beat: std::time::Duration::from_secs(1),
+                figures: None,
             })
             .write(),
         ),

@@ -58,6 +58,7 @@ async fn follow(
     let mut looking = std::pin::pin!(look_back(feed, asks, turn));
     // What serves is told to everyone that is listened to.
     feed.told.notify_one();
+    let mut teller = feed.teller(link.desk(), &asks.node);
     loop {
         let dead_at = feed.known.borrow().dead_at().unwrap_or_else(Instant::now);
         let heard = || feed.known.borrow_mut().heard(Instant::now());
@@ -101,6 +102,7 @@ async fn follow(
                     &[("url", &asks.settings.urls[better].text)],
                 );
                 (turn, link) = (better, found);
+                drop(std::mem::replace(&mut teller, feed.teller(link.desk(), &asks.node)));
                 looking.set(look_back(feed, asks, turn));
                 feed.known.borrow_mut().connected(Instant::now());
                 feed.told.notify_one();

@@ -136,6 +136,11 @@ impl Known {
         Some(&hello.server)
     }
 
+    /// How often the control plane wants to know what was served.
+    pub fn figures(&self) -> Option<Duration> {
+        self.session.hello.as_ref()?.figures
+    }
+
     /// When the connection is dead unless something is heard.
     pub fn dead_at(&self) -> Option<Instant> {
         self.session.dead_at

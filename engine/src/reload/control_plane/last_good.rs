@@ -97,6 +97,7 @@ fn written(content: &Content) -> Vec<u8> {
         epoch: content.epoch.clone(),
         revision: content.revision,
         beat: Duration::from_secs(60),
+        figures: None,
     }));
     say(Line::Begin(Begin { full: true }));
     for block in content.blocks.iter() {

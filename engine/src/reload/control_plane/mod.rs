@@ -2,7 +2,8 @@
 //!
 //! All of it runs on the control thread and never in a request's way. `following` listens, over a `link`; `lines` makes
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
-//! begins with. `lender` asks it for tokens of shared limits. `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
+//! begins with. `telling` says what this node saw of instances (`observing`) and what it served; `lender` asks for tokens of
+//! shared limits; `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
 //! does, when `arrived` says so. That no control plane answers changes nothing that serves.
 
 mod beats;
@@ -12,9 +13,11 @@ mod last_good;
 mod lender;
 mod lines;
 mod link;
+mod observing;
 mod registration;
 mod start;
 mod status;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -31,6 +34,7 @@ use tollgate_config::feed::{Line, Outcome, Trouble};
 use tollgate_config::{ControlPlane, Document, EndpointSource, Problem, Problems};
 
 use super::inputs::{List, Pair};
+use crate::snapshot::store::Store;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::discovery::Services;
@@ -40,6 +44,7 @@ pub use last_good::{Content, LastGood};
 pub(crate) use lender::RemoteLender;
 pub use start::{Beginning, Restored, begin};
 use status::Status;
+use telling::Telling;
 
 /// A burst of changes is written once; this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -64,6 +69,7 @@ pub struct Feed {
     served: RefCell<Option<Served>>,
     last_good: Option<LastGood>,
     instance: String,
+    telling: Telling,
     following: RefCell<Option<Following>>,
     ready: tokio::sync::watch::Sender<bool>,
 }
@@ -116,7 +122,13 @@ impl Drop for Following {
 }
 
 impl Feed {
-    pub fn new(restored: Restored, services: Arc<Services>, metrics: Arc<Metrics>) -> Rc<Feed> {
+    /// `store` is what serves; the feed only looks at it.
+    pub fn new(
+        restored: Restored,
+        services: Arc<Services>,
+        metrics: Arc<Metrics>,
+        store: Arc<Store>,
+    ) -> Rc<Feed> {
         let Restored {
             known,
             serves,
@@ -146,6 +158,7 @@ impl Feed {
             served: RefCell::new(served),
             last_good,
             instance: instance(),
+            telling: Telling::new(store),
             following: RefCell::default(),
             ready: tokio::sync::watch::Sender::default(),
         })
@@ -175,6 +188,7 @@ impl Feed {
         }
         self.status.borrow_mut().on(&asks.node, &asks.settings);
         self.metrics.control_plane().on();
+        self.telling.begin(&self.metrics);
         let task = tokio::task::spawn_local(following::subscribe(self.clone(), asks.clone()));
         let task = task.abort_handle();
         let id = { settings.register.as_ref() }
@@ -267,6 +281,7 @@ impl Feed {
         };
         match result {
             Ok((pair, _)) => {
+                self.cut(self.served_revision());
                 if let Some(blocks) = pair.blocks.clone() {
                     *self.served.borrow_mut() = Some(Served {
                         epoch: batch.epoch.clone(),
@@ -285,6 +300,12 @@ impl Feed {
         }
         *self.outcome.borrow_mut() = Some(outcome);
         self.told.notify_one();
+    }
+
+    /// What serves; 0 while that is nothing of a control plane.
+    fn served_revision(&self) -> u64 {
+        let served = self.served.borrow();
+        served.as_ref().map_or(0, |served| served.revision)
     }
 
     /// What operators see.

@@ -35,6 +35,7 @@ fn hello(epoch: &str, revision: u64) -> Line {
         epoch: epoch.to_owned(),
         revision,
         beat: Duration::from_secs(5),
+        figures: None,
     })
 }
 

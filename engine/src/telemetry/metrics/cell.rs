@@ -104,6 +104,49 @@ impl Durations {
     }
 }
 
+/// What stands in `Durations` at one moment, or the sum of several.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DurationsRead {
+    pub(crate) buckets: [u64; DurationsRead::BUCKETS],
+    pub(crate) nanoseconds: u64,
+}
+
+impl DurationsRead {
+    pub(crate) const BUCKETS: usize = DURATIONS.len() + 1;
+
+    pub(crate) fn of(durations: &Durations) -> DurationsRead {
+        DurationsRead {
+            buckets: durations.buckets.each_ref().map(Cell::value),
+            nanoseconds: durations.nanoseconds.value(),
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    pub(crate) fn add(&mut self, other: &DurationsRead) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine = mine.wrapping_add(theirs);
+        }
+        self.nanoseconds = self.nanoseconds.wrapping_add(other.nanoseconds);
+    }
+
+    pub(crate) fn since(&self, before: &DurationsRead) -> DurationsRead {
+        let mut since = *self;
+        for (now, before) in since.buckets.iter_mut().zip(before.buckets) {
+            *now = now.saturating_sub(before);
+        }
+        since.nanoseconds = since.nanoseconds.saturating_sub(before.nanoseconds);
+        since
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bounds() -> Vec<u64> {
+        DURATIONS.iter().map(|(bound, _)| *bound).collect()
+    }
+}
+
 /// Upper bounds in bytes, each four times the one before: 256 B to 256 MiB.
 const SIZES: [&str; 11] = [
     "256",

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::cell::{Durations, Reading, Shard, Shared, Sizes, shards};
+use super::cell::{Durations, DurationsRead, Reading, Shard, Shared, Sizes, shards};
 use super::closed::FallbackResult;
+use super::figures::{Sums, Told};
 
 /// One finished exchange, as metrics see it.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +79,8 @@ type ByMethod = [OnceLock<Box<ByStatus>>; METHODS.len()];
 #[derive(Debug)]
 pub(crate) struct Grid {
     workers: Box<[Shard<Counts>]>,
+    /// Of its figures, to the control plane.
+    pub(crate) told: Told,
 }
 
 /// One worker's.
@@ -106,6 +109,30 @@ impl Counts {
         leaf.get(status % LEAF)?.get().map(|shard| &shard.0)
     }
 
+    /// Every status that occurred, once for each method that it did with; 599 for what has no number.
+    fn each(&self, mut tell: impl FnMut(u16, &Durations)) {
+        let status =
+            |index: usize| u16::try_from(index + 100).map_or(599, |status| status.min(599));
+        if let Some(usual) = self.usual.get() {
+            tell(status(usual.1), &self.durations);
+        }
+        let others = self
+            .others
+            .get()
+            .into_iter()
+            .flat_map(|methods| methods.iter());
+        for statuses in others.filter_map(OnceLock::get) {
+            for (high, leaf) in statuses.iter().enumerate() {
+                let Some(leaf) = leaf.get() else { continue };
+                for (low, shard) in leaf.iter().enumerate() {
+                    if let Some(shard) = shard.get() {
+                        tell(status(high * LEAF + low), &shard.0);
+                    }
+                }
+            }
+        }
+    }
+
     /// Where they are to be counted.
     fn of(&self, method: usize, status: usize) -> Option<&Durations> {
         if *self.usual.get_or_init(|| (method, status)) == (method, status) {
@@ -129,6 +156,7 @@ impl Grid {
     pub(crate) fn new(workers: usize) -> Self {
         Grid {
             workers: shards(workers),
+            told: Told::default(),
         }
     }
 
@@ -139,6 +167,17 @@ impl Grid {
             Some(durations) => durations.observe(duration),
             None => debug_assert!(false, "worker {worker} has no shard"),
         }
+    }
+
+    /// What was counted so far, of all methods and workers.
+    pub(crate) fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for counts in &self.workers {
+            counts
+                .0
+                .each(|status, durations| sums.add(status, &DurationsRead::of(durations)));
+        }
+        sums
     }
 
     /// Every (method, status) that occurred, with its histogram summed over workers.
