@@ -94,7 +94,8 @@ impl Up {
 impl Drop for Up {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            self.child.kill().unwrap();
+            // Not killed: it has a folder to remove, and parts to end.
+            self.signal(Signal::TERM);
         }
         drop(self.child.wait());
     }
@@ -214,8 +215,9 @@ fn an_edit_of_the_documents_is_served_and_a_mistake_is_not() {
 /// The process of a part.
 fn pid_of(part: &str, up: &Up) -> Pid {
     let ours = up.child.id().to_string();
-    let found = Command::new("pgrep").args(["-P", &ours, "-f", &format!("part {part}")]);
-    let found = String::from_utf8(found.output().unwrap().stdout).unwrap();
+    let mut asked = Command::new("pgrep");
+    asked.args(["-P", &ours, "-f", &format!("part {part}")]);
+    let found = String::from_utf8(asked.output().unwrap().stdout).unwrap();
     Pid::from_raw(found.trim().parse().unwrap()).unwrap()
 }
 
@@ -314,7 +316,7 @@ fn breakers_are_shown_and_held_by_hand() {
     for expected in ["held", "drill", "ends in", "operator"] {
         assert!(told.contains(expected), "{expected}\n{told}");
     }
-    assert!(get(gateway, "/products").1.contains("circuit_open"));
+    assert!(get(gateway, "/products").1.contains("CIRCUIT_OPEN"));
     assert_eq!(get(gateway, "/hello").0, 200, "others are left alone");
     let (fine, told) = breakers(&["close", "products"]);
     assert!(fine, "{told}");

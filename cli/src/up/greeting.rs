@@ -55,13 +55,13 @@ fn shopping(gateway: &str) -> Vec<(&'static str, String)> {
         (
             "sign up",
             format!(
-                "curl -s {key} {gateway}/users -d '{{\"email\": \"me@shop.example\", \"password\": \"correct-horse-1\", \"first_name\": \"Me\", \"last_name\": \"Too\"}}'"
+                "curl -s {key} {gateway}/users --json '{{\"email\": \"me@shop.example\", \"password\": \"correct-horse-1\", \"first_name\": \"Me\", \"last_name\": \"Too\"}}'"
             ),
         ),
         (
             "sign in",
             format!(
-                "TOKEN=$(curl -s {key} {gateway}/auth/login -d '{{\"email\": \"me@shop.example\", \"password\": \"correct-horse-1\"}}' | grep -o '\"access_token\": *\"[^\"]*' | cut -d'\"' -f4); echo \"$TOKEN\""
+                "TOKEN=$(curl -s {key} {gateway}/auth/login --json '{{\"email\": \"me@shop.example\", \"password\": \"correct-horse-1\"}}' | grep -o '\"access_token\": *\"[^\"]*' | cut -d'\"' -f4); echo \"$TOKEN\""
             ),
         ),
         (
@@ -73,7 +73,7 @@ fn shopping(gateway: &str) -> Vec<(&'static str, String)> {
         (
             "order: a saga over four services; again with the same key, it is the same order",
             format!(
-                "curl -s {key} -H \"authorization: Bearer $TOKEN\" -H 'idempotency-key: my-first' {gateway}/orders -d \"{{\\\"items\\\": [{{\\\"product_id\\\": \\\"$PRODUCT\\\", \\\"quantity\\\": 1}}], \\\"payment_method\\\": \\\"card\\\", \\\"shipping_address\\\": {{\\\"street\\\": \\\"1 Main St\\\", \\\"city\\\": \\\"Springfield\\\", \\\"state\\\": \\\"IL\\\", \\\"zip_code\\\": \\\"62701\\\", \\\"country\\\": \\\"USA\\\"}}}}\""
+                "curl -s {key} -H \"authorization: Bearer $TOKEN\" -H 'idempotency-key: my-first' {gateway}/orders --json \"{{\\\"items\\\": [{{\\\"product_id\\\": \\\"$PRODUCT\\\", \\\"quantity\\\": 1}}], \\\"payment_method\\\": \\\"card\\\", \\\"shipping_address\\\": {{\\\"street\\\": \\\"1 Main St\\\", \\\"city\\\": \\\"Springfield\\\", \\\"state\\\": \\\"IL\\\", \\\"zip_code\\\": \\\"62701\\\", \\\"country\\\": \\\"USA\\\"}}}}\""
             ),
         ),
         (
@@ -83,7 +83,7 @@ fn shopping(gateway: &str) -> Vec<(&'static str, String)> {
         (
             "a refusal that says what is wrong, field by field",
             format!(
-                "curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/orders -d '{{\"items\": [{{\"product_id\": \"x\", \"quantity\": 0}}]}}'"
+                "curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/orders --json '{{\"items\": [{{\"product_id\": \"x\", \"quantity\": 0}}]}}'"
             ),
         ),
         (

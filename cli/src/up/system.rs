@@ -132,10 +132,7 @@ impl<'a> System<'a> {
         let how = Start {
             arguments: self.arguments(name),
             variables: match name {
-                "control-plane" => vec![
-                    ("SHOP_DESCRIPTORS", self.descriptors()),
-                    ("SHOP_USERS", self.url("users", |ports| ports.http)),
-                ],
+                "control-plane" => vec![("SHOP_DESCRIPTORS", self.descriptors())],
                 _ => Vec::new(),
             },
             logs: &self.folder.join("log"),
@@ -213,7 +210,8 @@ impl<'a> System<'a> {
                 include_str!("gateway.toml.in"),
                 listen = listen,
                 admin = admin,
-                control = format_args!("http://{control}")
+                control = format_args!("http://{control}"),
+                users = self.url("users", |ports| ports.http)
             ),
             _ => return Ok(()),
         };

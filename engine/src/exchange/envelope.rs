@@ -30,7 +30,14 @@ pub(super) fn body(
         told["trace_id"] = hex.into();
     }
     if let Some(after) = error.retry_after {
-        told["details"] = json!({ "retry_after": whole_seconds(after) });
+        told["details"]["retry_after"] = whole_seconds(after).into();
+    }
+    // Made of JSON where the message was read.
+    if let Some(fields) =
+        { error.fields.as_deref() }.and_then(|text| serde_json::from_str(text).ok())
+    {
+        let fields: serde_json::Value = fields;
+        told["details"]["errors"] = fields;
     }
     Bytes::from(json!({ "success": false, "error": told }).to_string())
 }
@@ -59,5 +66,17 @@ mod tests {
             },
         });
         assert_eq!(body, wanted);
+    }
+
+    #[test]
+    fn gw_807_fields_that_are_wrong_are_named() {
+        let fields = json!([{ "field": "items[0].quantity", "message": "it should be positive" }]);
+        let error = Error {
+            fields: Some(fields.to_string().into()),
+            ..Error::from(Code::BadMessage)
+        };
+        let (_, _, body) = error.envelope("r-1", &[0; 16]);
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["error"]["details"]["errors"], fields);
     }
 }
