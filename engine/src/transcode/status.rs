@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use serde_json::{Map, Value, json};
 
 use super::bounds::Rules;
 use super::decode;
 use super::scalar;
 use super::schema::Schema;
 use super::wire::{Fields, Raw};
+use crate::exchange::error::whole_seconds;
 
 /// The numbers of gRPC.
 pub(crate) const OK: u8 = 0;
@@ -44,6 +46,21 @@ const TABLE: [(&str, u16, &str); 17] = [
 
 /// Bytes of details that are looked at; a field of metadata is rarely larger.
 const DETAILS: usize = 64 << 10;
+
+/// What to search for in logs and traces.
+pub(crate) struct Correlated<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) trace: &'a [u8; 16],
+}
+
+impl Correlated<'_> {
+    fn trace_id(&self) -> String {
+        self.trace
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
 
 /// The end of a call, taken from its trailers, or from the head of an answer that has nothing else.
 #[derive(Debug)]
@@ -147,6 +164,52 @@ impl Status {
         }
         body.push(b'}');
         body
+    }
+
+    /// The same in the form of a uniform API (GW-807): the service's own reason as the code, what it said of it as details.
+    pub(crate) fn envelope(
+        &self,
+        schema: &Schema,
+        rules: &Rules,
+        status: StatusCode,
+        told: Correlated<'_>,
+    ) -> Vec<u8> {
+        let (word, _, sentence) = TABLE[usize::from(self.code)];
+        let mut body = b"{\"none\":0".to_vec();
+        self.write_details(schema, rules, &mut body);
+        body.push(b'}');
+        // Ours, and small: it was bounded where it came in.
+        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let (mut code, mut details) = (word.to_ascii_uppercase(), Map::new());
+        for detail in said["details"].as_array().into_iter().flatten() {
+            if let Some(reason) = detail["reason"].as_str() {
+                reason.clone_into(&mut code);
+            }
+            details.extend(detail["metadata"].as_object().cloned().unwrap_or_default());
+            if let Some(violations) = detail["fieldViolations"].as_array() {
+                let wrong = violations
+                    .iter()
+                    .map(|one| json!({ "field": one["field"], "message": one["description"] }));
+                details.insert("errors".to_owned(), wrong.collect());
+            }
+        }
+        if let Some(after) = self.retry_after() {
+            details.insert("retry_after".to_owned(), whole_seconds(after).into());
+        }
+        let own = !self.message.is_empty() && !self.is_internal();
+        let mut error = json!({
+            "code": code,
+            "message": if own { &self.message } else { sentence },
+            "status": status.as_u16(),
+            "correlation_id": told.request_id,
+            "trace_id": told.trace_id(),
+        });
+        if !details.is_empty() {
+            error["details"] = details.into();
+        }
+        json!({ "success": false, "error": error })
+            .to_string()
+            .into_bytes()
     }
 
     fn write_details(&self, schema: &Schema, rules: &Rules, body: &mut Vec<u8>) {

@@ -63,8 +63,18 @@ impl Shop {
         route: &str,
         script: impl Fn(&Call) -> Reply + Send + Sync + 'static,
     ) -> Shop {
+        Shop::under("", filter, route, script)
+    }
+
+    /// With more lines above all others.
+    pub(crate) fn under(
+        top: &str,
+        filter: &str,
+        route: &str,
+        script: impl Fn(&Call) -> Reply + Send + Sync + 'static,
+    ) -> Shop {
         let upstream = GrpcUpstream::start(script);
-        let document = document(&upstream, filter, route);
+        let document = format!("{top}{}", document(&upstream, filter, route));
         Shop {
             gateway: Gateway::start(&document),
             upstream,

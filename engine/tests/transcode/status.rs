@@ -148,6 +148,35 @@ fn gw_207_details_reach_the_client_and_choose_status_and_retry_after() {
     );
 }
 
+/// As the services' own REST answers (SHOP-804).
+#[test]
+fn gw_807_in_an_envelope_the_service_s_reason_is_the_code_and_what_it_said_the_details() {
+    let envelope = "errors = { body = \"envelope\" }\n";
+    let shop = Shop::under(envelope, "statuses = { PAYMENT_FAILED = 402 }", "", |_| {
+        let mut reply = Reply::error(9, "the card was refused");
+        reply.head.push(("grpc-status-details-bin", details()));
+        reply
+    });
+    let answer = shop.get("/v1/orders/7");
+    assert_eq!(answer.status, 402);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let told = json(&answer);
+    assert_eq!(told["success"], false);
+    let error = &told["error"];
+    assert_eq!(
+        (&error["code"], &error["status"]),
+        (&json!("PAYMENT_FAILED"), &json!(402))
+    );
+    assert_eq!(error["message"], "the card was refused");
+    assert_eq!(error["details"], json!({ "k": "v", "retry_after": 3 }));
+    let hex = |key: &str| error[key].as_str().map(str::len);
+    assert_eq!(
+        (hex("trace_id"), hex("correlation_id")),
+        (Some(32), Some(32))
+    );
+    assert!(!answer.text().contains("secret"), "{answer:?}");
+}
+
 #[test]
 fn gw_207_a_pushback_is_when_to_come_again() {
     let shop = Shop::with("", "retry = \"off\"", |_| {

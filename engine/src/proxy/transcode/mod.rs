@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
+use tollgate_config::ErrorBody;
 
 use super::Proxy;
 use super::answer::Answer;
@@ -27,7 +28,7 @@ use crate::exchange::{Request, Response, is_grpc};
 use crate::snapshot::RoutePlan;
 use crate::transcode::plan::{Binding, Call, Called};
 use crate::transcode::request::Said;
-use crate::transcode::status::{self, Status};
+use crate::transcode::status::{self, Correlated, Status};
 use crate::transcode::{Bound, Transcoder, Unreadable};
 use download::{Download, Form};
 use head::{become_call, beyond, content_type, head, refused};
@@ -209,13 +210,27 @@ impl Proxy {
         if ended.code != status::OK {
             response.status = ended.http(&transcoder.statuses);
             let id = exchange.request_id.as_str();
-            let problem = ended.problem(&transcoder.schema, &transcoder.rules, response.status, id);
-            head(&mut response, "application/problem+json");
+            let (schema, rules) = (&transcoder.schema, &transcoder.rules);
+            let (kind, told) = match exchange.world.errors {
+                ErrorBody::Problem => (
+                    "application/problem+json",
+                    ended.problem(schema, rules, response.status, id),
+                ),
+                ErrorBody::Envelope => {
+                    let correlated = Correlated {
+                        request_id: id,
+                        trace: &exchange.trace.trace_id,
+                    };
+                    let told = ended.envelope(schema, rules, response.status, correlated);
+                    ("application/json", told)
+                }
+            };
+            head(&mut response, kind);
             if let Some(after) = ended.retry_after() {
                 let value = HeaderValue::from(whole_seconds(after));
                 response.headers.insert(header::RETRY_AFTER, value);
             }
-            response.body = Body::Full(problem.into());
+            response.body = Body::Full(told.into());
             return Ok(Answer::of(response));
         }
         let Some(message) = message.or(binding.server_streams.then(Bytes::new)) else {
