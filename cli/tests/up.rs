@@ -176,6 +176,7 @@ fn the_printed_requests_work_in_their_order_and_sigterm_leaves_nothing_behind() 
     assert_eq!(sign_in.split('.').count(), 3, "a token: {sign_in}");
     assert!(browse.contains("kettle"), "{browse}");
     let order: serde_json::Value = serde_json::from_str(order).expect(order);
+    let order = &order["data"];
     assert_eq!(order["status"], "CONFIRMED", "{order}");
     let id = order["order_id"].as_str().unwrap();
     assert!(orders.contains(id), "{orders}");

@@ -36,6 +36,8 @@ pub(super) fn transcode(
         enum_numbers: is("enums", "number"),
         ignore_unknown: is("unknown_fields", "ignore"),
         pass_unmatched: is("unmatched", "pass"),
+        envelope: flag("envelope"),
+        status_header: text(node, "status_header").and_then(|name| name.parse().ok()),
         statuses: node
             .get("statuses")
             .map_or(&[][..], Node::entries)

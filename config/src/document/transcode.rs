@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use super::{At, Setting};
 
@@ -25,6 +25,10 @@ pub struct Transcode {
     pub ignore_unknown: bool,
     /// Default false: they are refused.
     pub pass_unmatched: bool,
+    /// Answers of one message are wrapped (GW-809). Default false.
+    pub envelope: bool,
+    /// Where a service says another status of success.
+    pub status_header: Option<HeaderName>,
     /// By the reason that a service gives.
     pub statuses: Vec<(String, StatusCode)>,
     /// Bytes. Default 4 MiB.

@@ -65,6 +65,17 @@ pub(super) static TRANSCODE: Section = Section {
             "What becomes of requests that call no method: 404, or on to the upstream as they are.",
         ),
         default(
+            "envelope",
+            Kind::Flag,
+            "false",
+            "Answers of one message are `{\"success\": true, \"data\": …}`; of a message with a list and a `pagination` the list is the data, and `pagination` stands beside it.",
+        ),
+        optional(
+            "status_header",
+            Kind::Rule(&HEADER_NAME),
+            "Metadata in which a service may say another status from 200 to 299, such as \"x-http-code\". Not passed on.",
+        ),
+        default(
             "statuses",
             Kind::Map(&REASON, &Kind::Count(400, 599)),
             "{}",

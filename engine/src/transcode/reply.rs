@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::decode::{self, Unreadable};
 use super::plan::{Binding, Transcoder};
+use super::schema::Shape;
 use super::wire::{Fields, Raw};
 
 /// What `google.api.HttpBody` says: its type, and its bytes.
@@ -31,6 +32,30 @@ impl Transcoder {
                 out,
             ),
         }
+    }
+
+    /// The same in the form of a uniform API (GW-809). Of a list with its pagination, the list is what was asked for.
+    pub(crate) fn enveloped(
+        &self,
+        binding: &Binding,
+        message: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unreadable> {
+        out.extend_from_slice(b"{\"success\":true,\"data\":");
+        let fields = &self.schema.message(binding.output).fields;
+        let pages = fields.iter().position(|field| &*field.name == "pagination");
+        let list = fields.iter().position(|field| field.shape == Shape::List);
+        match (binding.response, pages, list) {
+            (None, Some(pages), Some(list)) if fields.len() == 2 => {
+                let (schema, rules, output) = (&self.schema, &self.rules, binding.output);
+                decode::field(schema, rules, output, list, message, out)?;
+                out.extend_from_slice(b",\"pagination\":");
+                decode::field(schema, rules, output, pages, message, out)?;
+            }
+            _ => self.json(binding, message, out)?,
+        }
+        out.push(b'}');
+        Ok(())
     }
 
     /// Of a method that answers with bytes of its own choosing. Nothing is copied.

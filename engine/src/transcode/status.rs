@@ -186,7 +186,9 @@ impl Status {
                 reason.clone_into(&mut code);
             }
             details.extend(detail["metadata"].as_object().cloned().unwrap_or_default());
-            if let Some(violations) = detail["fieldViolations"].as_array() {
+            // Spelled as the filter says.
+            let violations = [&detail["fieldViolations"], &detail["field_violations"]];
+            if let Some(violations) = violations.into_iter().find_map(Value::as_array) {
                 let wrong = violations
                     .iter()
                     .map(|one| json!({ "field": one["field"], "message": one["description"] }));

@@ -6,6 +6,26 @@ use tollgate_engine::testing::h2_client::{self, message as framed};
 
 use super::shop::{Shop, json, message, order};
 
+/// As the services' own REST answers (GW-809), with a status of the service's choosing.
+#[test]
+fn gw_809_answers_can_be_wrapped_and_a_service_may_say_that_it_only_accepted() {
+    let order = order(json!({ "id": "7" }));
+    let wrapped = "envelope = true, status_header = \"x-http-code\"";
+    let shop = Shop::with(wrapped, "", move |_| {
+        let mut reply = Reply::ok(std::slice::from_ref(&order));
+        reply.head.push(("x-http-code", "202".to_owned()));
+        reply
+    });
+    let answer = shop.get("/v1/orders/7");
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.header("x-http-code"), None);
+    let told = json(&answer);
+    assert_eq!(
+        (&told["success"], &told["data"]["id"]),
+        (&json!(true), &json!("7"))
+    );
+}
+
 #[test]
 fn gw_201_a_body_becomes_the_message_and_the_answer_is_json() {
     let shop = Shop::of_order(json!({

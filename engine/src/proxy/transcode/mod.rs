@@ -207,6 +207,9 @@ impl Proxy {
         answer: Answer,
     ) -> Result<Answer, Error> {
         let mut response = Response::new(binding.status, answer.response.headers, Body::Empty);
+        // For us, whatever it says.
+        let said =
+            { transcoder.status_header.as_ref() }.and_then(|name| response.headers.remove(name));
         if ended.code != status::OK {
             response.status = ended.http(&transcoder.statuses);
             let id = exchange.request_id.as_str();
@@ -239,6 +242,9 @@ impl Proxy {
                 "the call ended well without a message",
             ));
         };
+        let said = said.and_then(|value| value.to_str().ok()?.parse().ok());
+        let said = said.filter(StatusCode::is_success);
+        response.status = said.unwrap_or(response.status);
         let bad = |why: Unreadable| Error::because(Code::UpstreamBadMessage, why.words());
         if binding.raw_response {
             let plain = transcoder.plain(binding, &message).map_err(bad)?;
@@ -247,7 +253,10 @@ impl Proxy {
             return Ok(Answer::of(response));
         }
         let mut json = Vec::with_capacity(message.len() * 2 + 64);
-        if !binding.server_streams {
+        if transcoder.envelope && !binding.server_streams {
+            let written = transcoder.enveloped(binding, &message, &mut json);
+            written.map_err(bad)?;
+        } else if !binding.server_streams {
             transcoder.json(binding, &message, &mut json).map_err(bad)?;
         }
         head(&mut response, "application/json");

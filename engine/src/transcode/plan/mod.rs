@@ -21,6 +21,9 @@ pub struct Transcoder {
     pub(crate) rules: Rules,
     pub(crate) statuses: Vec<(String, StatusCode)>,
     pub(crate) passes_unmatched: bool,
+    /// Answers of one message are wrapped.
+    pub(crate) envelope: bool,
+    pub(crate) status_header: Option<http::HeaderName>,
     /// Where the bounds stand in the document: message, depth, fields.
     bounds: [At; 3],
     pub(super) table: Table,
@@ -130,6 +133,8 @@ impl Transcoder {
             ],
             statuses: settings.statuses.clone(),
             passes_unmatched: settings.pass_unmatched,
+            envelope: settings.envelope,
+            status_header: settings.status_header.clone(),
             table,
             bindings,
             schema,
