@@ -59,6 +59,7 @@ fn request() -> Request {
         body: Body::Empty,
         upgrade: None,
         is_http2: false,
+        is_call: false,
     }
 }
 
@@ -67,10 +68,13 @@ fn run(criterion: &mut Criterion) {
     for filters in [0, 1, 5] {
         let world = world(filters);
         let RoutePlan { item, compiled } = &world.routes[0];
+        let tokens = tollgate_engine::filter::jwt::Cache::default();
         let caller = Caller {
             peer: [127, 0, 0, 1].into(),
             trusted: &[],
+            secure: false,
             worker: 0,
+            tokens: &tokens,
             now: Instant::now(),
             unix: 0,
             draw: 0,

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tollgate_config::Loader;
 use tollgate_engine::exchange::body::Body;
 use tollgate_engine::exchange::{Marks, Request, Response, Target};
+use tollgate_engine::filter::jwt::Cache;
 use tollgate_engine::filter::{Caller, Notes};
 use tollgate_engine::snapshot::{self, Snapshot};
 
@@ -54,14 +55,17 @@ fn request() -> Request {
         body: Body::Empty,
         upgrade: None,
         is_http2: false,
+        is_call: false,
     }
 }
 
-fn caller(peer: impl Into<IpAddr>, now: Instant) -> Caller<'static> {
+fn caller(tokens: &Cache, peer: impl Into<IpAddr>, now: Instant) -> Caller<'_> {
     Caller {
         peer: peer.into(),
         trusted: &[],
+        secure: false,
         worker: 0,
+        tokens,
         now,
         unix: 1_796_083_200,
         draw: 0,
@@ -94,7 +98,7 @@ fn one(criterion: &mut Criterion) {
             "{ rate_limit = { by = \"client_ip\", rate = \"1/h\", burst = 1 } }".to_owned(),
         ),
     ];
-    let now = Instant::now();
+    let (now, tokens) = (Instant::now(), Cache::default());
     let mut group = criterion.benchmark_group("take");
     for (name, filter) in &cases {
         let (world, mut request) = (world(filter), request());
@@ -105,7 +109,7 @@ fn one(criterion: &mut Criterion) {
                 take(
                     black_box(&world),
                     &mut request,
-                    &caller([10, 0, 0, 1], step),
+                    &caller(&tokens, [10, 0, 0, 1], step),
                 )
                 .0
             });
@@ -117,7 +121,7 @@ fn one(criterion: &mut Criterion) {
     group.bench_function("new_client", |bencher| {
         bencher.iter(|| {
             number = number.wrapping_add(1);
-            let caller = caller(number.to_be_bytes(), now);
+            let caller = caller(&tokens, number.to_be_bytes(), now);
             take(black_box(&crowded), &mut asking, &caller).0
         });
     });
@@ -128,7 +132,7 @@ fn one(criterion: &mut Criterion) {
         bencher.iter(|| {
             number += 1;
             let client = u32::try_from(number >> 22).unwrap_or(u32::MAX);
-            let caller = caller(client.to_be_bytes(), now);
+            let caller = caller(&tokens, client.to_be_bytes(), now);
             take(black_box(&shared), &mut asking, &caller).0
         });
     });
@@ -137,7 +141,7 @@ fn one(criterion: &mut Criterion) {
     for (name, filter) in &cases {
         let (world, mut request) = (world(filter), request());
         let mut response = Response::new(StatusCode::OK, HeaderMap::new(), Body::Empty);
-        let caller = caller([10, 0, 0, 1], now);
+        let caller = caller(&tokens, [10, 0, 0, 1], now);
         group.bench_function(*name, |bencher| {
             bencher.iter(|| {
                 let (admitted, notes) = take(black_box(&world), &mut request, &caller);
@@ -160,10 +164,10 @@ fn two(criterion: &mut Criterion) {
             bencher.iter_custom(|times| {
                 let begin = Barrier::new(2);
                 let run = |last: u8| {
-                    let mut request = request();
+                    let (mut request, tokens) = (request(), Cache::default());
                     begin.wait();
                     let began = Instant::now();
-                    let caller = caller([10, 0, 0, last], began);
+                    let caller = caller(&tokens, [10, 0, 0, last], began);
                     for _ in 0..times {
                         black_box(take(&world, &mut request, &caller).0);
                     }

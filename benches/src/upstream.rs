@@ -19,6 +19,8 @@ use crate::thread::Pinned;
 pub const SMALL: usize = 1 << 10;
 /// Bytes in the body of a path that ends in `/1m`.
 pub const LARGE: usize = 1 << 20;
+/// Bytes of `order` as JSON.
+pub const ORDER_JSON: usize = 1012;
 /// Between two bytes of a path that ends in `/drip`.
 const DROP: Duration = Duration::from_millis(50);
 
@@ -87,10 +89,75 @@ async fn serve(one: std::net::TcpListener, two: std::net::TcpListener) -> io::Re
     }
 }
 
+/// The same message for every call, and its status behind it.
+fn grpc(order: &Bytes, respond: &mut h2::server::SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    let kind = http::HeaderValue::from_static("application/grpc");
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, kind);
+    if let Ok(mut send) = respond.send_response(response, false) {
+        drop(send.send_data(order.clone(), false));
+        let ok = (
+            http::HeaderName::from_static("grpc-status"),
+            http::HeaderValue::from_static("0"),
+        );
+        drop(send.send_trailers(http::HeaderMap::from_iter([ok])));
+    }
+}
+
+/// A message `shop.v1.Order` with eleven items, in a frame of gRPC.
+pub fn order() -> Bytes {
+    let field = |out: &mut Vec<u8>, number: u8, bytes: &[u8]| {
+        out.extend_from_slice(&[number << 3 | 2, bytes.len() as u8]);
+        out.extend_from_slice(bytes);
+    };
+    let mut order = Vec::new();
+    field(&mut order, 1, b"order-0000007");
+    let mut customer = Vec::new();
+    field(&mut customer, 1, b"customer-42");
+    field(&mut customer, 2, b"Ada Lovelace");
+    field(&mut order, 2, &customer);
+    for number in 0..11u8 {
+        let mut item = Vec::new();
+        field(
+            &mut item,
+            1,
+            format!("product-{number:04}-of-the-catalog").as_bytes(),
+        );
+        // quantity 3, unit_price 129900
+        item.extend_from_slice(&[2 << 3, 3, 3 << 3, 0xec, 0xf6, 0x07]);
+        field(&mut order, 3, &item);
+    }
+    // state PAID; created_at 2026-01-31T12:00:00Z; total 4286700
+    order.extend_from_slice(&[
+        4 << 3,
+        2,
+        5 << 3 | 2,
+        6,
+        1 << 3,
+        0xc0,
+        0xdd,
+        0xf7,
+        0xcb,
+        0x06,
+        6 << 3,
+        0xec,
+        0xd1,
+        0x85,
+        0x02,
+    ]);
+    let mut framed = vec![0];
+    framed.extend((order.len() as u32).to_be_bytes());
+    framed.extend(order);
+    framed.into()
+}
+
 #[derive(Clone)]
 struct Bodies {
     small: Bytes,
     large: Bytes,
+    order: Bytes,
     /// The same with an HTTP/1.1 head before them.
     small_answer: Bytes,
     large_answer: Bytes,
@@ -111,6 +178,7 @@ impl Bodies {
             large_answer: answer(&large),
             small: small.into(),
             large: large.into(),
+            order: order(),
         }
     }
 }
@@ -243,6 +311,11 @@ async fn http2(stream: TcpStream, bodies: Bodies) -> Result<(), h2::Error> {
         .await?;
     while let Some(accepted) = connection.accept().await {
         let (request, mut respond) = accepted?;
+        let kind = request.headers().get(http::header::CONTENT_TYPE);
+        if kind.is_some_and(|kind| kind == "application/grpc") {
+            grpc(&bodies.order, &mut respond);
+            continue;
+        }
         let body = if is_large(request.uri().path()) {
             &bodies.large
         } else {
@@ -282,5 +355,19 @@ mod tests {
     fn the_last_segment_chooses_the_body() {
         assert!(is_large("/1m") && is_large("/routes/7/1m"));
         assert!(!is_large("/1k") && !is_large("/1m/x"));
+    }
+
+    #[test]
+    fn the_order_is_as_long_as_is_said() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/protos");
+        let mut compiler = protox::Compiler::new([folder]).unwrap();
+        compiler
+            .include_imports(true)
+            .open_file("shop.proto")
+            .unwrap();
+        let set = compiler.encode_file_descriptor_set();
+        let codec = tollgate_engine::testing::codec::Codec::new(&set, "shop.v1.Order");
+        let json = codec.decode(&order()[5..]);
+        assert_eq!(json.len(), ORDER_JSON, "{}", String::from_utf8_lossy(&json));
     }
 }

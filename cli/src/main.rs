@@ -39,7 +39,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts a control plane, two services that register, and a gateway; prints requests to try. Ctrl-C stops all of it.
+    /// Starts the shop, a control plane and a gateway; prints requests to try. Ctrl-C stops all of it.
     Up(up::Arguments),
     #[command(hide = true)]
     Part(up::parts::Arguments),
@@ -104,7 +104,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Up(arguments) => up::up(&arguments),
-        Command::Part(arguments) => up::parts::run(&arguments),
+        Command::Part(arguments) => up::parts::run(arguments),
         Command::Status { admin, json } => ended(status::status(&admin, json)),
         Command::Breakers(arguments) => ended(breakers::breakers(&arguments)),
         Command::Explain {

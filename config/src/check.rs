@@ -2,7 +2,9 @@
 //! never match, addresses that clash, files that are not there. Every refusal names a place and a next step. Costs one
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
+mod callers;
 mod limits;
+mod transcode;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -62,6 +64,7 @@ pub(crate) struct Checks<'a> {
     pub(crate) limits: &'a [Item<Limit>],
     pub(crate) tiers: &'a [Item<Tier>],
     pub(crate) api_keys: &'a [Item<ApiKey>],
+    pub(crate) jwts: &'a [Item<Jwt>],
     pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
@@ -124,6 +127,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
     }
     services(checks);
     limits::check(checks);
+    callers::check(checks);
     for test in checks.tests {
         names_of_test(test, &listeners, &upstreams, routes.as_ref(), checks);
     }
@@ -230,6 +234,7 @@ fn names_of_route(
     {
         upstream(setting);
     }
+    transcode::check(route, upstreams, checks);
 }
 
 /// Of two routes that accept the same requests, the later never gets one.
@@ -366,11 +371,23 @@ fn files(checks: &mut Checks<'_>) {
             .filter_map(|(path, key)| path.as_deref().map(|p| (p, key)));
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
+    wanted.extend(transcode::files(checks.routes));
     if let Some((Some(sharing), place)) = checks.sharing
         && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
         && store.tls
     {
         wanted.push((ca, false, Some(place.clone())));
+    }
+    for item in checks.jwts {
+        // A file with a key may hold a secret one.
+        let files = item.keys.iter().filter_map(|key| match &key.source {
+            KeySource::File(path) => Some((path.as_path(), true, item.place(key.at))),
+            KeySource::Secret(_) => None,
+        });
+        wanted.extend(files);
+        let ca = item.jwks.iter().filter(|jwks| jwks.url.encrypted);
+        let ca = ca.filter_map(|jwks| jwks.ca.as_deref());
+        wanted.extend(ca.map(|path| (path, false, item.place(item.at))));
     }
     let mut known: HashMap<&Path, Option<String>> = HashMap::new();
     for (path, is_key, place) in wanted {

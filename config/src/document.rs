@@ -17,13 +17,19 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod browsers;
+mod callers;
 mod control_plane;
 mod faults;
 mod limits;
+mod transcode;
 
+pub use browsers::*;
+pub use callers::*;
 pub use control_plane::*;
 pub use faults::*;
 pub use limits::*;
+pub use transcode::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
@@ -38,6 +44,9 @@ pub struct Document {
     /// Only those that were written; `tier::shipped` has the others.
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
+    pub jwts: Vec<Item<Jwt>>,
+    /// How the proxy's own answers look.
+    pub errors: ErrorBody,
     /// `None`: every limit is this process's own.
     pub sharing: Option<Sharing>,
     pub tests: Vec<Item<Test>>,
@@ -376,6 +385,13 @@ pub enum Filter {
     RateLimit(RateLimit),
     ApiKey(ApiKeyUse),
     Fault(InjectedFault),
+    /// Boxed: it is large, and rare.
+    Transcode(Box<Transcode>),
+    GrpcWeb,
+    Jwt(JwtUse),
+    Allow(Allow),
+    Cors(Cors),
+    SecurityHeaders(SecurityHeaders),
 }
 
 /// Sets replace what is there; `remove` acts on both request and response, before the sets.

@@ -4,6 +4,7 @@
 //! sockets, no proxy and no clock; the control plane reads, checks and sends the same documents with the same code, in
 //! the words of `feed`.
 
+mod binding;
 mod check;
 pub mod control_plane;
 mod cut;

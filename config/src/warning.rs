@@ -26,22 +26,45 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
             ),
         });
     }
+    keys_in_the_clear(document, &mut warnings);
     warnings.extend(document.control_plane.as_ref().and_then(readable));
     ladder::warn(document, &mut warnings);
     warnings
 }
 
+/// Who can change an answer on its way can sign tokens.
+fn keys_in_the_clear(document: &Document, warnings: &mut Vec<Problem>) {
+    for item in &document.jwts {
+        let Some(jwks) = item.jwks.as_ref().filter(|jwks| !jwks.url.encrypted) else {
+            continue;
+        };
+        let address = &jwks.url.address;
+        if !is_nearby(address) {
+            warnings.push(Problem {
+                code: "keys-in-the-clear",
+                place: Some(item.begins()),
+                message: format!(
+                    "the keys of jwt `{}` come without TLS: who can change them on their way can sign tokens",
+                    item.name
+                ),
+                text: None,
+                hint: Some("write \"https://…\"".to_owned()),
+            });
+        }
+    }
+}
+
+/// Whether `host:port` is on this machine, where nobody is between.
+fn is_nearby(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
+}
+
 /// A token that is sent over the network without TLS.
 fn readable(control_plane: &ControlPlane) -> Option<Problem> {
-    let nearby = |host: &str| {
-        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-        ip.map_or(host == "localhost", |ip| ip.to_canonical().is_loopback())
-    };
     let mut urls = control_plane.urls.iter();
-    let url = urls.find(|url| {
-        let host = url.address.rsplit_once(':').map_or("", |(host, _)| host);
-        !url.encrypted && !nearby(host)
-    });
+    let url = urls.find(|url| !url.encrypted && !is_nearby(&url.address));
     let url = url.filter(|_| control_plane.token.is_some())?;
     Some(Problem {
         code: "readable-token",

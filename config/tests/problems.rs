@@ -575,14 +575,12 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         3,
         "take it out",
     );
-    for filter in ["cors = {}", "jwt = {}"] {
-        one(
-            &route(&format!("upstream = \"app\"\nfilters = [{{ {filter} }}]")),
-            "not-available",
-            4,
-            "take it out",
-        );
-    }
+    one(
+        &route("upstream = \"app\"\nfilters = [{ allow = { peers = [\"a\"] } }]"),
+        "not-available",
+        4,
+        "take it out",
+    );
     assert_eq!(
         problems(&around(&upstream(
             "breaker = \"off\"\nretry_budget = \"off\"\nmax_in_flight = \"off\""

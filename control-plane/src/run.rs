@@ -477,6 +477,11 @@ pub(crate) fn check(file: &Path) -> ExitCode {
                 eprintln!("{}: {}", file.display(), StartError::Tls(error));
                 return ExitCode::from(exit::BAD_DOCUMENT);
             }
+            #[cfg(not(feature = "etcd"))]
+            if matches!(document.store, Where::Etcd(_)) {
+                eprintln!("{}: {}", file.display(), StartError::NoEtcd);
+                return ExitCode::from(exit::BAD_DOCUMENT);
+            }
             for warning in warnings(&document) {
                 eprintln!("{}: warning: {warning}", file.display());
             }

@@ -3,6 +3,7 @@
 
 mod breakers;
 mod hedges;
+mod jwt;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -229,6 +230,7 @@ impl Admin {
             "listeners": listeners,
             "upstreams": upstreams,
             "limits": limits,
+            "jwt": snapshot.issuers.all().map(|issuer| jwt::status(issuer)).collect::<Vec<_>>(),
             "sharing": self.limits.leases.standing(),
             "adaptive_timeouts": paces,
             "hedging": hedging,

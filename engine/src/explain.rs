@@ -161,6 +161,17 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
             if let Filter::Fault(fault) = &filter.value {
                 word = format!("{word} {}", crate::filter::fault::told(fault));
             }
+            if let Filter::Jwt(used) = &filter.value {
+                let token = if used.optional {
+                    "optional"
+                } else {
+                    "required"
+                };
+                word = format!("{word} {}, token {token}", used.name);
+            }
+            if let Filter::Allow(rules) = &filter.value {
+                word = format!("{word} {rules}");
+            }
             format!("{word} ({})", at(item, filter.at))
         })
         .collect();
@@ -238,6 +249,12 @@ fn filter_word(filter: &Filter) -> &'static str {
         Filter::ApiKey(ApiKeyUse::Required) => "api_key required",
         Filter::ApiKey(ApiKeyUse::Optional) => "api_key optional",
         Filter::Fault(_) => "fault",
+        Filter::Transcode(_) => "transcode",
+        Filter::GrpcWeb => "grpc_web",
+        Filter::Jwt(_) => "jwt",
+        Filter::Allow(_) => "allow",
+        Filter::Cors(_) => "cors",
+        Filter::SecurityHeaders(_) => "security_headers",
     }
 }
 

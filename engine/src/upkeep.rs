@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tollgate_config::EndpointSource;
 
+use crate::jwks::Fetching;
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
 use crate::snapshot::memory::Memory;
@@ -24,6 +25,8 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub struct Upkeep {
     tended: HashMap<String, Tended>,
+    /// Keys that issuers of tokens publish.
+    keys: Fetching,
 }
 
 struct Tended {
@@ -43,6 +46,7 @@ impl Drop for Tended {
 impl Upkeep {
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
     pub fn follow(&mut self, snapshot: &Snapshot, memory: &Memory) {
+        self.keys.follow(snapshot);
         let serving: HashSet<_> = snapshot.upstreams.iter().map(Arc::as_ptr).collect();
         self.tended
             .retain(|_, tended| serving.contains(&Arc::as_ptr(&tended.plan)));
@@ -74,8 +78,12 @@ impl Upkeep {
         }
     }
 
-    /// Waits until every upstream has an endpoint, but not for long.
+    /// Waits until every upstream has an endpoint and every issuer was asked for its keys, but not for long.
     pub async fn first_answers(&self) {
+        tokio::join!(self.first_endpoints(), self.keys.first_answers());
+    }
+
+    async fn first_endpoints(&self) {
         let until = Instant::now() + FIRST_ANSWERS;
         let empty = || {
             self.tended.values().any(|tended| {

@@ -31,6 +31,7 @@ fn grpc_word(number: u8) -> &'static str {
         1 => "cancelled",
         3 => "invalid_argument",
         4 => "deadline_exceeded",
+        7 => "permission_denied",
         8 => "resource_exhausted",
         12 => "unimplemented",
         13 => "internal",

@@ -6,3 +6,7 @@
 
 pub mod contracts;
 pub mod kit;
+pub mod orders;
+pub mod payments;
+pub mod products;
+pub mod users;

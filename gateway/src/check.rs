@@ -1,4 +1,4 @@
-//! `check`, `explain` and `schema`: what can be said of a document without serving it.
+//! `check`, `explain`, `schema` and `openapi`: what can be said of a document without serving it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -61,6 +61,33 @@ pub(crate) fn schema() -> ExitCode {
     println!(
         "{}",
         serde_json::to_string_pretty(&tollgate_config::schema()).unwrap_or_default()
+    );
+    ExitCode::SUCCESS
+}
+
+/// Of the route with this name, or of the only one.
+pub(crate) fn openapi(path: &Path, wanted: Option<&str>) -> ExitCode {
+    let snapshot = match compiled(path) {
+        Ok((_, snapshot)) => snapshot,
+        Err(problems) => return refused(&problems),
+    };
+    let speaking: Vec<_> = { snapshot.routes.iter() }
+        .filter(|plan| wanted.is_none_or(|wanted| plan.item.name == wanted))
+        .filter_map(|plan| Some((&plan.item.name, plan.compiled.chain.transcoder()?)))
+        .collect();
+    let [(name, transcoder)] = &*speaking else {
+        let names: Vec<&str> = speaking.iter().map(|(name, _)| name.as_str()).collect();
+        match (wanted, names.is_empty()) {
+            (Some(wanted), _) => eprintln!("no route named `{wanted}` has the filter `transcode`"),
+            (None, true) => eprintln!("no route has the filter `transcode`"),
+            (None, false) => eprintln!("choose a route with --route: {}", names.join(", ")),
+        }
+        return ExitCode::from(exit::BAD_DOCUMENT);
+    };
+    let document = transcoder.openapi(name);
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&document).unwrap_or_default()
     );
     ExitCode::SUCCESS
 }

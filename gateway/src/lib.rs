@@ -51,6 +51,13 @@ pub enum Command {
     Upgrade { file: PathBuf },
     /// Prints the document's JSON Schema, for editors.
     Schema,
+    /// Prints what the routes with `transcode` answer, as OpenAPI 3.1.
+    Openapi {
+        file: PathBuf,
+        /// The route's name; not needed where there is one alone.
+        #[arg(long)]
+        route: Option<String>,
+    },
 }
 
 /// Asks for small pages: with huge ones the allocator's first touch of each arena costs two megabytes, and an idle
@@ -86,5 +93,6 @@ pub fn main(arguments: Arguments) -> ExitCode {
             },
         ),
         Command::Schema => check::schema(),
+        Command::Openapi { file, route } => check::openapi(&file, route.as_deref()),
     }
 }

@@ -18,6 +18,7 @@ pub(super) async fn cost(stage: &Stage<'_>, case: Case) -> io::Result<CaseReport
         tls: case == Case::Tls,
         http2: case == Case::Http2,
         protected: case == Case::Protected,
+        transcode: case == Case::Transcode,
         ..Shape::default()
     };
     let mut report = CaseReport::new(case, "µs CPU/request");
@@ -26,6 +27,8 @@ pub(super) async fn cost(stage: &Stage<'_>, case: Case) -> io::Result<CaseReport
         let mut row = Row::new(found.peer);
         if shape.http2 && found.peer == Peer::Nginx {
             row.skipped = Some("skipped: no HTTP/2 to upstreams".to_owned());
+        } else if shape.transcode && matches!(found.peer, Peer::Nginx | Peer::Haproxy) {
+            row.skipped = Some("skipped: does not transcode".to_owned());
         } else {
             let proxy = Proxy::start(stage, found, &shape).await?;
             row.resident_at_start = proxy.at_start.resident;

@@ -74,6 +74,10 @@ pub enum Case {
     #[value(name = "h2-h2")]
     #[serde(rename = "h2-h2")]
     Http2,
+    /// JSON over HTTP/1.1 to gRPC and back, an answer of 1 KiB, 64 keep-alive connections
+    #[value(name = "transcode")]
+    #[serde(rename = "transcode")]
+    Transcode,
     /// HTTP/1.1, 1 MiB, 16 keep-alive connections
     #[value(name = "body-1m")]
     #[serde(rename = "body-1m")]

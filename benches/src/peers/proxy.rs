@@ -29,6 +29,8 @@ pub(super) struct Shape {
     pub(super) tls: bool,
     pub(super) http2: bool,
     pub(super) protected: bool,
+    /// JSON to gRPC.
+    pub(super) transcode: bool,
     /// An upstream of its own behind `/chaos/*`; Tollgate only.
     pub(super) chaos: Option<SocketAddr>,
     pub(super) routes: Routes,
@@ -66,7 +68,7 @@ impl Proxy {
 
     async fn attempt(stage: &Stage<'_>, found: &Found, shape: &Shape) -> io::Result<Proxy> {
         let directory = TempDir::with_prefix("tollgate-peers-")?;
-        let upstream = if shape.http2 {
+        let upstream = if shape.http2 || shape.transcode {
             stage.upstream.http2
         } else {
             stage.upstream.http1
@@ -150,7 +152,14 @@ impl Proxy {
         Plan {
             to: self.front.listen,
             host: "localhost".to_owned(),
-            paths: vec!["/1k".to_owned()],
+            paths: vec![
+                if shape.transcode {
+                    "/v1/orders/7?verbose=true"
+                } else {
+                    "/1k"
+                }
+                .to_owned(),
+            ],
             headers: if shape.protected {
                 vec![("x-api-key".to_owned(), text::KEY.to_owned())]
             } else {
@@ -163,7 +172,11 @@ impl Proxy {
             },
             tls: shape.tls,
             connections,
-            expect_body: crate::upstream::SMALL,
+            expect_body: if shape.transcode {
+                crate::upstream::ORDER_JSON
+            } else {
+                crate::upstream::SMALL
+            },
             arrivals: Arrivals::Closed,
             requests: 0,
             duration: None,
@@ -195,9 +208,27 @@ fn front(directory: &Path, upstream: SocketAddr, shape: &Shape) -> io::Result<Fr
         } else {
             None
         },
+        descriptors: if shape.transcode {
+            Some(descriptors(directory)?)
+        } else {
+            None
+        },
         directory: directory.to_owned(),
         routes: shape.routes.clone(),
     })
+}
+
+/// The descriptor set of the shop that the engine's tests use.
+fn descriptors(directory: &Path) -> io::Result<PathBuf> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/tests/protos");
+    let mut compiler = protox::Compiler::new([folder]).map_err(io::Error::other)?;
+    compiler
+        .include_imports(true)
+        .open_file("shop.proto")
+        .map_err(io::Error::other)?;
+    let path = directory.join("shop.binpb");
+    fs::write(&path, compiler.encode_file_descriptor_set())?;
+    Ok(path)
 }
 
 /// Two loopback addresses that are free at this moment.

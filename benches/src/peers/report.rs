@@ -134,6 +134,7 @@ fn goal(case: Case, peer: Peer) -> Option<f64> {
         (Case::Protected, Peer::Haproxy) => Some(0.55),
         (Case::Protected, Peer::Envoy) => Some(0.25),
         (Case::Tls, Peer::Nginx) => Some(1.00),
+        (Case::Transcode, Peer::Envoy) => Some(0.5),
         (Case::Http2, Peer::Haproxy) => Some(1.15),
         (Case::Http2, Peer::Envoy) => Some(0.28),
         (Case::LargeBody | Case::NewConnection, Peer::Nginx) => Some(1.05),

@@ -17,46 +17,106 @@ pub(super) fn greeting(places: &Places, folder: &Path, control_pid: Option<u32>)
         admin,
         control,
     } = places;
-    let program = std::env::args()
-        .next()
-        .filter(|program| !program.contains([' ', '\'', '"']))
-        .unwrap_or_else(|| "tollgate".to_owned());
-    let document = folder.join("fleet").join("shop.toml");
     let facts = table(
         "  ",
         &[
             row(&["gateway", gateway]),
             row(&["admin", admin]),
             row(&["control", control]),
-            row(&["document", &document.display().to_string()]),
+            row(&["documents", &folder.join("fleet").display().to_string()]),
             row(&[
                 "",
-                "edit it: what you save is served at once, or refused with the line",
+                "edit them: what you save is served at once, or refused with the line",
             ]),
             row(&["logs", &folder.join("log").display().to_string()]),
+            row(&[
+                "people",
+                "ada@shop.example, admin@shop.example; password correct-horse-1",
+            ]),
+            row(&[
+                "API keys",
+                "test-key, free-tier-key, pro-tier-key; without one, 10 requests a minute",
+            ]),
         ],
     );
+    let tries: String = { shopping(gateway).into_iter() }
+        .chain(looking(places, control_pid))
+        .map(|(what, line)| format!("  {what}\n    {line}\n"))
+        .collect();
+    format!(
+        "{facts}\ntry, in this order\n{tries}\nCtrl-C stops all of it and leaves nothing behind\n"
+    )
+}
+
+/// From a stranger to a customer.
+fn shopping(gateway: &str) -> Vec<(&'static str, String)> {
+    let key = "-H 'x-api-key: test-key'";
+    vec![
+        (
+            "sign up",
+            format!(
+                "curl -s {key} {gateway}/users --json '{{\"email\": \"me@shop.example\", \"password\": \"correct-horse-1\", \"first_name\": \"Me\", \"last_name\": \"Too\"}}'"
+            ),
+        ),
+        (
+            "sign in",
+            format!(
+                "TOKEN=$(curl -s {key} {gateway}/auth/login --json '{{\"email\": \"me@shop.example\", \"password\": \"correct-horse-1\"}}' | grep -o '\"access_token\": *\"[^\"]*' | cut -d'\"' -f4); echo \"$TOKEN\""
+            ),
+        ),
+        (
+            "browse",
+            format!(
+                "curl -s {key} '{gateway}/products?text=kettle'; PRODUCT=$(curl -s {key} '{gateway}/products?text=kettle' | grep -o '\"product_id\": *\"[^\"]*' | head -1 | cut -d'\"' -f4)"
+            ),
+        ),
+        (
+            "order: a saga over four services; again with the same key, it is the same order",
+            format!(
+                "curl -s {key} -H \"authorization: Bearer $TOKEN\" -H 'idempotency-key: my-first' {gateway}/orders --json \"{{\\\"items\\\": [{{\\\"product_id\\\": \\\"$PRODUCT\\\", \\\"quantity\\\": 1}}], \\\"payment_method\\\": \\\"card\\\", \\\"shipping_address\\\": {{\\\"street\\\": \\\"1 Main St\\\", \\\"city\\\": \\\"Springfield\\\", \\\"state\\\": \\\"IL\\\", \\\"zip_code\\\": \\\"62701\\\", \\\"country\\\": \\\"USA\\\"}}}}\""
+            ),
+        ),
+        (
+            "your orders, and nobody else's",
+            format!("curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/orders"),
+        ),
+        (
+            "a refusal that says what is wrong, field by field",
+            format!(
+                "curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/orders --json '{{\"items\": [{{\"product_id\": \"x\", \"quantity\": 0}}]}}'"
+            ),
+        ),
+        (
+            "without a token, and with too few rights",
+            format!(
+                "curl -s {key} {gateway}/orders; curl -s {key} -H \"authorization: Bearer $TOKEN\" {gateway}/users"
+            ),
+        ),
+        (
+            "a stream: one product a line",
+            format!("curl -sN {key} {gateway}/products:stream"),
+        ),
+    ]
+}
+
+/// What goes on, and why.
+fn looking(places: &Places, control_pid: Option<u32>) -> Vec<(&'static str, String)> {
+    let Places {
+        gateway,
+        admin,
+        control,
+    } = places;
+    let program = std::env::args()
+        .next()
+        .filter(|program| !program.contains([' ', '\'', '"']))
+        .unwrap_or_else(|| "tollgate".to_owned());
     let mut tries = vec![
-        ("a fixed answer", format!("curl -i {gateway}/hello")),
-        ("a service", format!("curl {gateway}/catalog/items/2")),
-        ("a stream", format!("curl -N {gateway}/catalog/events")),
-        (
-            "orders refuses every tenth; it is asked again",
-            format!("curl '{gateway}/orders/[1-12]'"),
-        ),
-        (
-            "a POST is never sent twice",
-            format!("curl -d '{{}}' {gateway}/orders"),
-        ),
-        (
-            "a split, three to one",
-            format!("curl '{gateway}/who?[1-8]'"),
-        ),
+        ("a fixed answer", format!("curl -si {gateway}/hello")),
         (
             "an error that explains itself",
-            format!("curl {gateway}/nowhere"),
+            format!("curl -s {gateway}/nowhere"),
         ),
-        ("for Prometheus", format!("curl {admin}/metrics")),
+        ("for Prometheus", format!("curl -s {admin}/metrics")),
         (
             "endpoints, health, reloads",
             format!("{program} status --admin {admin}"),
@@ -79,11 +139,8 @@ pub(super) fn greeting(places: &Places, folder: &Path, control_pid: Option<u32>)
     if let Some(pid) = control_pid {
         tries.push((
             "the control plane dies, and no request notices (it is started again)",
-            format!("kill -9 {pid}; curl '{gateway}/orders/[1-12]'"),
+            format!("kill -9 {pid}; curl -s -H 'x-api-key: test-key' '{gateway}/products?limit=1'"),
         ));
     }
-    let tries: String = { tries.iter() }
-        .map(|(what, line)| format!("  {what}\n    {line}\n"))
-        .collect();
-    format!("{facts}\ntry\n{tries}\nCtrl-C stops all of it and leaves nothing behind\n")
+    tries
 }

@@ -1,5 +1,5 @@
-//! `up`: the whole system on this machine, from one command: a control plane, two sample services that register with it,
-//! and a gateway that follows it. Each part is a process of its own (`part`, `parts`), so that it can be killed to see
+//! `up`: the whole system on this machine, from one command: the shop's four services, a control plane that knows them, and
+//! a gateway that follows it. Each part is a process of its own (`system`, `part`, `parts`), so that it can be killed to see
 //! what becomes of the others; one that dies is named with its log and started again.
 //!
 //! Everything that is started here ends here, in the order in which nobody notices: the gateway first, then what stands
@@ -10,20 +10,16 @@ mod load;
 mod news;
 mod part;
 pub(crate) mod parts;
-mod samples;
-mod server;
+mod system;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 use tollgate_engine::process::{Request as Told, Signals, exit};
 
@@ -32,6 +28,7 @@ use crate::table::print;
 use greeting::{Places, greeting};
 use news::News;
 use part::Part;
+use system::System;
 
 /// How long everything may take to be ready.
 const READY: Duration = Duration::from_secs(60);
@@ -104,11 +101,11 @@ async fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let stopping = Arc::new(AtomicBool::new(false));
     let mut system = System::new(folder.path(), arguments);
     let lived = tokio::select! {
-        lived = system.live(arguments.load, &stopping) => lived,
+        lived = live(&mut system, arguments.load, &stopping) => lived,
         () = told_to_stop(&mut signals) => Ok(()),
     };
     stopping.store(true, Ordering::Release);
-    let code = system.stop(&mut signals).await;
+    let code = stop(&mut system, &mut signals).await;
     remove(folder)?;
     lived?;
     print("nothing is left behind\n");
@@ -119,223 +116,107 @@ async fn told_to_stop(signals: &mut Signals) {
     while signals.next().await != Told::Stop {}
 }
 
-/// The parts that run, and where.
-struct System<'a> {
-    folder: &'a Path,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    control: SocketAddr,
-    catalog: SocketAddr,
-    orders: SocketAddr,
-    /// Somebody asked for a free port.
-    any_port: bool,
-    /// In the order in which they were started.
-    parts: Vec<Part>,
+/// Starts everything, and looks after it. Ends only when that fails.
+async fn live(
+    system: &mut System<'_>,
+    load: bool,
+    stopping: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    print("starting\n");
+    system.start().await?;
+    ready(system).await?;
+    let took = began.elapsed().as_millis();
+    print(&format!("  all of it is ready after {took} ms\n\n"));
+    let places = Places {
+        gateway: format!("http://{}", system.listen),
+        admin: format!("http://{}", system.admin),
+        control: format!("http://{}", system.control),
+    };
+    let control = system
+        .parts
+        .iter()
+        .find(|part| part.name == "control-plane");
+    print(&greeting(
+        &places,
+        system.folder,
+        control.and_then(Part::pid),
+    ));
+    if load {
+        load::start(&system.listen.to_string(), stopping)
+            .map_err(failed("the load cannot start"))?;
+    }
+    look_after(system).await
 }
 
-impl<'a> System<'a> {
-    fn new(folder: &'a Path, arguments: &Arguments) -> Self {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        System {
-            folder,
-            listen: arguments.listen,
-            admin: arguments.admin,
-            control: arguments.control,
-            catalog: any,
-            orders: any,
-            any_port: [arguments.listen, arguments.admin, arguments.control]
-                .map(|address| address.port())
-                .contains(&0),
-            parts: Vec::new(),
+/// Waits until the gateway has its routes, and the routes their services.
+async fn ready(system: &mut System<'_>) -> Result<(), Failure> {
+    let began = Instant::now();
+    let admin = system.admin.to_string().parse();
+    let admin: Admin = admin.map_err(|why| (why, exit::FAILURE))?;
+    while !serves(&admin).await {
+        let soon = tokio::time::timeout(Duration::from_millis(20), first_to_end(&mut system.parts));
+        if let Ok((_, words)) = soon.await {
+            return Err((words, exit::FAILURE));
+        }
+        if began.elapsed() > READY {
+            let logs = system.folder.join("log");
+            let (seconds, logs) = (READY.as_secs(), logs.display());
+            let words = format!("the gateway is not ready after {seconds} s; logs are in {logs}");
+            return Err((words, exit::FAILURE));
         }
     }
+    Ok(())
+}
 
-    /// Starts everything, and looks after it. Ends only when that fails.
-    async fn live(&mut self, load: bool, stopping: &Arc<AtomicBool>) -> Result<(), Failure> {
-        let began = Instant::now();
-        print("starting\n");
-        for name in ["control-plane", "samples", "gateway"] {
-            let part = self.start(name).await?;
-            self.parts.push(part);
-        }
-        self.ready().await?;
-        print(&format!(
-            "  all of it is ready after {} ms\n\n",
-            began.elapsed().as_millis()
-        ));
-        let places = Places {
-            gateway: format!("http://{}", self.listen),
-            admin: format!("http://{}", self.admin),
-            control: format!("http://{}", self.control),
+/// Says what becomes of edits; names each part that dies, and starts it again.
+async fn look_after(system: &mut System<'_>) -> Result<(), Failure> {
+    let (mut deaths, mut news) = (0, News::default());
+    loop {
+        let (number, words) = tokio::select! {
+            ended = first_to_end(&mut system.parts) => ended,
+            text = news.next(system.control) => {
+                print(&text);
+                continue;
+            }
         };
-        let control = self.parts.iter().find(|part| part.name == "control-plane");
-        print(&greeting(&places, self.folder, control.and_then(Part::pid)));
-        if load {
-            load::start(self.listen.to_string(), stopping.clone())
-                .map_err(failed("the load cannot start"))?;
+        deaths += 1;
+        print(&words);
+        if deaths > MOST_DEATHS {
+            let words = "parts died too often; everything is stopped";
+            return Err((words.to_owned(), exit::FAILURE));
         }
-        self.look_after().await
+        system.start_again(number).await?;
     }
+}
 
-    /// What the part needs to read. Once it is there it belongs to whoever edits it, unless it would take another free
-    /// port each time.
-    fn write_documents(&self, part: &str) -> io::Result<()> {
-        let control = self.control;
-        let (name, text) = match part {
-            "control-plane" => {
-                std::fs::create_dir_all(self.folder.join("fleet"))?;
-                let fleet = self.folder.join("fleet/shop.toml");
-                if !fleet.exists() {
-                    std::fs::write(fleet, include_str!("fleet.toml.in"))?;
-                }
-                (
-                    "control-plane.toml",
-                    format!(include_str!("control-plane.toml.in"), control = control),
-                )
-            }
-            "gateway" => {
-                let control = format!("http://{control}");
-                let (listen, admin) = (self.listen, self.admin);
-                (
-                    "gateway.toml",
-                    format!(
-                        include_str!("gateway.toml.in"),
-                        listen = listen,
-                        admin = admin,
-                        control = control
-                    ),
-                )
-            }
-            _ => return Ok(()),
+/// Stops what runs, the last that was started first. A second signal stops the waiting.
+async fn stop(system: &mut System<'_>, signals: &mut Signals) -> u8 {
+    let mut code = exit::OK;
+    while let Some(part) = system.parts.pop() {
+        let name = part.name;
+        let status = tokio::select! {
+            status = part.stop() => status,
+            () = told_to_stop(signals) => None,
         };
-        let path = self.folder.join(name);
-        match path.exists() && !self.any_port {
-            true => Ok(()),
-            false => std::fs::write(path, text),
-        }
-    }
-
-    /// Starts a part, and remembers where it listens: started again, it listens there.
-    async fn start(&mut self, name: &'static str) -> Result<Part, Failure> {
-        let logs = self.folder.join("log");
-        std::fs::create_dir_all(&logs)
-            .and_then(|()| self.write_documents(name))
-            .map_err(failed("the documents cannot be written"))?;
-        let document = |file: &str| self.folder.join(file).display().to_string();
-        let arguments = match name {
-            "control-plane" => vec![document("control-plane.toml")],
-            "gateway" => vec![document("gateway.toml")],
-            _ => vec![
-                format!("--control=http://{}", self.control),
-                format!("--catalog={}", self.catalog),
-                format!("--orders={}", self.orders),
-            ],
+        let ended = status.and_then(|status| status.code());
+        let said = match name {
+            "gateway" | "control-plane" => {
+                let log = system.folder.join("log").join(format!("{name}.log"));
+                let log = std::fs::read_to_string(log).unwrap_or_default();
+                log.lines().last().unwrap_or("stopped").to_owned()
+            }
+            _ if ended == Some(0) => "stopped".to_owned(),
+            _ => "stopped, and not as it should".to_owned(),
         };
-        let part = Part::start(name, &arguments, &logs).await?;
-        let place = |key: &str, known: SocketAddr| {
-            let said = part.says[key]
-                .as_str()
-                .and_then(|address| address.parse().ok());
-            said.unwrap_or(known)
-        };
-        self.control = place("control", self.control);
-        self.catalog = place("catalog", self.catalog);
-        self.orders = place("orders", self.orders);
-        self.listen = place("gateway", self.listen);
-        self.admin = place("admin", self.admin);
-        let places = match name {
-            "control-plane" => self.control.to_string(),
-            "gateway" => format!("{}, admin {}", self.listen, self.admin),
-            _ => format!("catalog {}, orders {}", self.catalog, self.orders),
-        };
-        print(&format!("  {name:13}  {places}\n"));
-        Ok(part)
-    }
-
-    /// Waits until the gateway has its routes, and the routes their services.
-    async fn ready(&mut self) -> Result<(), Failure> {
-        let began = Instant::now();
-        let admin: Admin = self
-            .admin
-            .to_string()
-            .parse()
-            .map_err(|why| (why, exit::FAILURE))?;
-        while !serves(&admin).await {
-            let dead = self.parts.iter_mut();
-            for part in dead {
-                let soon = tokio::time::timeout(Duration::from_millis(5), part.ended()).await;
-                if let Ok(words) = soon {
-                    return Err((words, exit::FAILURE));
-                }
-            }
-            if began.elapsed() > READY {
-                let logs = self.folder.join("log");
-                return Err((
-                    format!(
-                        "the gateway is not ready after {} s; logs are in {}",
-                        READY.as_secs(),
-                        logs.display()
-                    ),
-                    exit::FAILURE,
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Says what becomes of edits; names each part that dies, and starts it again.
-    async fn look_after(&mut self) -> Result<(), Failure> {
-        let (mut deaths, mut news) = (0, News::default());
-        loop {
-            let ended = tokio::select! {
-                ended = first_to_end(&mut self.parts) => ended,
-                text = news.next(self.control) => {
-                    print(&text);
-                    continue;
-                }
-            };
-            let (number, words) = ended;
-            deaths += 1;
-            print(&words);
-            if deaths > MOST_DEATHS {
-                let words = "parts died too often; everything is stopped";
-                return Err((words.to_owned(), exit::FAILURE));
-            }
-            let name = self.parts[number].name;
-            print(&format!("{name} is started again\n"));
-            self.parts[number] = self.start(name).await?;
+        print(&format!("{name}: {said}\n"));
+        if ended != Some(0) {
+            code = ended
+                .and_then(|code| code.try_into().ok())
+                .unwrap_or(exit::CUT);
         }
     }
-
-    /// Stops what runs: the gateway drains before anything behind it goes. A second signal stops the waiting.
-    async fn stop(&mut self, signals: &mut Signals) -> u8 {
-        let mut code = exit::OK;
-        if let Some(samples) = self.parts.iter().find(|part| part.name == "samples") {
-            samples.tell(Signal::HUP);
-        }
-        while let Some(part) = self.parts.pop() {
-            let (name, log) = (
-                part.name,
-                self.folder.join("log").join(format!("{}.log", part.name)),
-            );
-            let status = tokio::select! {
-                status = part.stop() => status,
-                () = told_to_stop(signals) => None,
-            };
-            let said = std::fs::read_to_string(log).unwrap_or_default();
-            print(&format!(
-                "{name}: {}\n",
-                said.lines().last().unwrap_or("stopped")
-            ));
-            let ended = status.and_then(|status| status.code());
-            if ended != Some(0) {
-                code = ended
-                    .and_then(|code| code.try_into().ok())
-                    .unwrap_or(exit::CUT);
-            }
-        }
-        code
-    }
+    code
 }
 
 /// Whether the gateway is ready and every upstream has an endpoint that may be asked.
@@ -346,7 +227,7 @@ async fn serves(admin: &Admin) -> bool {
         return false;
     };
     let upstreams = status["upstreams"].as_array().cloned().unwrap_or_default();
-    let full = |upstream: &Value| {
+    let full = |upstream: &serde_json::Value| {
         upstream["endpoints"]
             .as_array()
             .is_some_and(|all| !all.is_empty())

@@ -1,29 +1,29 @@
-//! One part of the system, in a process of its own: this program again, as `tollgate part …`. Its first line on standard
-//! output says where it listens or why it does not; everything else that it says is in its log.
+//! One part of the system, in a process of its own: this program again, as `tollgate part …`. A line on its standard output
+//! says where it listens or why it does not; everything else that it says is in its log.
 //!
 //! A part is in a process group of its own, so that Ctrl-C reaches only us and parts end in the right order; it ends by
 //! itself when we die, and is killed when its handle is dropped.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 use tollgate_engine::process::exit;
 
 use super::Failure;
 
-/// From a process's start to its first line; a machine may be busy.
+/// From a process's start to the line that says where it listens; a machine may be busy.
 const START: Duration = Duration::from_secs(60);
 /// From SIGTERM to SIGKILL: longer than any part drains.
 const STOP: Duration = Duration::from_secs(40);
-/// Of a log, how much is shown.
+/// Of a log, how many lines are shown.
 const TAIL: usize = 8;
 
 /// A part that runs.
@@ -31,32 +31,37 @@ pub(super) struct Part {
     pub(super) name: &'static str,
     child: Child,
     log: PathBuf,
-    /// What its first line said.
+    /// Where it listens.
     pub(super) says: Value,
 }
 
-/// What a part says first: where it listens.
-pub(super) fn ready(facts: &Value) {
+/// How a part is started.
+pub(super) struct Start<'a> {
+    pub(super) arguments: Vec<String>,
+    pub(super) variables: Vec<(&'static str, String)>,
+    pub(super) logs: &'a Path,
+}
+
+/// Says where a part listens.
+pub(super) fn ready(name: &str, mut facts: Value) {
+    facts["listening"] = name.into();
     println!("{facts}");
 }
 
-/// What a part says first when it cannot start: why, and with which exit code it ends.
+/// Says why a part does not start, and with which exit code it ends.
 pub(super) fn unready((message, code): &Failure) {
     println!("{}", json!({ "failed": message, "code": code }));
 }
 
 impl Part {
-    /// Starts it, and waits for its first line.
-    pub(super) async fn start(
-        name: &'static str,
-        arguments: &[String],
-        logs: &Path,
-    ) -> Result<Part, Failure> {
+    /// Starts it, and waits until it listens.
+    pub(super) async fn start(name: &'static str, how: Start<'_>) -> Result<Part, Failure> {
         let cannot = |error: io::Error| (format!("{name} cannot start: {error}"), exit::FAILURE);
-        let log = logs.join(format!("{name}.log"));
+        let log = how.logs.join(format!("{name}.log"));
         let mut child = Command::new(std::env::current_exe().map_err(cannot)?)
             .args(["part", name])
-            .args(arguments)
+            .args(how.arguments)
+            .envs(how.variables)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(appended(&log).map_err(cannot)?)
@@ -64,21 +69,18 @@ impl Part {
             .kill_on_drop(true)
             .spawn()
             .map_err(cannot)?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            let mut output = BufReader::new(output);
-            // A part that ends, or says nothing, has left us an empty line.
-            let _ended = timeout(START, output.read_line(&mut line)).await;
-        }
-        let says: Value = serde_json::from_str(&line).unwrap_or_default();
+        let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe.into());
+        let mut lines = BufReader::new(output.map_err(cannot)?).lines();
+        let told = timeout(START, first_word(&mut lines, &log)).await;
+        let says = told.unwrap_or_default();
         if let Some(why) = says["failed"].as_str() {
             let code = says["code"].as_u64().and_then(|code| code.try_into().ok());
             return Err((why.to_owned(), code.unwrap_or(exit::FAILURE)));
         }
         if says.is_null() {
-            let how = match child.try_wait() {
-                Ok(Some(status)) => format!("ended: {status}"),
-                _ => format!("said nothing for {} s", START.as_secs()),
+            let how = match timeout(Duration::from_secs(1), child.wait()).await {
+                Ok(Ok(status)) => format!("ended: {status}"),
+                _ => format!("did not say within {} s where it listens", START.as_secs()),
             };
             let message = format!(
                 "{name} {how}\n  = its log, {}:\n{}",
@@ -87,6 +89,13 @@ impl Part {
             );
             return Err((message, exit::FAILURE));
         }
+        let copied = log.clone();
+        // Ends with the process.
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                note(&copied, &line);
+            }
+        });
         Ok(Part {
             name,
             child,
@@ -105,17 +114,20 @@ impl Part {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
+        let (log, tail) = (self.log.display(), tail(&self.log));
         format!(
-            "{} ended by itself ({how}); its log, {}:\n{}",
-            self.name,
-            self.log.display(),
-            tail(&self.log)
+            "{} ended by itself ({how}); its log, {log}:\n{tail}",
+            self.name
         )
     }
 
     /// Asks it to end, and waits; kills it when it does not.
     pub(super) async fn stop(mut self) -> Option<ExitStatus> {
-        self.tell(Signal::TERM);
+        let pid = self.child.id();
+        let pid = pid.and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        if let Some(pid) = pid {
+            let _gone = kill_process(pid, Signal::TERM);
+        }
         match timeout(STOP, self.child.wait()).await {
             Ok(status) => status.ok(),
             Err(_) => {
@@ -124,21 +136,27 @@ impl Part {
             }
         }
     }
+}
 
-    /// Sends a signal, unless it has ended.
-    pub(super) fn tell(&self, signal: Signal) {
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        if let Some(pid) = pid {
-            let _gone = kill_process(pid, signal);
+/// What it says of itself; `Null` when it ends before.
+async fn first_word(lines: &mut Lines<BufReader<ChildStdout>>, log: &Path) -> Value {
+    while let Ok(Some(line)) = lines.next_line().await {
+        let says: Value = serde_json::from_str(&line).unwrap_or_default();
+        if says["listening"].is_string() || says["failed"].is_string() {
+            return says;
         }
+        note(log, &line);
     }
+    Value::Null
 }
 
 fn appended(log: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(log)
+}
+
+/// A log that cannot be written stops nothing.
+fn note(log: &Path, line: &str) {
+    let _full = appended(log).and_then(|mut file| writeln!(file, "{line}"));
 }
 
 /// The end of a log, indented.

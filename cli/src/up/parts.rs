@@ -1,6 +1,5 @@
 //! What each part runs, once it is in a process of its own: `tollgate part …`, which only `tollgate up` calls.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,9 +9,10 @@ use serde_json::json;
 use tollgate_engine::engine::StartError;
 use tollgate_engine::process::exit;
 use tollgate_engine::telemetry::log;
+use tollgate_example_services::{orders, payments, products, users};
 
 use super::part::{ready, unready};
-use super::{Failure, samples, taken};
+use super::{Failure, taken};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -22,36 +22,32 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Part {
-    ControlPlane {
-        document: PathBuf,
-    },
-    Gateway {
-        document: PathBuf,
-    },
-    Samples {
-        /// The control plane that is told of them.
-        #[arg(long)]
-        control: String,
-        /// Where each listens.
-        #[arg(long)]
-        catalog: SocketAddr,
-        #[arg(long)]
-        orders: SocketAddr,
-    },
+    ControlPlane { document: PathBuf },
+    Gateway { document: PathBuf },
+    Users(Service),
+    Products(Service),
+    Orders(Service),
+    Payments(Service),
+}
+
+/// One of the shop's services, with its own command line.
+#[derive(Debug, Args)]
+struct Service {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
 }
 
 /// Runs a part until it is told to end.
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+pub(crate) fn run(arguments: Arguments) -> ExitCode {
     // Whatever becomes of whoever started us, nothing is left behind.
     let _unsupported = set_parent_process_death_signal(Some(Signal::TERM));
-    let ended = match &arguments.part {
-        Part::ControlPlane { document } => control_plane(document),
-        Part::Gateway { document } => gateway(document),
-        Part::Samples {
-            control,
-            catalog,
-            orders,
-        } => samples::run(control, *catalog, *orders),
+    let ended = match arguments.part {
+        Part::ControlPlane { document } => control_plane(&document),
+        Part::Gateway { document } => gateway(&document),
+        Part::Users(service) => shop(users::run::main, service),
+        Part::Products(service) => shop(products::run::main, service),
+        Part::Orders(service) => shop(orders::main, service),
+        Part::Payments(service) => shop(payments::main, service),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -61,6 +57,11 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             ExitCode::from(failure.1)
         }
     }
+}
+
+fn shop(main: fn(Vec<String>) -> Result<(), String>, service: Service) -> Result<u8, Failure> {
+    main(service.words).map_err(|why| (why, exit::FAILURE))?;
+    Ok(exit::OK)
 }
 
 fn control_plane(document: &Path) -> Result<u8, Failure> {
@@ -78,7 +79,7 @@ fn control_plane(document: &Path) -> Result<u8, Failure> {
             }
             other => (other.to_string(), exit::FAILURE),
         })?;
-    ready(&json!({ "control": running.address }));
+    ready("control-plane", json!({ "control": running.address }));
     let report = running.wait();
     eprintln!("stopped: {report}");
     Ok(if report.cut == 0 { exit::OK } else { exit::CUT })
@@ -86,7 +87,8 @@ fn control_plane(document: &Path) -> Result<u8, Failure> {
 
 fn gateway(document: &Path) -> Result<u8, Failure> {
     let running = tollgate_gateway::start_file(document).map_err(refused)?;
-    ready(&json!({ "gateway": running.listener("public"), "admin": running.admin() }));
+    let (listens, admin) = (running.listener("public"), running.admin());
+    ready("gateway", json!({ "gateway": listens, "admin": admin }));
     let report = running.wait();
     eprintln!("stopped: {report}");
     Ok(if report.cut == 0 { exit::OK } else { exit::CUT })

@@ -2,7 +2,9 @@
 //! what it can use, puts a default where something was refused, and reports only what the grammar cannot say: keys
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
+mod browsers;
 mod bulkhead;
+mod callers;
 mod control_plane;
 mod fallback;
 mod faults;
@@ -12,6 +14,7 @@ mod listener;
 mod retry;
 mod route;
 mod store;
+mod transcode;
 mod upstream;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +27,8 @@ use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
+pub(crate) use browsers::{errors, origin};
+pub(crate) use callers::{jwks_url, jwt};
 pub(crate) use control_plane::control_plane;
 pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;

@@ -1,13 +1,14 @@
 //! Routes: what they match, what becomes of the request, what is tried again.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::{
-    at, count, duration, fallback, faults, headers, limits, or_off, parsed, retry, setting,
-    setting_text, size, text, texts,
+    at, browsers, callers, count, duration, fallback, faults, headers, limits, or_off, parsed,
+    retry, setting, setting_text, size, text, texts, transcode,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -15,7 +16,7 @@ use crate::path::{PathPattern, Segment};
 use crate::report::ItemReport;
 use crate::rule;
 
-pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
+pub(crate) fn route(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<Route> {
     let matches = node.get("match").map(matches).unwrap_or_default();
     let action = action(node, &matches, report)?;
     let rewrite = node
@@ -45,7 +46,7 @@ pub(crate) fn route(node: &Node, report: &mut ItemReport<'_>) -> Option<Route> {
             .map_or(&[][..], Node::list)
             .iter()
             .filter_map(|node| {
-                filter(node, report).map(|value| Setting {
+                filter(node, folder, &matches, report).map(|value| Setting {
                     value,
                     at: at(node),
                 })
@@ -410,15 +411,39 @@ fn check_prefix(prefix: &str, matches: &Match, place: &Node, report: &mut ItemRe
     }
 }
 
-fn filter(node: &Node, report: &mut ItemReport<'_>) -> Option<Filter> {
+fn filter(
+    node: &Node,
+    folder: &Path,
+    matches: &Match,
+    report: &mut ItemReport<'_>,
+) -> Option<Filter> {
     if let Some(limit) = node.get("rate_limit") {
         return limits::rate_limit(limit, report).map(Filter::RateLimit);
     }
     if let Some(key) = node.get("api_key") {
         return limits::api_key_use(key).map(Filter::ApiKey);
     }
+    if let Some(node) = node.get("transcode") {
+        let transcode = transcode::transcode(node, folder, report)?;
+        return Some(Filter::Transcode(Box::new(transcode)));
+    }
+    if node.get("grpc_web").is_some() {
+        return Some(Filter::GrpcWeb);
+    }
     if let Some(fault) = node.get("fault") {
         return faults::fault(fault, report).map(Filter::Fault);
+    }
+    if let Some(jwt) = node.get("jwt") {
+        return callers::jwt_use(jwt).map(Filter::Jwt);
+    }
+    if let Some(allow) = node.get("allow") {
+        return callers::allow(allow, matches, report).map(Filter::Allow);
+    }
+    if let Some(cors) = node.get("cors") {
+        return Some(Filter::Cors(browsers::cors(cors, report)));
+    }
+    if let Some(fields) = node.get("security_headers") {
+        return Some(Filter::SecurityHeaders(browsers::security_headers(fields)));
     }
     let set = node.get("set_headers")?;
     Some(Filter::SetHeaders(SetHeaders {

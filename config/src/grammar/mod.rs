@@ -3,6 +3,8 @@
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
 mod access;
+mod browsers;
+mod callers;
 pub(crate) mod control_plane;
 mod faults;
 mod limits;
@@ -10,6 +12,7 @@ pub(crate) mod rules;
 pub(crate) mod sections;
 mod store;
 mod subscription;
+mod transcode;
 
 use crate::problem::Fault;
 

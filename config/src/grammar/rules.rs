@@ -1,7 +1,7 @@
 //! The rules that texts of a document keep, each with its words and an example. What a rule does stands in `rule`.
 
 use super::Rule;
-use crate::{rule, unit};
+use crate::{binding, rule, unit};
 
 macro_rules! rules {
     ($($name:ident: $code:literal, $words:literal, $example:literal, $check:expr;)*) => {
@@ -42,10 +42,17 @@ rules! {
     HEADER_VALUE: "bad-header", "a header value", "1", rule::header_value;
     COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
     BASE_URL: "bad-target", "a URL", "http://127.0.0.1:8080", crate::quick::target;
+    JWKS: "bad-target", "the URL of a set of keys", "https://issuer.example/.well-known/jwks.json", crate::decode::jwks_url;
+    ORIGIN: "bad-origin", "an origin", "https://shop.example.com", crate::decode::origin;
     TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;
     KEY_HASH: "bad-key", "the hash of a key", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", crate::KeyHash::parse;
     FALLBACK_ON: "bad-reason", "a reason", "timeout", rule::fallback_on;
     STAGE: "bad-stage", "a stage", "10%", crate::control_plane::Stage::parse;
+    DESCRIPTORS: "bad-path", "the path of a descriptor set", "shop.binpb", rule::file_path;
+    SERVICE: "bad-name", "a full name", "shop.v1.Orders", binding::full_name;
+    BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
+    MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
+    REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

@@ -2,7 +2,9 @@
 //! reference page shows.
 
 use super::rules::*;
-use super::{Key, Kind, Presence, Section, Top, faults, limits, subscription};
+use super::{
+    Key, Kind, Presence, Section, Top, browsers, callers, faults, limits, subscription, transcode,
+};
 
 pub(super) const NOTHING: Section = Section {
     title: "",
@@ -113,6 +115,18 @@ pub(crate) static TOP: &[Top] = &[
         name: "api_key",
         list: true,
         section: Some(&limits::API_KEY),
+        doc: "",
+    },
+    Top {
+        name: "jwt",
+        list: true,
+        section: Some(&callers::JWT),
+        doc: "",
+    },
+    Top {
+        name: "errors",
+        list: false,
+        section: Some(&browsers::ERRORS),
         doc: "",
     },
     Top {
@@ -505,20 +519,46 @@ pub(crate) static FILTER: Section = Section {
             limits::RATE_LIMIT,
             "Refuses what is too much: the name of a `[[limit]]`, \"tiers\", or a limit of its own.",
         ),
-        later("cors", "Cross-origin requests."),
-        later("jwt", "JSON Web Tokens."),
+        optional(
+            "cors",
+            Kind::Table(&browsers::CORS),
+            "Which web pages of other origins may read answers. Preflights are answered here, before everything else.",
+        ),
+        optional(
+            "jwt",
+            callers::JWT_USE,
+            "Who calls: the name of a `[[jwt]]` whose token a request must carry in `Authorization: Bearer`, or a table.",
+        ),
         optional(
             "api_key",
             Kind::Word(&["required", "optional"]),
             "Whether a request must carry a known key in `X-API-Key`.",
         ),
-        later("allow", "Who may call."),
+        optional(
+            "allow",
+            Kind::Table(&callers::ALLOW),
+            "Who may call: by roles, permissions, ownership or address.",
+        ),
+        optional(
+            "security_headers",
+            Kind::Table(&browsers::SECURITY_HEADERS),
+            "Fields that make a browser careful; `{}` stands for the defaults.",
+        ),
         optional(
             "fault",
             Kind::Table(&faults::FAULT),
             "Delays, aborts and resets on purpose, to see what others make of them.",
         ),
-        later("transcode", "JSON to gRPC."),
+        optional(
+            "transcode",
+            Kind::Table(&transcode::TRANSCODE),
+            "Answers JSON over HTTP with calls of a gRPC service.",
+        ),
+        optional(
+            "grpc_web",
+            Kind::Yes,
+            "Answers gRPC-Web, from browsers, with calls of a gRPC service.",
+        ),
     ],
     one_of: &[&[
         "set_headers",
@@ -527,8 +567,10 @@ pub(crate) static FILTER: Section = Section {
         "jwt",
         "api_key",
         "allow",
+        "security_headers",
         "fault",
         "transcode",
+        "grpc_web",
     ]],
     ..NOTHING
 };

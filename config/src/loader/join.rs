@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -16,7 +16,7 @@ use super::source::{Decoded, Known, is_list};
 use super::{Loader, SHOWN, shortened};
 use crate::cut::{Cut, cut};
 use crate::decode;
-use crate::document::{Document, Place, Route, Upstream};
+use crate::document::{At, Document, Filter, Place, Route};
 use crate::feed::{Block, Kind};
 use crate::parse::TopValue;
 use crate::problem::Problems;
@@ -56,6 +56,7 @@ pub(super) fn join(
     reading.upstreams.clone_from(&file.upstreams);
     reading.limits.clone_from(&file.limits);
     reading.api_keys.clone_from(&file.api_keys);
+    reading.jwts.clone_from(&file.jwts);
     reading.tests.clone_from(&file.tests);
     let control_plane = file.control_plane.clone();
     reading.control_plane = control_plane.map(|one| (one.clone(), one.place));
@@ -201,8 +202,26 @@ impl Reading<'_> {
             self.section(&here, top, &value, Some(known));
         }
         if let Some(Known { decoded, .. }) = known {
-            if let Decoded::Upstream(upstream) = decoded {
-                self.relative_paths(block, upstream);
+            match decoded {
+                Decoded::Upstream(upstream) => {
+                    if let Some(tls) = &upstream.tls {
+                        let paths = [&tls.ca, &tls.cert, &tls.key];
+                        self.relative_paths(block, tls.at, paths.into_iter().flatten());
+                    }
+                }
+                Decoded::Route { route, .. } => {
+                    for filter in &route.filters {
+                        if let Filter::Transcode(transcode) = &filter.value {
+                            let descriptors = &transcode.descriptors;
+                            self.relative_paths(
+                                block,
+                                descriptors.at,
+                                std::iter::once(&descriptors.value),
+                            );
+                        }
+                    }
+                }
+                _ => {}
             }
             if let Decoded::ApiKey(_) = decoded
                 && value
@@ -272,11 +291,15 @@ impl Reading<'_> {
         }
     }
 
-    fn relative_paths(&mut self, block: &Block, upstream: &Upstream) {
-        let Some(tls) = &upstream.tls else { return };
-        for path in [&tls.ca, &tls.cert, &tls.key].into_iter().flatten() {
+    fn relative_paths<'p>(
+        &mut self,
+        block: &Block,
+        at: At,
+        paths: impl Iterator<Item = &'p PathBuf>,
+    ) {
+        for path in paths {
             if path.is_relative() {
-                let (line, column) = tls.at.0.unwrap_or((0, 1));
+                let (line, column) = at.0.unwrap_or((0, 1));
                 let place = Place {
                     file: block.file.clone(),
                     line: block.line.saturating_add(line),
@@ -328,6 +351,8 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
         limits: reading.limits,
         tiers: reading.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
         api_keys: reading.api_keys,
+        jwts: reading.jwts,
+        errors: file.errors,
         tests: reading.tests,
         sharing: file.sharing.clone(),
         telemetry: file.telemetry.clone(),

@@ -144,6 +144,8 @@ fn with_lines(report: Report, sources: &[Source]) -> Problems {
             while lines.next_if(|(_, number)| *number < place.line).is_some() {}
             if let Some((line, _)) = lines.peek()
                 && usize::try_from(place.column).is_ok_and(|column| column <= SHOWN)
+                // It may stand in the open beside what the problem is about.
+                && !line.contains("secret")
             {
                 problem.text = Some(shortened(line.trim_end_matches('\r')));
             }

@@ -44,6 +44,8 @@ pub(super) struct Reading<'l> {
     pub(super) sharing: Option<(Option<Sharing>, Place)>,
     pub(super) tiers: Option<(Vec<Item<Tier>>, Place)>,
     pub(super) api_keys: Vec<Item<ApiKey>>,
+    pub(super) jwts: Vec<Item<Jwt>>,
+    pub(super) errors: Option<(ErrorBody, Place)>,
     pub(super) tests: Vec<Item<Test>>,
     pub(super) broken: Broken,
     /// A text could not be cut, so what it holds is not remembered.
@@ -89,6 +91,8 @@ impl<'l> Reading<'l> {
             sharing: None,
             tiers: None,
             api_keys: Vec::new(),
+            jwts: Vec::new(),
+            errors: None,
             tests: Vec::new(),
             broken: Broken::default(),
             whole: false,
@@ -209,6 +213,10 @@ impl<'l> Reading<'l> {
             limits: self.limits,
             tiers: self.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
             api_keys: self.api_keys,
+            jwts: self.jwts,
+            errors: self
+                .errors
+                .map_or_else(ErrorBody::default, |(body, _)| body),
             sharing: { self.sharing.and_then(|(sharing, _)| sharing) }.or(usual),
             tests: self.tests,
             telemetry: self
@@ -241,6 +249,7 @@ impl<'l> Reading<'l> {
             limits: &self.limits,
             tiers: self.tiers.as_ref().map_or(&[], |(tiers, _)| tiers),
             api_keys: &self.api_keys,
+            jwts: &self.jwts,
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,

@@ -141,7 +141,8 @@ impl Reading<'_> {
                     self.take(&decoded, here.name, line);
                     // A key's text is forgotten when the load ends: it may hold the key itself.
                     if let Some(known) = &mut known
-                        && (here.given.is_some() || !matches!(decoded, Decoded::ApiKey(_)))
+                        && (here.given.is_some()
+                            || !matches!(decoded, Decoded::ApiKey(_) | Decoded::Jwt(_)))
                         && self.report.count() == before
                     {
                         let uses = uses.into();
@@ -188,6 +189,10 @@ impl Reading<'_> {
             let sharing = decode::sharing(node, here.folder, &mut report);
             self.sharing
                 .replace((sharing, place.clone()))
+                .map(|(_, place)| place)
+        } else if name == "errors" {
+            self.errors
+                .replace((decode::errors(node), place.clone()))
                 .map(|(_, place)| place)
         } else {
             let telemetry = decode::telemetry(node, here.folder);
@@ -242,6 +247,7 @@ impl Reading<'_> {
             Decoded::Upstream(value) => self.upstreams.push(item(value, file, line)),
             Decoded::Limit(value) => self.limits.push(item(value, file, line)),
             Decoded::ApiKey(value) => self.api_keys.push(item(value, file, line)),
+            Decoded::Jwt(value) => self.jwts.push(item(value, file, line)),
             Decoded::Tiers(values) => {
                 let begins = Place {
                     file: file.clone(),
@@ -271,9 +277,10 @@ fn decode_item(
         "upstream" => Decoded::Upstream(Arc::new(decode::upstream(node, folder, report)?)),
         "limit" => Decoded::Limit(Arc::new(decode::limit(node, report)?)),
         "api_key" => Decoded::ApiKey(Arc::new(decode::api_key(node, report)?)),
+        "jwt" => Decoded::Jwt(Arc::new(decode::jwt(node, folder, report)?)),
         "test" => Decoded::Test(Arc::new(decode::test(node)?)),
         _ => Decoded::Route {
-            route: Arc::new(decode::route(node, report)?),
+            route: Arc::new(decode::route(node, folder, report)?),
             named: node.get("name").is_some(),
         },
     })

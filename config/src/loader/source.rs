@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::cut::{Block, Blocks, Cut, Replaced, cut, recut};
-use crate::document::{ApiKey, Limit, Listener, Route, Test, Tier, Upstream};
+use crate::document::{ApiKey, Jwt, Limit, Listener, Route, Test, Tier, Upstream};
 use crate::interpolate::Use;
 
 use super::reading::Here;
@@ -25,6 +25,7 @@ pub(super) enum Decoded {
     Upstream(Arc<Upstream>),
     Limit(Arc<Limit>),
     ApiKey(Arc<ApiKey>),
+    Jwt(Arc<Jwt>),
     Test(Arc<Test>),
     /// Of a feed only: those of a file stand in one section.
     Tiers(Vec<Arc<Tier>>),
@@ -101,7 +102,8 @@ impl Source {
             self.text = String::new();
             return;
         };
-        let secret = |block: &&Block| matches!(block.section(&self.text), "api_key" | "limits");
+        let secret =
+            |block: &&Block| matches!(block.section(&self.text), "api_key" | "jwt" | "limits");
         let ranges: Vec<_> = { blocks.all.iter().filter(secret) }
             .map(Block::range)
             .collect();

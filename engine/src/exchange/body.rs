@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
 use crate::http1::Incoming;
@@ -17,6 +18,19 @@ pub enum Body {
     Full(Bytes),
     Http1(Incoming),
     Http2(Http2Body),
+    /// Made of another body while it passes; boxed, since most bodies pass as they are.
+    Remade(Box<dyn Remake>),
+}
+
+/// What makes a body of another.
+pub trait Remake {
+    fn poll_frame(&mut self, cx: &mut Context<'_>)
+    -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+    /// After the end: the trailers of the other body, which this one says in its own way.
+    fn take_trailers(&mut self) -> Option<HeaderMap> {
+        None
+    }
 }
 
 /// Why a body broke off. The side it was read from is told by who reads it.
@@ -57,6 +71,7 @@ impl Body {
             }
             Body::Http1(incoming) => incoming.poll_frame(cx),
             Body::Http2(body) => body.poll_frame(cx),
+            Body::Remade(body) => body.poll_frame(cx),
         }
     }
 
@@ -71,7 +86,7 @@ impl Body {
             Body::Full(bytes) => Some(bytes.len() as u64),
             Body::Http1(incoming) => incoming.length(),
             Body::Http2(body) if body.stream.is_end_stream() => Some(0),
-            Body::Http2(_) => None,
+            Body::Http2(_) | Body::Remade(_) => None,
         }
     }
 
@@ -82,6 +97,7 @@ impl Body {
             Body::Full(bytes) => bytes.is_empty(),
             Body::Http1(incoming) => incoming.length() == Some(0),
             Body::Http2(body) => body.ended || body.stream.is_end_stream(),
+            Body::Remade(_) => false,
         }
     }
 }

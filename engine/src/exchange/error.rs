@@ -84,12 +84,21 @@ codes! {
     BodyTooLarge "body_too_large" 413 8 Body "the request's body is larger than allowed";
     BodyTimeout "body_timeout" 408 4 Body "the request's body stopped coming";
     BodyAborted "body_aborted" 400 1 Body "the request's body ended before its announced length";
+    BadMessage "bad_message" 400 3 Body "the request does not fit the method that it calls";
+    MessageTooLarge "message_too_large" 413 8 Body "the message is larger, deeper or longer than allowed";
+    UnsupportedContent "unsupported_content" 415 3 Body "the request's body is encoded in a way that cannot be translated";
     ClientClosed "client_closed" 499 1 Request "the client went away before the answer";
     NoRoute "no_route" 404 12 Route "no route matches this request";
     MethodNotAllowed "method_not_allowed" 405 12 Route "the path is known, but not with this method";
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
+    UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
+    TokenRequired "token_required" 401 16 Filter "this needs a bearer token in authorization";
+    TokenExpired "token_expired" 401 16 Filter "the bearer token has expired; sign in again, or refresh it";
+    InvalidToken "invalid_token" 401 16 Filter "the bearer token is not valid here";
+    TokenKeysUnavailable "token_keys_unavailable" 503 14 Filter "the keys that check bearer tokens are not there yet; try again soon";
+    Forbidden "forbidden" 403 7 Filter "this caller may not do this";
     RateLimited "rate_limited" 429 8 Filter "too many requests; wait as long as retry-after says";
     QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
     FaultInjected "fault_injected" 503 14 Filter "a fault was injected on purpose";
@@ -105,6 +114,7 @@ codes! {
     DeadlineExceeded "deadline_exceeded" 504 4 Upstream "the caller's own deadline passed";
     UpstreamReset "upstream_reset" 502 14 Upstream "the upstream closed the connection before it had answered";
     UpstreamBadResponse "upstream_bad_response" 502 14 Upstream "the upstream's answer is not valid HTTP";
+    UpstreamBadMessage "upstream_bad_message" 502 13 Upstream "the upstream's answer is no message of the method's type";
     UpstreamResponseTooLarge "upstream_response_too_large" 502 14 Upstream "the upstream's header section is too large";
     IdleTimeout "idle_timeout" 504 4 Stream "no byte moved in either direction for too long";
     StreamAborted "stream_aborted" 502 14 Stream "the upstream's answer broke off";
@@ -137,6 +147,8 @@ pub struct Error {
     pub limit: Option<Box<str>>,
     /// Of `FaultInjected`: how.
     pub abort: Option<Abort>,
+    /// Of `BadMessage`: the fields and what is wrong with each, as a JSON array.
+    pub fields: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -149,6 +161,7 @@ impl From<Code> for Error {
             retry_after: None,
             limit: None,
             abort: None,
+            fields: None,
         }
     }
 }
@@ -230,6 +243,9 @@ impl Error {
         if let Some(limit) = &self.limit {
             let _infallible = write!(body, r#","limit":{}"#, json(limit));
         }
+        if let Some(fields) = &self.fields {
+            let _infallible = write!(body, r#","errors":{fields}"#);
+        }
         if let Some(governed) = &self.governed {
             let _infallible = write!(
                 body,
@@ -250,11 +266,20 @@ impl Error {
             let _infallible = write!(body, r#","request_id":{}"#, json(instance));
         }
         body.push('}');
+        let headers = self.fields("application/problem+json");
+        (status, headers, Bytes::from(body))
+    }
+
+    /// The same answer as clients of a uniform API expect it (GW-807): nothing of settings, the trace to search for.
+    pub fn envelope(&self, instance: &str, trace: &[u8; 16]) -> (StatusCode, HeaderMap, Bytes) {
+        let body = super::envelope::body(self, self.status(), instance, trace);
+        (self.status(), self.fields("application/json"), body)
+    }
+
+    /// The fields that go with any form of the answer.
+    fn fields(&self, kind: &'static str) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(allow) = self
             .allow
             .as_deref()
@@ -262,15 +287,28 @@ impl Error {
         {
             headers.insert(header::ALLOW, allow);
         }
-        if self.code == Code::ApiKeyRefused {
-            // RFC 9110 section 15.5.2 wants a scheme; there is no registered one for keys.
-            let scheme = HeaderValue::from_static("ApiKey header=\"x-api-key\"");
-            headers.insert(header::WWW_AUTHENTICATE, scheme);
+        if let Some(challenge) = self.challenge() {
+            let challenge = HeaderValue::from_static(challenge);
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if let Some(after) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
-        (status, headers, Bytes::from(body))
+        headers
+    }
+
+    /// What a 401 asks for (RFC 9110 section 15.5.2, RFC 6750 section 3).
+    fn challenge(&self) -> Option<&'static str> {
+        Some(match self.code {
+            // There is no registered scheme for keys.
+            Code::ApiKeyRefused => "ApiKey header=\"x-api-key\"",
+            Code::TokenRequired => "Bearer",
+            Code::TokenExpired => {
+                "Bearer error=\"invalid_token\", error_description=\"the token has expired\""
+            }
+            Code::InvalidToken => "Bearer error=\"invalid_token\"",
+            _ => return None,
+        })
     }
 
     /// The trailers-only answer a gRPC caller gets: status 200, the gRPC status in the headers.

@@ -3,6 +3,7 @@
 
 pub(crate) mod base64;
 pub mod body;
+mod envelope;
 pub mod error;
 pub mod headers;
 mod linger;
@@ -32,6 +33,8 @@ pub struct Request {
     /// The protocol the client wants to switch to, for `Upgrade` and for extended CONNECT (RFC 8441).
     pub upgrade: Option<String>,
     pub is_http2: bool,
+    /// It was made a gRPC call, and is sent as POST; `method` stays what the client said, by which it is tried again or not.
+    pub is_call: bool,
 }
 
 /// Notes, in the one pass that reads a message's fields, which of those that the proxy itself looks at are there: most

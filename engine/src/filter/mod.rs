@@ -1,19 +1,26 @@
 //! What a route does to requests and answers besides passing them on: a list, run in the order written, and in reverse
 //! on the way back. A filter may edit or refuse; it never waits, so the chain is a loop over an enum and nothing else.
 
+mod allow;
+pub(crate) mod cors;
 pub(crate) mod fault;
+pub mod jwt;
 pub mod rate_limit;
+mod security_headers;
 mod set_headers;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tollgate_config::{ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SetHeaders};
+use tollgate_config::{
+    ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SecurityHeaders, SetHeaders,
+};
 
 use crate::exchange::error::{Code, Error};
 use crate::exchange::{Request, Response};
 use crate::telemetry::metrics::Metrics;
+use crate::transcode::{Transcoder, Transcoders};
 use rate_limit::{Limit, LimitMemory, Policies};
 
 /// One filter, ready to run.
@@ -23,6 +30,9 @@ enum Filter {
     RateLimit(Arc<Limit>),
     ApiKey(ApiKeyUse),
     Fault(fault::Fault),
+    Jwt(jwt::Bearer),
+    Allow(allow::Rules),
+    SecurityHeaders(SecurityHeaders),
 }
 
 /// A route's filters.
@@ -31,16 +41,26 @@ pub struct Chain {
     filters: Vec<Filter>,
     /// What limits and keys are read from; absent where no filter needs it.
     policies: Option<Arc<Policies>>,
+    /// What upstreams are told of callers, and no client may say; absent where nothing is.
+    issuers: Option<Arc<jwt::Issuers>>,
+    /// Stands before all filters.
+    cors: Option<cors::Cors>,
     limits: bool,
+    tokens: bool,
     claims: bool,
     faults: bool,
+    /// What is not gRPC becomes it behind the chain, by these descriptors.
+    transcoder: Option<Arc<Transcoder>>,
+    grpc_web: bool,
 }
 
 /// What a chain is compiled with besides its own settings.
 pub struct Surroundings<'a> {
     pub policies: &'a Arc<Policies>,
+    pub issuers: &'a Arc<jwt::Issuers>,
     pub memory: &'a LimitMemory,
     pub metrics: &'a Metrics,
+    pub transcoders: &'a Transcoders,
 }
 
 /// Who asks, and when: what a filter may know besides the request.
@@ -48,8 +68,12 @@ pub struct Caller<'a> {
     pub peer: IpAddr,
     /// The listener's.
     pub trusted: &'a [Cidr],
+    /// The client came over TLS.
+    pub secure: bool,
     /// The number of the worker that runs this.
     pub worker: usize,
+    /// Tokens that this worker has verified.
+    pub tokens: &'a jwt::Cache,
     pub now: Instant,
     /// Seconds since 1970.
     pub unix: u64,
@@ -65,6 +89,38 @@ pub struct Notes {
     client: Option<IpAddr>,
     unix: u64,
     met: fault::Met,
+    who: Option<std::rc::Rc<jwt::Identity>>,
+    origin: cors::Origin,
+    /// Its answer has said all about origins.
+    is_preflight: bool,
+    secure: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn when(&self) -> jwt::Now<'a> {
+        jwt::Now {
+            worker: self.worker,
+            cache: self.tokens,
+            now: self.now,
+            unix: self.unix,
+        }
+    }
+
+    fn case<'c>(
+        &self,
+        rules: &allow::Rules,
+        request: &'c Request,
+        notes: &'c Notes,
+    ) -> allow::Case<'c> {
+        allow::Case {
+            who: notes.who.as_deref(),
+            path: request.target.path(),
+            address: match rules.asks_address() {
+                true => rate_limit::client(self.peer, &request.headers, self.trusted),
+                false => self.peer,
+            },
+        }
+    }
 }
 
 impl Notes {
@@ -80,11 +136,13 @@ impl Notes {
 }
 
 impl Chain {
-    pub fn compile(route: &Route, surroundings: &Surroundings<'_>) -> Self {
+    pub fn compile(route: &Arc<Route>, surroundings: &Surroundings<'_>) -> Self {
         let Surroundings {
             policies,
+            issuers,
             memory,
             metrics,
+            transcoders,
         } = surroundings;
         let filters: Vec<Filter> = route
             .filters
@@ -106,13 +164,24 @@ impl Chain {
                     Settings::Fault(fault) => {
                         Filter::Fault(fault::Fault::compile(fault, metrics.fault(&route.name)))
                     }
+                    // Both wait for the request's body, so they are the proxy's, behind the chain.
+                    Settings::Transcode(_) | Settings::GrpcWeb => return None,
+                    Settings::Jwt(used) => Filter::Jwt(jwt::Bearer {
+                        issuer: issuers.named(&used.name),
+                        optional: used.optional,
+                    }),
+                    Settings::Allow(rules) => {
+                        Filter::Allow(allow::Rules::compile(rules, setting.at, route))
+                    }
+                    Settings::SecurityHeaders(fields) => Filter::SecurityHeaders(fields.clone()),
+                    Settings::Cors(_) => return None,
                 })
             })
             .collect();
         let asks = |filter: &Filter| match filter {
             Filter::ApiKey(_) => true,
             Filter::RateLimit(limit) => limit.needs_claim(),
-            Filter::SetHeaders(_) | Filter::Fault(_) => false,
+            _ => false,
         };
         let limits = filters
             .iter()
@@ -121,29 +190,85 @@ impl Chain {
         let faults = filters
             .iter()
             .any(|filter| matches!(filter, Filter::Fault(_)));
+        let cors = route.filters.iter().find_map(|filter| match &filter.value {
+            Settings::Cors(settings) => Some(cors::Cors::compile(settings)),
+            _ => None,
+        });
         Chain {
+            issuers: issuers.tells().then(|| (*issuers).clone()),
+            cors,
+            tokens: filters
+                .iter()
+                .any(|filter| matches!(filter, Filter::Jwt(_))),
             policies: (limits || claims).then(|| (*policies).clone()),
             filters,
             limits,
             claims,
             faults,
+            transcoder: transcoders.of(route).cloned(),
+            grpc_web: route
+                .filters
+                .iter()
+                .any(|filter| matches!(filter.value, Settings::GrpcWeb)),
         }
     }
 
+    /// Whether requests may have to become gRPC behind it.
+    pub fn translates(&self) -> bool {
+        self.grpc_web || self.transcoder.is_some()
+    }
+
+    pub fn transcoder(&self) -> Option<&Arc<Transcoder>> {
+        self.transcoder.as_ref()
+    }
+
+    pub fn has_grpc_web(&self) -> bool {
+        self.grpc_web
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.filters.is_empty()
+        self.filters.is_empty() && self.issuers.is_none() && self.cors.is_none()
     }
 
     /// Whether what it was compiled with is still what holds.
-    pub fn is_current(&self, policies: &Arc<Policies>) -> bool {
-        self.policies
-            .as_ref()
-            .is_none_or(|ours| Arc::ptr_eq(ours, policies))
+    pub fn is_current(
+        &self,
+        policies: &Arc<Policies>,
+        issuers: &Arc<jwt::Issuers>,
+        transcoder: Option<&Arc<Transcoder>>,
+    ) -> bool {
+        let translates = match (&self.transcoder, transcoder) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        };
+        let same = translates
+            && self
+                .policies
+                .as_ref()
+                .is_none_or(|ours| Arc::ptr_eq(ours, policies));
+        same && match &self.issuers {
+            Some(ours) => Arc::ptr_eq(ours, issuers),
+            None => !issuers.tells() && !self.tokens,
+        }
     }
 
     /// Whether it wants to know the time of day.
-    pub fn has_limits(&self) -> bool {
-        self.limits
+    pub fn wants_time(&self) -> bool {
+        self.limits || self.tokens
+    }
+
+    /// Whether a preflight for this route is answered here.
+    pub fn has_cors(&self) -> bool {
+        self.cors.is_some()
+    }
+
+    /// The answer to a preflight, before and instead of everything else.
+    pub fn preflight(&self, request: &Request, notes: &mut Notes) -> Option<Response> {
+        let cors = self.cors.as_ref()?;
+        cors::preflight_of(request)?;
+        notes.is_preflight = true;
+        Some(cors.preflight(&cors.origin(&request.headers)))
     }
 
     /// Whether it wants chance.
@@ -173,6 +298,13 @@ impl Chain {
             notes.claim = policies.claim(&request.headers);
         }
         notes.unix = caller.unix;
+        notes.secure = caller.secure;
+        if let Some(cors) = &self.cors {
+            notes.origin = cors.origin(&request.headers);
+        }
+        if let Some(issuers) = &self.issuers {
+            issuers.strip(&mut request.headers);
+        }
         for (index, filter) in self.filters.iter().enumerate() {
             match filter {
                 Filter::SetHeaders(edit) => {
@@ -183,6 +315,11 @@ impl Chain {
                     let chance = (caller.worker, caller.draw);
                     fault.meet(index, &request.headers, chance, &mut notes.met, route)?;
                 }
+                Filter::Jwt(bearer) => {
+                    notes.who = bearer.ask(&mut request.headers, caller.when())?;
+                }
+                Filter::Allow(rules) => rules.ask(&caller.case(rules, request, notes), route)?,
+                Filter::SecurityHeaders(_) => {}
                 Filter::ApiKey(wanted) => match (notes.claim, wanted) {
                     (rate_limit::Claim::Known(..), _)
                     | (rate_limit::Claim::Absent, ApiKeyUse::Optional) => {}
@@ -212,8 +349,14 @@ impl Chain {
                 Filter::SetHeaders(edit) => {
                     set_headers::apply(&mut response.headers, &edit.remove, &edit.response)
                 }
-                Filter::RateLimit(_) | Filter::ApiKey(_) | Filter::Fault(_) => {}
+                Filter::SecurityHeaders(fields) => {
+                    security_headers::apply(fields, notes.secure, &mut response.headers);
+                }
+                _ => {}
             }
+        }
+        if let Some(cors) = self.cors.as_ref().filter(|_| !notes.is_preflight) {
+            cors.tell(&notes.origin, &mut response.headers);
         }
         fault::tell(&notes.met, response);
     }

@@ -6,16 +6,16 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Frame;
 
 use super::books::{Asked, Exchange};
-use super::guard;
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
 use crate::clock;
-use crate::exchange::body::BodyError;
+use crate::exchange::Response;
+use crate::exchange::body::{Body, BodyError};
 use crate::exchange::error::Code;
-use crate::exchange::{Response, grpc_code, grpc_status};
 use crate::http1::wire::SharedWire;
 use crate::upstream::Outcome;
 
@@ -26,6 +26,8 @@ pub struct Answer {
     /// Nothing of it may be sent: the client is to see a reset.
     pub is_cut: bool,
     pump: Option<Pump>,
+    /// The client's side of the request's body ended badly.
+    client_failed: bool,
     source: Option<SharedSource>,
     /// `None`: ours, or "off".
     idle: Option<Duration>,
@@ -42,6 +44,7 @@ impl Answer {
             tunnel: None,
             is_cut: false,
             pump: None,
+            client_failed: false,
             source: None,
             idle: None,
             moved: Cell::new(None),
@@ -85,8 +88,13 @@ impl Answer {
                 self.moved();
                 match &frame {
                     Some(Err(error)) => self.broke(*error),
-                    Some(Ok(frame)) => self.looked_at(frame),
-                    None => {}
+                    Some(Ok(frame)) => self.looked_at(frame.trailers_ref()),
+                    None => {
+                        if let Body::Remade(body) = &mut self.response.body {
+                            let trailers = body.take_trailers();
+                            self.looked_at(trailers.as_ref());
+                        }
+                    }
                 }
                 Poll::Ready(frame)
             }
@@ -106,8 +114,11 @@ impl Answer {
         let before = seen(&self.source);
         if let Poll::Ready(result) = pump.as_mut().poll(cx) {
             self.pump = None;
-            if let (Err(PumpError::Client(_)), Some(exchange)) = (result, &mut self.exchange) {
-                exchange.error = Some(Code::BodyAborted);
+            if let Err(PumpError::Client(_)) = result {
+                self.client_failed = true;
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.error = Some(Code::BodyAborted);
+                }
             }
         }
         let after = seen(&self.source);
@@ -144,6 +155,16 @@ impl Answer {
         }
     }
 
+    /// Whether it was the client who broke the exchange off.
+    pub(super) fn client_failed(&self) -> bool {
+        self.client_failed
+    }
+
+    /// Bytes of the request's body that were taken so far.
+    pub(super) fn seen(&self) -> u64 {
+        { self.source.as_ref() }.map_or(0, |source| source.borrow().seen)
+    }
+
     /// The client stopped taking it.
     pub fn abandoned(&mut self, code: Code) {
         if let Some(exchange) = &mut self.exchange {
@@ -154,20 +175,21 @@ impl Answer {
 
     /// A gRPC call fails in its trailers, or says there that the endpoint wants less.
     #[inline]
-    fn looked_at(&mut self, frame: &Frame<Bytes>) {
-        if let (Some(trailers), Some(exchange)) = (frame.trailers_ref(), &mut self.exchange)
+    fn looked_at(&mut self, trailers: Option<&HeaderMap>) {
+        if let (Some(trailers), Some(exchange)) = (trailers, &mut self.exchange)
             && exchange.is_grpc
         {
-            exchange.pass.belied |= guard::grpc_failed(trailers);
-            let exhausted = grpc_status(trailers) == Some(grpc_code::RESOURCE_EXHAUSTED);
-            if exhausted && exchange.outcome == Outcome::Success {
-                exchange.outcome = Outcome::RateLimited;
-            }
+            exchange.heard(trailers);
         }
     }
 
     fn broke(&mut self, error: BodyError) {
         if let Some(exchange) = &mut self.exchange {
+            if self.client_failed && error != BodyError::Idle {
+                // The stream was reset because the client's body could not go on: that says nothing of the endpoint.
+                exchange.outcome = Outcome::Cancelled;
+                return;
+            }
             exchange.error = Some(if error == BodyError::Idle {
                 Code::IdleTimeout
             } else {

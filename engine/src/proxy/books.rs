@@ -15,6 +15,7 @@ use super::Proxy;
 use super::connection::Connection;
 use super::guard::{self, Pass};
 use super::replay::SharedSource;
+use super::transcode::Translated;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::exchange::body::Body;
@@ -22,7 +23,7 @@ use crate::exchange::error::{Code, Error};
 use crate::exchange::headers::deadline;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
-use crate::exchange::{Marks, Request, is_grpc};
+use crate::exchange::{Marks, Request, grpc_code, grpc_status, is_grpc};
 use crate::filter::Notes;
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
@@ -46,7 +47,10 @@ pub struct Exchange {
     pub host: String,
     pub user_agent: Option<HeaderValue>,
     pub is_http2: bool,
+    /// What is sent to the upstream is gRPC.
     pub is_grpc: bool,
+    /// The client speaks something else.
+    pub translated: Option<Translated>,
     pub route: Option<RouteId>,
     /// Which of the route's branches.
     pub branch: Option<usize>,
@@ -107,6 +111,7 @@ impl Exchange {
             user_agent: None,
             is_http2: request.is_http2,
             is_grpc: request.marks.has(Marks::CONTENT_TYPE) && is_grpc(&request.headers),
+            translated: None,
             route: None,
             branch: None,
             endpoint: None,
@@ -127,6 +132,20 @@ impl Exchange {
             notes: Notes::default(),
             closed: false,
         }
+    }
+
+    /// The trailers of a gRPC answer: its head was found good, and they may belie it.
+    pub(super) fn heard(&mut self, trailers: &HeaderMap) {
+        self.pass.belied |= guard::grpc_failed(trailers);
+        let exhausted = grpc_status(trailers) == Some(grpc_code::RESOURCE_EXHAUSTED);
+        if exhausted && self.outcome == Outcome::Success {
+            self.outcome = Outcome::RateLimited;
+        }
+    }
+
+    /// Whether answers of ours are to be gRPC.
+    pub fn answers_grpc(&self) -> bool {
+        self.is_grpc && !matches!(self.translated, Some(Translated::Json { .. }))
     }
 
     pub fn route(&self) -> Option<&RoutePlan> {
@@ -233,7 +252,10 @@ impl Asked {
     /// The request is not needed any more but for what the access line tells.
     pub(super) fn remember(&mut self) {
         let request = &mut self.request;
-        self.exchange.path = request.target.take_path();
+        self.exchange.path = match &mut self.exchange.translated {
+            Some(Translated::Json { path }) => std::mem::take(path),
+            _ => request.target.take_path(),
+        };
         self.exchange.host = std::mem::take(&mut request.authority);
         self.exchange.user_agent = request.headers.remove(header::USER_AGENT);
         request.headers = HeaderMap::new();

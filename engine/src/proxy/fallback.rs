@@ -76,7 +76,7 @@ impl Proxy {
         let series = &plan.compiled.series;
         let mut answer = match &fallback.action {
             // A gRPC caller could not read it.
-            FallbackAction::Respond { .. } if exchange.is_grpc => return forwarded,
+            FallbackAction::Respond { .. } if exchange.answers_grpc() => return forwarded,
             FallbackAction::Respond {
                 status,
                 body,

@@ -46,14 +46,9 @@ impl Proxy {
         };
         let upstream = target.upstream.clone();
         exchange.branch = Some(branch);
-        // A fallback finds the path rewritten already.
-        if let Some(rewrite) = &plan.item.rewrite
-            && exchange.fallback.is_none()
-        {
-            let pattern = crate::route::pattern_of(&plan.item.matches);
-            let path = crate::route::rewritten(rewrite, pattern, request.target.path())
-                .map_err(|_| Error::from(Code::RewriteRefused))?;
-            request.target = Target::new(&path, request.target.query());
+        // A fallback finds the path rewritten already, and so does what was made a call.
+        if exchange.fallback.is_none() && !request.is_call {
+            rewrite(plan, request)?;
         }
         if let (Some(max), Some(length)) = (plan.item.max_body.value, request.body.length())
             && length > max
@@ -162,6 +157,17 @@ impl Proxy {
     }
 }
 
+/// Gives the request the path that the route sends on.
+pub(super) fn rewrite(plan: &RoutePlan, request: &mut Request) -> Result<(), Error> {
+    if let Some(rewrite) = &plan.item.rewrite {
+        let pattern = crate::route::pattern_of(&plan.item.matches);
+        let path = crate::route::rewritten(rewrite, pattern, request.target.path())
+            .map_err(|_| Error::from(Code::RewriteRefused))?;
+        request.target = Target::new(&path, request.target.query());
+    }
+    Ok(())
+}
+
 /// One try against one endpoint.
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
@@ -207,6 +213,10 @@ impl Attempt<'_> {
         let pool = self.proxy.pools.of(slot.endpoint());
         let sending = async {
             match way {
+                Way::Http1 { .. } if self.request.is_call => Err(Failure::refused(Error::because(
+                    Code::ConnectFailed,
+                    "the endpoint speaks HTTP/1, and gRPC needs HTTP/2",
+                ))),
                 Way::Http1 { wire, reused } => {
                     send::over_http1(
                         wire,
@@ -395,7 +405,7 @@ fn kind(why: Code) -> Option<TimeoutKind> {
     }
 }
 
-fn too_large(plan: &RoutePlan) -> Error {
+pub(super) fn too_large(plan: &RoutePlan) -> Error {
     let max = plan.item.max_body;
     Error::governed_by(
         Code::BodyTooLarge,

@@ -12,12 +12,14 @@ mod forward;
 pub(crate) mod guard;
 mod hedge;
 mod limit;
+mod preflight;
 mod replay;
 mod retry;
 mod send;
 mod split;
 #[cfg(test)]
 mod storm;
+mod transcode;
 mod tries;
 pub mod tunnel;
 
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use tollgate_config::{Abort, Action, Place};
+use tollgate_config::{Abort, Action, ErrorBody, Place};
 
 pub use answer::Answer;
 use books::Asked;
@@ -44,7 +46,7 @@ use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
 use crate::exchange::{Marks, Request, Response};
-use crate::filter::Caller;
+use crate::filter::{Caller, jwt};
 use crate::route::{Found, Lookup, normal_host};
 use crate::snapshot::store::{Store, View};
 use crate::snapshot::{RoutePlan, Snapshot};
@@ -52,6 +54,7 @@ use crate::telemetry::access::{Failure, Line, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
+use transcode::Translated;
 
 pub struct Proxy {
     /// This worker's number, from 0.
@@ -64,6 +67,8 @@ pub struct Proxy {
     noise: RefCell<Noise>,
     /// The body of every request that has none.
     empty: SharedSource,
+    /// Tokens that were verified.
+    tokens: jwt::Cache,
     /// Late answers so far, of which some are left without a hedge.
     late: Cell<u32>,
     /// Set when the process stops: answers close their connections.
@@ -81,6 +86,7 @@ impl Proxy {
             random: RefCell::new(fastrand::Rng::new()),
             noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
+            tokens: jwt::Cache::default(),
             late: Cell::new(0),
             stopping: Cell::new(false),
         }
@@ -119,14 +125,18 @@ impl Proxy {
     /// Finds the route; refuses what no route may have.
     fn route(&self, exchange: &mut Exchange, request: &Request) -> Result<(), Error> {
         let world = exchange.world.clone();
-        let found = world.table.find(&Lookup {
+        let lookup = Lookup {
             listener: exchange.connection.listener,
             host: &request.authority,
             path: request.target.path(),
             query: request.target.query(),
             method: &request.method,
             headers: &request.headers,
-        });
+        };
+        let found = match preflight::route(&world, request, &lookup) {
+            Some(id) => Found::Route(id),
+            None => world.table.find(&lookup),
+        };
         match found {
             Found::Route(id) => exchange.route = Some(id),
             Found::MethodNotAllowed(allowed) => {
@@ -173,6 +183,10 @@ impl Proxy {
             return Err(Code::NoRoute.into());
         };
         let plan = world.route(id);
+        if let Some(answer) = { &plan.compiled.chain }.preflight(request, &mut exchange.notes) {
+            exchange.error = None;
+            return Ok(Answer::of(answer));
+        }
         if !plan.compiled.chain.is_empty() {
             let filtered = self.filter(&world, exchange, plan, request);
             if let Some(delay) = exchange.notes.delay() {
@@ -183,6 +197,10 @@ impl Proxy {
             request.marks = Marks::of(&request.headers);
         }
         match &plan.item.action {
+            Action::Upstream(_) if plan.compiled.chain.translates() => {
+                // Large, and not everybody's: requests that pass as they are do not carry its size.
+                Box::pin(self.translate(exchange, plan, 0, request)).await
+            }
             Action::Upstream(_) => self.serve(exchange, plan, 0, request).await,
             Action::Split { sticky, .. } => {
                 let branch = split::choose(
@@ -192,7 +210,11 @@ impl Proxy {
                     &exchange.connection,
                     self.random(),
                 );
-                self.serve(exchange, plan, branch, request).await
+                if plan.compiled.chain.translates() {
+                    Box::pin(self.translate(exchange, plan, branch, request)).await
+                } else {
+                    self.serve(exchange, plan, branch, request).await
+                }
             }
             Action::Respond {
                 status,
@@ -236,9 +258,11 @@ impl Proxy {
         let caller = Caller {
             peer: exchange.connection.peer,
             trusted: trusted.map_or(&[], |listener| &listener.item.trusted_proxies),
+            secure: exchange.connection.is_tls,
             worker: self.worker,
+            tokens: &self.tokens,
             now: exchange.started,
-            unix: if chain.has_limits() {
+            unix: if chain.wants_time() {
                 clock::unix_seconds(SystemTime::now())
             } else {
                 0
@@ -283,10 +307,18 @@ impl Proxy {
     /// Our own answer, in the caller's language.
     pub fn explain(&self, exchange: &mut Exchange, error: &Error) -> Response {
         exchange.failed(error);
-        if exchange.is_grpc {
-            return Response::new(StatusCode::OK, error.grpc(), Body::Empty);
+        if exchange.answers_grpc() {
+            let mut headers = error.grpc();
+            if let Some(Translated::Web(form)) = &exchange.translated {
+                headers.insert(header::CONTENT_TYPE, form.content_type());
+            }
+            return Response::new(StatusCode::OK, headers, Body::Empty);
         }
-        let (status, headers, body) = error.problem(exchange.request_id.as_str());
+        let id = exchange.request_id.as_str();
+        let (status, headers, body) = match exchange.world.errors {
+            ErrorBody::Problem => error.problem(id),
+            ErrorBody::Envelope => error.envelope(id, &exchange.trace.trace_id),
+        };
         Response::new(status, headers, Body::Full(body))
     }
 
@@ -297,7 +329,10 @@ impl Proxy {
             .rejected(self.worker, error.code);
         self.metrics.answered_error(self.worker, error.code);
         let (_, id) = self.identify(&HeaderMap::new(), Marks::default());
-        let (status, headers, body) = error.problem(id.as_str());
+        let (status, headers, body) = match self.view.current().errors {
+            ErrorBody::Problem => error.problem(id.as_str()),
+            ErrorBody::Envelope => error.envelope(id.as_str(), &[0; 16]),
+        };
         self.log().write(&Line {
             now: SystemTime::now(),
             method: "",

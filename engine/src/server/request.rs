@@ -64,6 +64,7 @@ pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         body: Body::Empty,
         upgrade,
         is_http2: false,
+        is_call: false,
     })
 }
 
@@ -145,6 +146,7 @@ pub(crate) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
         body: Body::Empty,
         upgrade,
         is_http2: true,
+        is_call: false,
     })
 }
 

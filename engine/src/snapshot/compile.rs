@@ -14,11 +14,13 @@ use tollgate_config::{
 
 use super::memory::Memory;
 use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
+use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
+use crate::transcode::Transcoders;
 use crate::upstream::Upstream;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
@@ -80,6 +82,14 @@ pub fn compile(
             )),
         }
     }
+    let known = former.map(|former| &former.transcoders);
+    let transcoders = Transcoders::compile(document, known, &mut problems);
+    let former_issuers = former.map(|former| &former.issuers);
+    let issuers = Issuers::compile(document, former_issuers, &memory.issuers, metrics)
+        .unwrap_or_else(|bad| {
+            problems.extend(bad);
+            Arc::default()
+        });
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -91,8 +101,10 @@ pub fn compile(
     );
     let surroundings = Surroundings {
         policies: &policies,
+        issuers: &issuers,
         memory: &memory.limits,
         metrics,
+        transcoders: &transcoders,
     };
     let (routes, table) = routes(document, former, memory, &by_name, &surroundings);
     Ok(Snapshot {
@@ -104,6 +116,9 @@ pub fn compile(
         routes,
         upstreams,
         policies,
+        transcoders,
+        issuers,
+        errors: document.errors,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
@@ -119,11 +134,13 @@ fn routes(
 ) -> (Vec<RoutePlan>, Arc<Table>) {
     let mut known = Former::new(former.map_or(&[], |former| &former.routes));
     // Looking at the upstreams once spares a look at those of each route.
-    let policies = surroundings.policies;
+    let (policies, issuers) = (surroundings.policies, surroundings.issuers);
     let all_current = former.is_some_and(|former| {
         let mut upstreams = former.upstreams.iter();
         upstreams.all(|upstream| is_named(upstream, by_name))
             && Arc::ptr_eq(&former.policies, policies)
+            && former.transcoders.is_same(surroundings.transcoders)
+            && Arc::ptr_eq(&former.issuers, issuers)
     });
     let mut routes = Vec::with_capacity(document.routes.len());
     let mut same_table = former
@@ -136,8 +153,7 @@ fn routes(
             let there = &former.routes[place].item;
             Arc::ptr_eq(&there.value, &item.value) || same_match(&there.matches, &item.matches)
         });
-        let current =
-            before.filter(|plan| all_current || is_current(&plan.compiled, by_name, policies));
+        let current = before.filter(|plan| all_current || is_current(plan, by_name, surroundings));
         routes.push(RoutePlan {
             item: item.clone(),
             compiled: match current {
@@ -193,10 +209,14 @@ impl<'f> Former<'f> {
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(compiled: &CompiledRoute, by_name: &ByName<'_>, policies: &Arc<Policies>) -> bool {
+fn is_current(plan: &RoutePlan, by_name: &ByName<'_>, surroundings: &Surroundings<'_>) -> bool {
+    let compiled = &plan.compiled;
+    let transcoder = surroundings.transcoders.of(&plan.item.value);
     let mut branches = compiled.branches.iter();
     branches.all(|branch| is_named(&branch.upstream, by_name))
-        && compiled.chain.is_current(policies)
+        && compiled
+            .chain
+            .is_current(surroundings.policies, surroundings.issuers, transcoder)
 }
 
 fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {
@@ -244,7 +264,7 @@ fn route(
         fallback,
         pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         late: item.hedge().map(|_| paces.p95_of(&item.name)),
-        chain: Chain::compile(item, surroundings),
+        chain: Chain::compile(&item.value, surroundings),
         total_weight: branches
             .iter()
             .map(|branch| branch.weight)

@@ -2,12 +2,14 @@
 //!
 //! Endpoints are remembered under upstream, address and TLS identity (`upstream::EndpointMemory`), breakers and budgets
 //! under their upstream (`upstream::GuardMemory`), metric series under their names (`telemetry::metrics`), levels of rate
-//! limits under the limit's name (`filter::rate_limit`), what is normal for a route's answers under the route's name
+//! limits under the limit's name (`filter::rate_limit`), keys that an issuer publishes under its name and their URL
+//! (`filter::jwt`), what is normal for a route's answers under the route's name
 //! (`upstream::pace`); here is what else keeps its place: a listener's number, which connections hold on to while documents
 //! come and go.
 
 use std::sync::Arc;
 
+use crate::filter::jwt::IssuerMemory;
 use crate::filter::rate_limit::LimitMemory;
 use crate::route::ListenerIndex;
 use crate::upstream::discovery::Services;
@@ -20,6 +22,8 @@ pub struct Memory {
     /// Breakers and retry budgets, by upstream.
     pub guards: GuardMemory,
     pub limits: Arc<LimitMemory>,
+    /// Keys that issuers publish.
+    pub issuers: IssuerMemory,
     /// Instances that the control plane told of.
     pub services: Arc<Services>,
     pub paces: PaceMemory,

@@ -17,10 +17,12 @@ use std::time::{Duration, SystemTime};
 use tollgate_config::{self as config, BreakerGrain, Item, Place};
 
 use crate::filter::Chain;
+use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
+use crate::transcode::Transcoders;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
 use crate::upstream::{Guards, RouteGuards, Upstream};
@@ -39,6 +41,10 @@ pub struct Snapshot {
     pub routes: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     pub policies: Arc<Policies>,
+    pub transcoders: Transcoders,
+    pub issuers: Arc<Issuers>,
+    /// How our own answers look.
+    pub errors: config::ErrorBody,
     /// For requests that no route matched.
     pub unmatched: Arc<RouteSeries>,
     /// Exchanges that run on this generation, counted per worker.

@@ -11,6 +11,7 @@ mod control_plane;
 mod fault;
 mod figures;
 mod hedges;
+mod jwt;
 mod limit;
 mod listener;
 mod page;
@@ -37,6 +38,7 @@ pub use closed::{
 pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;
 pub use figures::Taken;
+pub use jwt::{JwtResult, JwtSeries};
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use process::write as write_process;
@@ -79,6 +81,8 @@ struct Names {
     limits: BTreeMap<(String, String), Weak<LimitSeries>>,
     /// By route.
     faults: BTreeMap<String, Weak<FaultSeries>>,
+    /// By issuer.
+    jwts: BTreeMap<String, Weak<JwtSeries>>,
 }
 
 impl Metrics {
@@ -163,6 +167,13 @@ impl Metrics {
     pub fn fault(&self, route: &str) -> Arc<FaultSeries> {
         find_or_make(&mut self.names().faults, route.to_owned(), || {
             FaultSeries::new(self.workers)
+        })
+    }
+
+    /// Of tokens, by the name of their `[[jwt]]`.
+    pub fn jwt(&self, name: &str) -> Arc<JwtSeries> {
+        find_or_make(&mut self.names().jwts, name.to_owned(), || {
+            JwtSeries::new(self.workers)
         })
     }
 

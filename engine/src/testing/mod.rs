@@ -9,16 +9,19 @@
 pub mod apart;
 pub mod certificates;
 pub mod client;
+pub mod codec;
 pub mod control_plane;
 pub mod demand;
 pub mod fuzz;
 pub mod gateway;
+pub mod grpc;
 pub mod h2_client;
 pub mod h2_raw;
 pub mod hpack;
 pub mod http2;
 pub mod journal;
 pub mod store;
+pub mod tokens;
 pub mod upstream;
 
 use std::time::Duration;

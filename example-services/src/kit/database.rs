@@ -250,11 +250,14 @@ impl Transaction {
 
     /// Makes it true.
     pub async fn commit(self) -> Result<(), sqlx::Error> {
+        super::crash::at(&["committing"]);
         match self.0 {
             Open::Sqlite(open) => open.commit().await,
             #[cfg(feature = "postgres")]
             Open::Postgres(open) => open.commit().await,
-        }
+        }?;
+        super::crash::at(&["committed"]);
+        Ok(())
     }
 }
 

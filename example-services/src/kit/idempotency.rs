@@ -80,9 +80,20 @@ fn write_sorted(value: &Value, out: &mut String) {
     }
 }
 
-/// A client's own key, within who the client is and what it does: two clients never meet.
+/// A client's own key, within who the client is and what it does: two clients never meet. A key that is long, or holds
+/// what a database would not take, is known by its hash.
 pub fn client_key(client: &str, operation: &str, key: &str) -> String {
-    format!("client:{client}:{operation}:{key}")
+    if key.len() <= 200
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ')
+    {
+        return format!("client:{client}:{operation}:{key}");
+    }
+    format!(
+        "client:{client}:{operation}:hash:{}",
+        hash(&Value::from(key))
+    )
 }
 
 /// Takes the key for a request with this hash. Of many at once, exactly one gets [`Claim::Ours`]. The key with another
@@ -158,6 +169,25 @@ pub async fn refuse(
 pub async fn give_back(write: &mut Transaction, key: &str) -> Result<(), sqlx::Error> {
     let sql = "DELETE FROM idempotency WHERE key = $1 AND state = 'in_progress'";
     write.execute(sql, values![key]).await.map(drop)
+}
+
+/// Forgets a key and its answer: what was done under it came to nothing, and may be tried again.
+pub async fn forget(write: &mut Transaction, key: &str) -> Result<(), sqlx::Error> {
+    let sql = "DELETE FROM idempotency WHERE key = $1";
+    write.execute(sql, values![key]).await.map(drop)
+}
+
+/// Keeps the answer of a claimed key for another time than [`KEPT`].
+pub async fn complete_until(
+    write: &mut Transaction,
+    key: &str,
+    answer: &[u8],
+    now: i64,
+    until: i64,
+) -> Result<(), sqlx::Error> {
+    complete(write, key, answer, now).await?;
+    let sql = "UPDATE idempotency SET expires_at = $2 WHERE key = $1";
+    write.execute(sql, values![key, until]).await.map(drop)
 }
 
 async fn keep(

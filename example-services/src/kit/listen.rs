@@ -18,7 +18,7 @@ use tonic::{
 };
 
 use super::{
-    health::Health, log, metrics::Metrics, observe, reflection, refusal::Refusal, stop::Stop,
+    health::Health, log, metrics::Metrics, observe, reflection, refusal::Refusal, rest, stop::Stop,
 };
 use crate::contracts::DESCRIPTORS;
 
@@ -98,7 +98,9 @@ impl Ports {
         reflection::add(&mut routes, &sets, &names).map_err(|error| failed(&error))?;
 
         let around = middleware::from_fn_with_state(metrics.clone(), observe::grpc);
-        let routes = Routes::from(routes.routes().into_axum_router().layer(around));
+        let grpc_side = routes.routes().into_axum_router();
+        let pages = pages.merge(rest::router(contract, &grpc_side));
+        let routes = Routes::from(grpc_side.layer(around));
         let grpc_server = tonic::transport::Server::builder()
             // Streams of tiny messages would otherwise look like a flood to HTTP/2.
             .initial_connection_window_size(4 << 20)
@@ -197,5 +199,13 @@ pub fn refuse(refusal: &Refusal) -> Response {
         "trace_id": trace.as_ref().map(observe::Trace::trace_id),
         "correlation_id": trace.as_ref().map(|trace| trace.correlation_id().to_string()),
     });
-    (status, Json(json!({ "success": false, "error": error }))).into_response()
+    let body = Json(json!({ "success": false, "error": error }));
+    match refusal.retry_span() {
+        // Whole seconds, and never none: "at once" is no time to wait.
+        Some(span) => {
+            let seconds = span.as_millis().div_ceil(1000).max(1).to_string();
+            (status, [("retry-after", seconds)], body).into_response()
+        }
+        None => (status, body).into_response(),
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod caller;
 pub mod channel;
+pub mod crash;
 pub mod database;
 pub mod events;
 pub mod health;
@@ -17,6 +18,7 @@ pub mod page;
 pub mod program;
 pub mod reflection;
 pub mod refusal;
+pub mod rest;
 pub mod rules;
 pub mod settings;
 pub mod stop;

@@ -140,7 +140,9 @@ pub async fn http(State(metrics): State<Metrics>, request: Request, next: Next) 
 /// Around the gRPC side. A call's end is told by its head when it failed; that of a stream is not seen here.
 pub async fn grpc(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_string();
+    crash(&path, "received");
     around(request, next, move |response, seconds| {
+        crash(&path, "answering");
         let code = response
             .headers()
             .get("grpc-status")
@@ -163,6 +165,13 @@ pub async fn grpc(State(metrics): State<Metrics>, request: Request, next: Next) 
         );
     })
     .await
+}
+
+/// Calls that come in are places to die at: before anything of them happened, and after everything but the answer.
+fn crash(path: &str, word: &str) {
+    if let Some((_, method)) = path.rsplit_once('/') {
+        super::crash::at(&[word, method]);
+    }
 }
 
 async fn around(request: Request, next: Next, end: impl FnOnce(&Response, f64)) -> Response {

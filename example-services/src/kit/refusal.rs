@@ -129,6 +129,11 @@ impl Refusal {
         &self.fields
     }
 
+    /// When to try again, if that may help.
+    pub fn retry_span(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// Whether the same call may succeed later without a change: temporary ones are not kept for an idempotency key
     /// (SHOP-605).
     pub fn is_temporary(&self) -> bool {
@@ -220,8 +225,26 @@ impl Refusal {
     pub fn from_status(status: &Status) -> Self {
         match rpc::Status::decode(status.details()) {
             Ok(details) if !status.details().is_empty() => Self::from_rpc(&details),
-            _ => Self::new(status.code(), "", status.message()),
+            _ => Self::new(status.code(), plain_reason(status.code()), status.message()),
         }
+    }
+}
+
+/// The reason of a status that came without one.
+fn plain_reason(code: Code) -> &'static str {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => "VALIDATION_ERROR",
+        Code::Unauthenticated => "AUTHENTICATION_REQUIRED",
+        Code::PermissionDenied => "INSUFFICIENT_PERMISSIONS",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "CONFLICT",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::Unavailable => "SERVICE_UNAVAILABLE",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::Unimplemented => "NOT_IMPLEMENTED",
+        _ => "INTERNAL",
     }
 }
 

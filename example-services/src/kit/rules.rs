@@ -136,6 +136,14 @@ impl Fields {
         }
     }
 
+    /// An address of the web.
+    pub fn web_address(&mut self, field: &str, value: &str) {
+        let scheme = value.starts_with("https://") || value.starts_with("http://");
+        if value.len() > 2000 || !scheme || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+            self.wrong(field, "is no http address of at most 2000 bytes");
+        }
+    }
+
     /// Nothing is wrong, or all of it.
     pub fn check(self) -> Result<(), Refusal> {
         if self.0.is_empty() {

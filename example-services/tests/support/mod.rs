@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod books;
 pub(crate) mod postgres;
 pub(crate) mod service;
+pub(crate) mod shop;
 
 use tollgate_example_services::kit::{
     database::Database,

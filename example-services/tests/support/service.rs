@@ -5,13 +5,34 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// `curl`: the status, and the body when it is JSON.
+pub(crate) fn curl(arguments: &[&str]) -> (u16, serde_json::Value) {
+    let out = Command::new("curl")
+        .args([
+            "--silent",
+            "--max-time",
+            "20",
+            "--write-out",
+            "\n%{http_code}",
+        ])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (
+        status.parse().unwrap(),
+        serde_json::from_str(body).unwrap_or_default(),
+    )
+}
+
 /// A process that serves. Killed when this is dropped.
 pub(crate) struct Program {
     process: Child,
     pub(crate) http: String,
     pub(crate) grpc: String,
-    /// Lines after the one that tells the addresses. Kept, so that the pipe stays open and somebody reads it.
-    _lines: std::thread::JoinHandle<()>,
+    /// The log: what is said after the addresses. Somebody reads it all the time, so that nobody waits to write.
+    lines: Option<std::thread::JoinHandle<Vec<String>>>,
 }
 
 impl Program {
@@ -38,16 +59,20 @@ impl Program {
             .expect("the program ended before it listened");
         let told: serde_json::Value = serde_json::from_str(&told).unwrap();
         let lines = std::thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .for_each(|line| eprintln!("{line}"))
+            let tell = |line: &String| eprintln!("{line}");
+            lines.map_while(Result::ok).inspect(tell).collect()
         });
         Self {
             process,
             http: format!("http://{}", told["http"].as_str().unwrap()),
             grpc: format!("http://{}", told["grpc"].as_str().unwrap()),
-            _lines: lines,
+            lines: Some(lines),
         }
+    }
+
+    /// The whole log, once the program has ended.
+    pub(crate) fn log(&mut self) -> Vec<String> {
+        self.lines.take().unwrap().join().unwrap()
     }
 
     /// `kill -9`, and waits until it is gone.

@@ -43,8 +43,22 @@ pub(in crate::peers) fn envoy(front: &Front) -> String {
     if front.protected {
         protect(&mut chain, &front.directory.join("access.log"));
     }
+    if let Some(file) = &front.descriptors {
+        let transcoder = json!({
+            "name": "envoy.filters.http.grpc_json_transcoder",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+                "proto_descriptor": file,
+                "services": ["shop.v1.Orders"],
+            },
+        });
+        let filters = &mut chain["filters"][0]["typed_config"]["http_filters"];
+        if let Some(filters) = filters.as_array_mut() {
+            filters.insert(0, transcoder);
+        }
+    }
     let many = 1_000_000;
-    let http = if front.http2 {
+    let http = if front.http2 || front.descriptors.is_some() {
         "http2_protocol_options"
     } else {
         "http_protocol_options"

@@ -36,6 +36,8 @@ pub(super) struct Front {
     pub(super) certificate: Option<Certificate>,
     /// Limit, log, request id, ejection and retries.
     pub(super) protected: bool,
+    /// JSON is made gRPC by the descriptors in this file.
+    pub(super) descriptors: Option<PathBuf>,
     /// Where `/chaos/*` goes; Tollgate only.
     pub(super) chaos: Option<SocketAddr>,
     /// For files that the proxy wants to write.
@@ -119,6 +121,7 @@ mod tests {
                 upstream: any,
                 http2,
                 certificate: None,
+                descriptors: None,
                 protected,
                 chaos: Some(any),
                 directory: directory.path().to_owned(),

@@ -36,6 +36,13 @@ pub(in crate::peers) fn tollgate(front: &Front) -> String {
     } else {
         (json!("off"), String::new(), "")
     };
+    let transcode = front.descriptors.as_ref().map(|file| {
+        format!(
+            "{{ transcode = {{ descriptors = {}, services = [\"shop.v1.Orders\"] }} }}",
+            quoted(file)
+        )
+    });
+    let filters = transcode.as_deref().unwrap_or(filters);
     let log = match log.get("to") {
         Some(file) => format!("{{ to = {file} }}"),
         None => log.to_string(),
@@ -45,7 +52,11 @@ pub(in crate::peers) fn tollgate(front: &Front) -> String {
             "\n[[route]]\nname = \"chaos\"\nmatch = {{ path = \"/chaos/*\" }}\nupstream = \"chaos\"\n\n[[upstream]]\nname = \"chaos\"\nendpoints = [\"{address}\"]\n"
         )
     });
-    let protocol = if front.http2 { "http2" } else { "http1" };
+    let protocol = if front.http2 || front.descriptors.is_some() {
+        "http2"
+    } else {
+        "http1"
+    };
     format!(
         r#"[server]
 workers = 1

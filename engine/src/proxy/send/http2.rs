@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 use bytes::Bytes;
 use h2::SendStream;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Uri, Version, header};
+use http::{HeaderMap, Method, Uri, Version, header};
 
 use super::super::limit::Limit;
 use super::super::replay::SharedSource;
@@ -114,7 +114,11 @@ fn http2_head(
     parts.authority = Some(Authority::try_from(authority).ok()?);
     parts.path_and_query = Some(PathAndQuery::try_from(request.target.as_str()).ok()?);
     let mut head = http::Request::new(());
-    *head.method_mut() = request.method.clone();
+    *head.method_mut() = if request.is_call {
+        Method::POST
+    } else {
+        request.method.clone()
+    };
     *head.uri_mut() = Uri::from_parts(parts).ok()?;
     *head.version_mut() = Version::HTTP_2;
     *head.headers_mut() = headers;

@@ -1,7 +1,6 @@
 //! One HTTP/2 connection to a control plane: the open request whose answer is the feed, and short ones beside it. The
 //! only file here that knows sockets. Memory is one line and one window, whatever is sent.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,14 +8,14 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use tokio::task::AbortHandle;
-use tollgate_config::document::{At, Endpoint, UpstreamTls};
+use tollgate_config::document::{At, UpstreamTls};
 use tollgate_config::feed::Subscribe;
-use tollgate_config::{ControlPlane, EndpointSource, Secret, UpstreamProtocol, Url};
+use tollgate_config::{ControlPlane, Secret, UpstreamProtocol, Url};
 
 use super::lines::Lines;
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
-use crate::upstream::discovery::{Dns, Source};
+use crate::upstream::discovery::resolve;
 
 /// From a name to the head of an answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -279,25 +278,6 @@ pub(super) fn words(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let words: String = text.trim().chars().take(300).collect();
     words.replace(char::is_control, " ")
-}
-
-async fn resolve(address: &str) -> Result<SocketAddr, String> {
-    let source = Source::new(&EndpointSource::Static(vec![Endpoint {
-        address: address.to_owned(),
-        weight: 1,
-        zone: None,
-        at: At(None),
-    }]))
-    .map_err(|error| error.to_string())?;
-    if let Some(fixed) = source.fixed().and_then(|fixed| fixed.first().cloned()) {
-        return Ok(fixed.address);
-    }
-    let dns = Dns::system().map_err(|error| error.to_string())?;
-    let question = source.questions().first().ok_or("nothing to resolve")?;
-    let answer = dns.ask(question).await.map_err(|error| error.to_string())?;
-    // One of them: several nodes spread over several addresses of one name.
-    let found = fastrand::choice(&answer.endpoints).ok_or("the name has no address")?;
-    Ok(found.address)
 }
 
 /// A name as one segment of a path.

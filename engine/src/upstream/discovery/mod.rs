@@ -6,6 +6,7 @@
 //! `dns` asks; `follow` drives both, on the control thread. No request ever waits here.
 
 pub mod dns;
+mod one;
 mod refresh;
 mod services;
 
@@ -19,6 +20,7 @@ use tokio::time::sleep_until;
 use tollgate_config::document::EndpointSource;
 
 pub use dns::Dns;
+pub(crate) use one::resolve;
 pub use refresh::Refresh;
 pub use services::Services;
 

@@ -1,0 +1,4 @@
+DROP TABLE tokens;
+DROP TABLE requests;
+DROP TABLE movements;
+DROP TABLE charges;
