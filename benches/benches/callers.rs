@@ -69,6 +69,7 @@ fn request(signer: &Signer) -> Request {
         body: Body::Empty,
         upgrade: None,
         is_http2: false,
+        is_call: false,
     }
 }
 
