@@ -13,6 +13,7 @@ pub mod document;
 pub mod feed;
 pub mod fleet;
 mod grammar;
+pub mod identity;
 mod interpolate;
 mod ladder;
 pub mod leases;

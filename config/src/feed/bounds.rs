@@ -36,6 +36,7 @@ pub(super) fn check(line: &Line) -> Result<(), String> {
         Line::Put(put) => block(put),
         Line::Remove(remove) => word("id", &remove.id),
         Line::Service(one) => service(one),
+        Line::Trust(trust) => trust.check(),
         Line::Begin(_) | Line::End(_) | Line::Beat(_) | Line::Refused(_) => Ok(()),
     }
 }

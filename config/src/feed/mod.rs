@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::identity::Trust;
 use crate::problem::{Fault, Problem};
 use crate::unit;
 
@@ -37,6 +38,8 @@ pub enum Line {
     Put(Put),
     Remove(Remove),
     Service(Service),
+    /// Whom members of the mesh trust. Stands inside of a batch or outside, and is told to who asked for it.
+    Trust(Trust),
     End(End),
     /// Nothing happened for a while. It may tell a later revision, of which nothing concerns this node.
     Beat(Beat),
@@ -241,6 +244,9 @@ pub struct Subscribe {
     /// Names of the node's own listeners.
     #[serde(default)]
     pub listeners: Vec<String>,
+    /// Whether the node is a member of the mesh, and wants to know whom members trust.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trust: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

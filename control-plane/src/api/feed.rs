@@ -72,6 +72,7 @@ pub(super) async fn look(
         services: Wanted::Routed(Routed::Routed),
         also: Vec::new(),
         listeners: names.map(str::to_owned).collect(),
+        trust: false,
     };
     open(&api, &subscribe, &caller, hang_up)
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use tollgate_config::identity::SpiffeId;
+
 use crate::route::ListenerIndex;
 
 pub struct Connection {
@@ -15,6 +17,8 @@ pub struct Connection {
     pub peer_text: Box<str>,
     pub is_tls: bool,
     pub sni: Option<Box<str>>,
+    /// The service at the other end, proven by its certificate; `None`: nobody that we know.
+    pub caller: Option<SpiffeId>,
 }
 
 impl Connection {

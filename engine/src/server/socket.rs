@@ -95,6 +95,7 @@ async fn meet(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: IpAddr) -
         peer_text: peer.to_canonical().to_string().into(),
         is_tls: plan.tls.is_some(),
         sni,
+        caller: None,
     });
     let protocol = plan.item.protocol;
     drop(plan);

@@ -40,6 +40,7 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Link, String>
         services: Wanted::Routed(Routed::Routed),
         also: asks.also.clone(),
         listeners: asks.listeners.clone(),
+        trust: false,
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     Link::open(url, &asks.settings, &subscribe).await

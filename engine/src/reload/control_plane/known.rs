@@ -187,6 +187,7 @@ impl Known {
             }
             (Some(_), Line::Remove(remove)) => self.change(Change::Remove(remove.id), 256),
             (Some(_), Line::Service(service)) => self.service(service),
+            (Some(_), Line::Trust(_)) => wrong("whom to trust was not asked for"),
             (Some(_), Line::End(end)) => self.end(end.revision),
             (Some(_), Line::Beat(beat)) => self.beat(beat.revision),
             (Some(_), Line::Refused(_)) => Ok(News::default()),
