@@ -27,7 +27,6 @@ use crate::keeper::Keeper;
 use crate::lending::Lending;
 use crate::registry::Rules;
 use crate::rollout::Rollouts;
-#[cfg(feature = "etcd")]
 use crate::store::EtcdError;
 use crate::store::{Embedded, OpenError, Store, StoreError};
 
@@ -67,11 +66,7 @@ impl Running {
 #[derive(Debug)]
 pub enum StartError {
     Store(OpenError),
-    #[cfg(feature = "etcd")]
     Etcd(EtcdError),
-    /// The document wants a store that this build does not have.
-    #[cfg(not(feature = "etcd"))]
-    NoEtcd,
     Read(StoreError),
     Audit(io::Error),
     Tls(TlsError),
@@ -83,14 +78,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Store(error) => write!(f, "{error}"),
-            #[cfg(feature = "etcd")]
             StartError::Etcd(error) => write!(f, "{error}"),
-            #[cfg(not(feature = "etcd"))]
-            StartError::NoEtcd => f.write_str(
-                "`store.kind = \"etcd\"` is not available in this build; build it with `cargo build --release -p \
-                 tollgate-control-plane --features etcd`, which needs protoc (Debian: protobuf-compiler and \
-                 libprotobuf-dev), or take `[store]` out",
-            ),
             StartError::Read(error) => write!(f, "{error}"),
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
             StartError::Tls(error) => write!(f, "`server.tls` cannot be used: {error}"),
@@ -107,8 +95,6 @@ impl StartError {
         match self {
             StartError::Bind(_, error) => exit_code_of_bind(error),
             StartError::Tls(_) => ExitCode::from(exit::BAD_DOCUMENT),
-            #[cfg(not(feature = "etcd"))]
-            StartError::NoEtcd => ExitCode::from(exit::BAD_DOCUMENT),
             _ => ExitCode::from(exit::FAILURE),
         }
     }
@@ -118,7 +104,6 @@ impl StartError {
 fn open(document: &ControlPlane, address: SocketAddr) -> Result<Arc<dyn Store>, StartError> {
     match &document.store {
         Where::Embedded => {}
-        #[cfg(feature = "etcd")]
         Where::Etcd(etcd) => {
             let node = etcd.node.clone();
             let node = node.unwrap_or_else(|| format!("{}-{}", machine(), address.port()));
@@ -126,11 +111,6 @@ fn open(document: &ControlPlane, address: SocketAddr) -> Result<Arc<dyn Store>, 
             let url = url.unwrap_or_else(|| format!("http://{address}"));
             let store = crate::store::Etcd::open(etcd, &node, &url).map_err(StartError::Etcd)?;
             return Ok(Arc::new(store));
-        }
-        #[cfg(not(feature = "etcd"))]
-        Where::Etcd(_) => {
-            let _nobody_else_asks = address;
-            return Err(StartError::NoEtcd);
         }
     }
     let store = match &document.server.state_dir {
@@ -475,11 +455,6 @@ pub(crate) fn check(file: &Path) -> ExitCode {
             let tls = document.server.tls.as_ref().map(crate::tls::load);
             if let Some(Err(error)) = tls {
                 eprintln!("{}: {}", file.display(), StartError::Tls(error));
-                return ExitCode::from(exit::BAD_DOCUMENT);
-            }
-            #[cfg(not(feature = "etcd"))]
-            if matches!(document.store, Where::Etcd(_)) {
-                eprintln!("{}: {}", file.display(), StartError::NoEtcd);
                 return ExitCode::from(exit::BAD_DOCUMENT);
             }
             for warning in warnings(&document) {

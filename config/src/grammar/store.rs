@@ -13,7 +13,7 @@ pub(crate) static STORE: Section = Section {
             "kind",
             Kind::Word(&["embedded", "etcd"]),
             "\"embedded\"",
-            "\"embedded\": a file; \"etcd\": the cluster that `endpoints` names, in builds with the feature `etcd`.",
+            "\"embedded\": a file; \"etcd\": the cluster that `endpoints` names.",
         ),
         optional(
             "endpoints",

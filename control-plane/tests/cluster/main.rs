@@ -1,7 +1,6 @@
 //! Several control planes over one etcd cluster: any of them answers, one of them leads, and whatever of it all is
 //! killed, stopped or started again, nothing that was accepted is lost and no request of a running gateway fails.
 //! Waits are for answers and states, never for a time. Skipped, and says so, where etcd is not on the machine.
-#![cfg(feature = "etcd")]
 
 #[path = "../support/etcd.rs"]
 mod etcd;
