@@ -6,6 +6,7 @@
 mod etcd;
 mod faults;
 mod fleet;
+mod secured;
 mod staged;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tollgate_config::control_plane::{Etcd as Settings, EtcdTls};
+use tollgate_config::control_plane::{Etcd as Settings, StoreTls};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -145,7 +145,7 @@ impl Interceptor for Words {
     }
 }
 
-fn tls(settings: &EtcdTls) -> Result<ClientTlsConfig, String> {
+fn tls(settings: &StoreTls) -> Result<ClientTlsConfig, String> {
     let read = |path: &std::path::Path| {
         std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
     };

@@ -30,6 +30,7 @@ fn settings(servers: &Servers) -> Settings {
         lease: Duration::from_secs(5),
         node: None,
         advertise: None,
+        peers: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Clusters that prove who they are, and ask who we are.
 
-use tollgate_config::control_plane::{EtcdTls, Secret};
+use tollgate_config::control_plane::{Secret, StoreTls};
 use tollgate_engine::testing::certificates::Authority;
 
 use super::super::Etcd;
@@ -34,7 +34,7 @@ fn a_cluster_with_tls_and_users_is_asked_with_both_and_says_no_to_others() {
     ];
     let servers = Servers::with(1, "https", &more);
     let mut settings = settings(&servers);
-    settings.tls = Some(EtcdTls {
+    settings.tls = Some(StoreTls {
         ca,
         identity: Some((own.cert, own.key)),
         name: Some("etcd".to_owned()),
