@@ -109,6 +109,9 @@ pub struct Running {
 /// What the owner asks of the control thread.
 enum Control {
     Reload(blocking::Sender<Result<u64, Problems>>),
+    /// Dropped by each worker at its next turn.
+    #[cfg(feature = "testing")]
+    Turn(blocking::Sender<()>),
     Stop,
 }
 
@@ -282,6 +285,17 @@ impl Running {
             .send(Control::Reload(reply))
             .map_err(|_| stopped())?;
         answer.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Waits until every worker has finished what it was in the middle of; blocking. A client may hold the last byte of an
+    /// answer before its books are closed: after this they are.
+    #[cfg(feature = "testing")]
+    pub fn settle(&self) {
+        let (asker, answer) = blocking::channel();
+        if self.orders.send(Control::Turn(asker)).is_ok() {
+            // Nothing is ever sent: it ends when the last worker has dropped its end.
+            let _all_have_had_their_turn = answer.recv_timeout(crate::testing::PATIENCE);
+        }
     }
 
     /// Drains and stops; blocking.
@@ -461,6 +475,10 @@ impl Conductor {
                         let result = self.reload(&mut upkeep, &mut watch);
                         let _asker_may_be_gone = reply.send(result);
                     }
+                    #[cfg(feature = "testing")]
+                    Some(Control::Turn(asker)) => for order in self.reloader.workers.clone_orders() {
+                        let _ended_workers_are_done = order.send(Order::Turn(asker.clone()));
+                    },
                     Some(Control::Stop) | None => break End::Stop,
                 },
                 Some(command) = asked.recv() => match command {

@@ -51,6 +51,9 @@ pub enum Order {
     Leave,
     /// End now, whoever is inside.
     Cut,
+    /// Answered between two tasks: whatever this worker was in the middle of is done.
+    #[cfg(feature = "testing")]
+    Turn(std::sync::mpsc::Sender<()>),
 }
 
 pub struct Opening {
@@ -207,6 +210,8 @@ impl Worker {
                     Some(Order::Close(index, bind)) => self.close(index, bind),
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
                     Some(Order::Leave) => self.leave(),
+                    #[cfg(feature = "testing")]
+                    Some(Order::Turn(asker)) => drop(asker),
                     Some(Order::Cut) | None => return,
                 },
                 _ = tick.tick() => {
