@@ -13,7 +13,7 @@ fn proxy(http: SocketAddr, bytes: SocketAddr) -> Gateway {
     Gateway::start(&format!(
         "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n\
          [[route]]\nname = \"requests\"\nmatch = {{ host = \"orders\", path = \"/*\" }}\nupstream = \"http\"\n\n\
-         [[route]]\nname = \"tunnels\"\nmatch = {{ host = \"orders\", methods = [\"CONNECT\"] }}\nupstream = \"bytes\"\n\n\
+         [[route]]\nname = \"tunnels\"\nmatch = {{ host = \"orders\", path = \"/*\", methods = [\"CONNECT\"] }}\nupstream = \"bytes\"\n\n\
          [[upstream]]\nname = \"http\"\nendpoints = [\"{http}\"]\n\n\
          [[upstream]]\nname = \"bytes\"\nendpoints = [\"{bytes}\"]\n{LOGGED}"
     ))
