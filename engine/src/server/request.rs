@@ -24,13 +24,14 @@ pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         None => "",
     };
     let (authority, rest) = match text.as_bytes() {
+        // The tunnel's bytes follow the head; a body between them could be taken for either (RFC 9110 section 9.3.6).
+        _ if method == http::Method::CONNECT => match has_port(text) {
+            false => return Err(Code::BadRequestLine.into()),
+            true if framing != Framing::None => return Err(Code::BadFraming.into()),
+            true => (text, "/"),
+        },
         [b'/', ..] => (host, text),
         b"*" if method == http::Method::OPTIONS => (host, text),
-        // The tunnel's bytes follow the head; a body between them could be taken for either. (RFC 9110 section 9.3.6)
-        _ if method == http::Method::CONNECT && framing != Framing::None => {
-            return Err(Code::BadFraming.into());
-        }
-        _ if method == http::Method::CONNECT && has_port(text) => (text, "/"),
         // RFC 9112 section 3.2.2: the absolute form overrides Host.
         _ => absolute(text).ok_or(Error::from(Code::BadRequestLine))?,
     };

@@ -11,7 +11,8 @@ mod relaying;
 mod secured;
 mod tunnels;
 
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -48,6 +49,17 @@ fn named(name: &'static str) -> Upstream {
         conn.send(name);
         echo(conn);
     })
+}
+
+/// A connection that the gateway breaks off without a word; it may do so before the client knows that there is one.
+fn assert_broken(gateway: &Gateway) {
+    let Ok(mut stream) = TcpStream::connect(gateway.address()) else {
+        return;
+    };
+    let limited = stream.set_read_timeout(Some(6 * PATIENCE));
+    let heard = limited.and_then(|()| stream.read(&mut [0]));
+    let error = heard.expect_err("neither a byte nor a proper end");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
 }
 
 /// Waits until this is so.
