@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::rules::{self, Family};
-use super::{Error, Settings};
+use super::{By, Error, Settings};
 
 /// Often not in the path of those who may run what is there.
 const FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
@@ -28,13 +28,21 @@ struct Iptables {
     many: Program,
 }
 
-pub(super) fn install(settings: &Settings) -> Result<String, Error> {
+pub(super) fn install(settings: &Settings, by: Option<By>) -> Result<String, Error> {
     let (nft, iptables) = programs()?;
     permitted()?;
-    if let Some(nft) = &nft {
+    match by {
+        Some(By::Nft) if nft.is_none() => return Err(Error::NoProgram),
+        Some(By::Iptables) if iptables.is_empty() => return Err(Error::NoProgram),
+        _ => {}
+    }
+    if let Some(nft) = nft.as_ref().filter(|_| by != Some(By::Iptables)) {
         nft.run(&["-f", "-"], &rules::nft(settings))?;
         remove_from(Some(nft), &iptables)?;
         return Ok("redirected by nft, for IPv4 and IPv6".to_owned());
+    }
+    if let Some(nft) = &nft {
+        nft.run(&["-f", "-"], &rules::nft_removal())?;
     }
     let mut done = Vec::new();
     for tables in &iptables {

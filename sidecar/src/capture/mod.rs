@@ -32,10 +32,23 @@ pub struct Settings {
     pub exclude_cidrs: Vec<Cidr>,
 }
 
+/// Which of the kernel's programs does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Nft,
+    /// With `ip6tables`.
+    Iptables,
+}
+
 /// Redirects from now on what is new; connections that exist go on as they are. In place of what was installed before,
 /// without a moment in between (with `nft`; `iptables` changes IPv4 before IPv6). Says by what it was done.
 pub fn install(settings: &Settings) -> Result<String, Error> {
-    apply::install(settings)
+    apply::install(settings, None)
+}
+
+/// The same by this program, or not at all.
+pub fn install_by(by: By, settings: &Settings) -> Result<String, Error> {
+    apply::install(settings, Some(by))
 }
 
 /// Redirects nothing any more, whoever installed it and with whichever settings. Says what there was to remove.
@@ -51,7 +64,7 @@ pub fn show(settings: &Settings) -> Result<String, Error> {
 /// Why the kernel's rules are not as they should be.
 #[derive(Debug)]
 pub enum Error {
-    /// Neither `nft` nor `iptables` is here.
+    /// Neither `nft` nor `iptables` is here, or not the one that was asked for.
     NoProgram,
     NotPermitted,
     /// A program could not be run.
