@@ -19,6 +19,7 @@ use super::http1::{self, Limits};
 use super::{http2, relay};
 use crate::alarm::Alarm;
 use crate::net::original;
+use crate::net::relay::reset;
 use crate::net::stream::Stream;
 use crate::net::tls::BYTES;
 use crate::proxy::{Connection, Proxy};
@@ -66,6 +67,7 @@ async fn meet(
     if *plan.item.capture {
         original = original::destination(&socket);
         if goes_round(original, &socket, peer, &door.name) {
+            reset(&Stream::Plain(socket));
             return None;
         }
     }

@@ -57,7 +57,7 @@ name      = "original"
 endpoints = "original"
 
 [server]
-admin   = "127.0.0.1:15000"
+admin = "127.0.0.1:15000"
 workers = 2
 drain   = "100ms"
 
