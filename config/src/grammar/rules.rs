@@ -54,5 +54,7 @@ rules! {
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
+    TRUST_DOMAIN: "bad-host", "a trust domain", "example.org", crate::identity::domain;
+    MEMBER: "bad-name", "a namespace and a name", "shop/orders", crate::identity::member;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }
