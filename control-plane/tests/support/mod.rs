@@ -1,6 +1,7 @@
 //! A control plane in the test's process, or the real program in one of its own; and the words of its callers.
 #![allow(dead_code, unreachable_pub)] // every test file uses a part of it
 
+pub mod member;
 pub mod sharing;
 
 use std::io::{BufRead as _, BufReader};
