@@ -209,7 +209,7 @@ impl Authority {
             json!({
                 "serial": serial, "identity": issued.identity, "namespace": issued.identity.namespace(),
                 "service": issued.identity.service(), "proof": issued.proof, "address": issued.address,
-                "issued": time(issued.issued), "not_after": time(issued.not_after),
+                "issued": moment(issued.issued), "not_after": time(issued.not_after),
                 "seconds_left": issued.not_after.saturating_sub(now), "authority": issued.authority,
                 "revoked": revoked(serial),
             })

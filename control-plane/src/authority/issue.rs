@@ -16,6 +16,7 @@ use super::record::{self, CERTIFICATES, Issued, REVOKED, Token, Used, barred_key
 use super::rotation::SKEW;
 use super::{Authority, PROOFS, Refused, Told, kubernetes, now, parsed, put};
 use crate::audit::moment;
+use crate::catalog::millis;
 use crate::store::{Compare, StoreError, Transaction, Write};
 
 /// A certificate is good from a little before it is made on, for clocks that are behind; in seconds.
@@ -149,7 +150,7 @@ impl Authority {
             identity: identity.clone(),
             proof: proven.proof.clone(),
             address: address.to_owned(),
-            issued: now,
+            issued: millis(),
             not_after,
             authority: signs.number,
         };

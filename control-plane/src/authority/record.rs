@@ -30,6 +30,7 @@ pub(super) struct Issued {
     pub(super) proof: String,
     /// Where it went.
     pub(super) address: String,
+    /// In milliseconds since 1970: which of two is the newer one.
     pub(super) issued: u64,
     pub(super) not_after: u64,
     /// Who signed it.

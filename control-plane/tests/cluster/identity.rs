@@ -34,7 +34,9 @@ fn trust(fleet: &Fleet) -> Trust {
         let all: Vec<_> = { fleet.there().into_iter() }
             .map(|number| fleet.caller(number).ask("GET /identity/trust", ""))
             .collect();
-        let same = all.iter().all(|one| one.status == 200 && one.body == all[0].body);
+        let same = all
+            .iter()
+            .all(|one| one.status == 200 && one.body == all[0].body);
         told = same.then(|| serde_json::from_slice(&all[0].body).expect("trust"));
         same
     });
@@ -66,7 +68,10 @@ fn a_token_is_good_once_wherever_it_is_shown_and_all_tell_the_same_mesh_307() {
                 scope.spawn(move || asked(fleet, number, LINE, &body))
             });
             let asking: Vec<_> = asking.collect();
-            asking.into_iter().map(|one| one.join().expect("asked")).collect()
+            asking
+                .into_iter()
+                .map(|one| one.join().expect("asked"))
+                .collect()
         });
         let good: Vec<_> = answers.iter().filter(|one| one.status == 200).collect();
         assert_eq!(good.len(), 1, "one is believed");
@@ -124,13 +129,18 @@ fn whoever_leads_next_signs_with_the_same_keys_and_knows_who_is_revoked_mesh_304
     let announced = trust(&fleet);
     fleet.signal(leader, Signal::KILL);
     fleet.kill(leader);
-    until("the other to lead", || fleet.about(follower)["leads"] == true);
+    until("the other to lead", || {
+        fleet.about(follower)["leads"] == true
+    });
     assert_eq!(trust(&fleet), announced);
     let renewal = member.renewing(&next, &given.certificate);
     refused(&asked(&fleet, follower, LINE, &renewal), 403, "not_proven");
     let renewal = other.renewing(&Member::new("users"), &good.certificate);
     let renewed = answer(&asked(&fleet, follower, LINE, &renewal));
-    assert!(lets_in(&before, &renewed.certificate, now()), "the same key signs");
+    assert!(
+        lets_in(&before, &renewed.certificate, now()),
+        "the same key signs"
+    );
     let standing: Value = fleet.caller(follower).json("GET /identity", "", 200);
     let phases: Vec<&Value> = { standing["authorities"].as_array().expect("keys").iter() }
         .map(|one| &one["phase"])

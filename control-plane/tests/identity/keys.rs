@@ -54,7 +54,7 @@ fn an_authority_of_ones_own_signs_and_its_key_stays_in_its_file_mesh_303() {
     answer(&member.renew(&mut caller, &next, &given.certificate));
     let refused = caller.json("POST /identity/rotate", "", 409);
     assert_eq!(refused["code"], "own_key");
-    let store = std::fs::read_to_string(site.store()).expect("text");
+    let store = site.stored();
     assert!(!store.contains("PRIVATE KEY"));
     drop(process);
     // Another one: the former is trusted on, as long as what it signed is good.

@@ -138,7 +138,7 @@ fn everything_is_in_the_audit_log_and_no_secret_is_mesh_307() {
     assert!(has("identity-rotate", "done", "signs from"), "{told:#}");
     assert!(has("authority", "done", "announced"), "{told:#}");
     // The store alone holds a key, and nobody but its owner reads that; it holds no token.
-    let store = std::fs::read_to_string(site.store()).expect("text");
+    let store = site.stored();
     assert!(store.contains("PRIVATE KEY"));
     assert!(!store.contains(&token) && !store.contains(&unused));
     use std::os::unix::fs::PermissionsExt as _;

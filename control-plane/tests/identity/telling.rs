@@ -235,6 +235,6 @@ fn another_key_takes_over_when_all_know_it_and_a_restart_changes_nothing_mesh_30
     assert_eq!(phases(&mut caller), ["leaving", "signs"]);
     let again = answer(&next.renew(&mut caller, &member, &renewed.certificate));
     assert!(lets_in(&trust, &again.certificate, now()));
-    let store = std::fs::read_to_string(site.store()).expect("text");
+    let store = site.stored();
     assert!(store.contains("identity/keys/2"));
 }

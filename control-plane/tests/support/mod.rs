@@ -253,4 +253,10 @@ impl Site {
     pub fn store(&self) -> PathBuf {
         self.0.path().join("state/store")
     }
+
+    /// What is in it, as far as that is text.
+    pub fn stored(&self) -> String {
+        let bytes = std::fs::read(self.store()).expect("readable");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
 }
