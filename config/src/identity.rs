@@ -137,6 +137,19 @@ pub fn member(text: &str) -> Result<(), Fault> {
     segment("service", service)
 }
 
+/// A namespace and a service in it, as a person writes them: `shop/orders`.
+pub fn full_member(text: &str) -> Result<(&str, &str), Fault> {
+    let Some((namespace, service)) = text.split_once('/') else {
+        return Err(Fault::new(
+            format!("`{}` names no namespace", crate::unit::short(text)),
+            "write it before the name, such as `shop/orders`",
+        ));
+    };
+    segment("namespace", namespace)?;
+    segment("service", service)?;
+    Ok((namespace, service))
+}
+
 /// One part of an id's path. Narrower than the standard, and the same as a service's name in the registry.
 fn segment(what: &str, text: &str) -> Result<(), Fault> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);

@@ -57,5 +57,7 @@ rules! {
     SEGMENT: "bad-identity", "a service's name in an identity", "orders", crate::identity::service;
     NAMESPACE: "bad-identity", "a namespace's name in an identity", "default", crate::identity::namespace;
     MEMBER: "bad-identity", "a member's name", "orders", crate::identity::member;
+    TRUST_DOMAIN: "bad-host", "a trust domain", "example.org", crate::identity::domain;
+    FULL_MEMBER: "bad-name", "a namespace and a name", "shop/orders", crate::identity::full_member;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

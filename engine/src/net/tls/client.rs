@@ -10,8 +10,8 @@ use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
 
-use super::files::{Digest, Files};
 use super::BYTES;
+use super::files::{Digest, Files};
 use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
