@@ -37,17 +37,31 @@ fn cp_109_mesh_202_a_port_that_nobody_listens_on_reaches_one_node_and_returns() 
 
 #[test]
 fn cp_109_a_slower_upstream_reaches_one_node_and_returns() {
+    // Slower than the machine makes all the others: where that is slow already, it must be more.
+    let mut pause = Duration::from_millis(30);
+    until("an upstream that is seen to be slower", || {
+        let returned = slower_returns(pause);
+        pause *= 3;
+        returned
+    });
+}
+
+fn slower_returns(pause: Duration) -> bool {
     let mut world = World::new("");
-    let slow = Upstream::http1(|conn| {
+    let slow = Upstream::http1(move |conn| {
         while let Some(_request) = conn.read_request() {
-            thread::park_timeout(Duration::from_millis(30));
+            thread::park_timeout(pause);
             conn.respond("200 OK", &[], "slow");
         }
     });
     applied(&mut world.caller, &asking(slow.address()), Some("1, all"));
+    if ended(&mut world.caller, 2)["state"] == "done" {
+        return false;
+    }
     let reason = world.returned();
     assert!(reason.starts_with("slow answers (over "), "{reason}");
     assert_eq!(world.loads[0].bad(), 0, "slow is not wrong");
+    true
 }
 
 #[test]
