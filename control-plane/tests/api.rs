@@ -438,6 +438,8 @@ fn suspected_instances_are_probed_and_their_answers_decide() {
     settings.registry.service_timeout = milliseconds(8_000);
     settings.registry.drain_after_silence = milliseconds(50);
     settings.probe.interval = milliseconds(100);
+    // They go because nothing is heard of them, and not for what probes say meanwhile.
+    settings.probe.failures = 10_000;
     let plane = Here::start(settings);
     let mut caller = plane.caller();
     let refused = Upstream::nobody();

@@ -110,6 +110,8 @@ fn hi_62_a_refused_reload_keeps_serving_and_everybody_can_see_why() {
     let site = Site::with(&toml(&service, "good"));
     let gateway = site.run();
     let mut kept = gateway.client();
+    // Who has asked once may be silent for longer.
+    assert_eq!(kept.get("/mark").text(), "good");
     let bad = toml(&service, "bad").replace("upstream = \"app\"", "upstraem = \"app\"");
     let place = format!("gateway.toml:{}:", line_of(&bad, "upstraem"));
     site.edit(&bad);

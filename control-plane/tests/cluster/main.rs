@@ -73,7 +73,6 @@ fn any_of_them_takes_changes_and_all_of_them_show_the_same_reg_503() {
     });
     // What is wrong is refused with the same words, and a precondition holds wherever it is checked.
     let follower = fleet.follower();
-    let mut caller = fleet.caller(follower);
     let bad = document("bad.toml", "[[route]]\nname = \"x\"\n");
     assert_eq!(
         fleet.done(follower, "POST /apply", &bad, 422)["code"],
