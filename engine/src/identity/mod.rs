@@ -26,7 +26,7 @@ use tollgate_config::{ControlPlane, Document, Identity as Section, IdentitySourc
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::unix_seconds;
-use crate::net::tls::{Facts, Member, Trusted};
+use crate::net::tls::{Facts, Member, Own, Trusted};
 use crate::reload::control_plane::{Authority, Unsigned};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log;
@@ -174,7 +174,8 @@ impl Identity {
         let mut upstreams = snapshot.upstreams.iter();
         let needed = { listeners }.any(|plan| plan.item.mesh.value != Mesh::Off)
             || upstreams.any(|plan| plan.item.mesh.is_some());
-        !needed || self.member.is_equipped()
+        let lasts = |own: Arc<Own>| own.facts.not_after > unix_seconds(SystemTime::now());
+        !needed || (self.member.is_equipped() && self.member.own().is_some_and(lasts))
     }
 
     /// Returns when something has changed.
@@ -228,6 +229,12 @@ impl Identity {
         }
         *self.trust.borrow_mut() = Some(next);
         self.member.trust(Some(trusted));
+        if self.is_revoked() {
+            log::error(
+                "this data plane's own certificate was revoked: other members refuse it",
+                &[],
+            );
+        }
         (self.look_again)();
         self.save();
         self.changed.notify_one();
@@ -253,11 +260,11 @@ impl Identity {
         let mut loud = Loud::default();
         loop {
             self.watch_life(&mut loud);
-            match renewal.step(now(), self.proofs(&asks.section)) {
+            match renewal.step(now(), self.proofs(&asks.section), self.is_revoked()) {
                 Step::Wait(pause) => sleep(pause).await,
                 Step::Stuck => {
                     loud.error(
-                        "this data plane has no certificate of the mesh, and nothing to prove who it is",
+                        "this data plane has no good certificate of the mesh, and nothing to prove who it is",
                         &"set `identity.token` to a token from `tollgate identity token`",
                     );
                     sleep(LOUD).await;
@@ -386,6 +393,12 @@ impl Identity {
         }
     }
 
+    /// Whether members refuse our certificate because they were told to.
+    fn is_revoked(&self) -> bool {
+        let (own, trusted) = (self.member.own(), self.member.trusted());
+        { own.zip(trusted) }.is_some_and(|(own, trusted)| trusted.is_revoked(&own.facts.serial))
+    }
+
     fn unsigned(&self, unsigned: &Unsigned, loud: &mut Loud) {
         self.metrics.identity().renewed(false);
         self.status
@@ -470,9 +483,12 @@ impl Identity {
         );
     }
 
-    /// Asks no more; what is not on disk yet is written.
-    pub fn end(&self) {
+    /// Asks no more; what is not on disk yet is written, unless a successor does.
+    pub fn end(&self, write: bool) {
         self.following.take();
+        if !write {
+            return;
+        }
         let content = self.kept.borrow().as_ref().map(Kept::written);
         if self.dirty.replace(false)
             && let (Some(disk), Some(content)) = (&self.disk, content)
