@@ -156,7 +156,8 @@ impl Admin {
 
     /// Whether there is a certificate of the mesh, where one is needed; what a process that just started waits for.
     fn certificate(&self) -> Option<serde_json::Value> {
-        if self.identity.is_enough_for(&self.store.current()) {
+        if self.ready.load(Ordering::Acquire) || self.identity.is_enough_for(&self.store.current())
+        {
             return self
                 .identity
                 .status()

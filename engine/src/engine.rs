@@ -555,7 +555,7 @@ impl Conductor {
             }
         }
         feed.end(end != End::Succeeded);
-        identity.end();
+        identity.end(end != End::Succeeded);
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.

@@ -1,5 +1,6 @@
-//! What is sent to the authority, and whether its answer is believed. Every asking has a key of its own, which is made
-//! here: an old key is never given a new certificate.
+//! What is sent to the authority, and whether its answer is believed. Every certificate has a key of its own, which is made
+//! here. Only a join token is shown again with the same key when its answer was lost: by that the authority knows who
+//! has it from who has stolen it.
 
 use std::path::Path;
 
@@ -16,13 +17,20 @@ use crate::exchange::base64;
 /// Bytes of a service-account token's file.
 const MOST_TOKEN: u64 = 64 << 10;
 
-/// A new key (PEM) and the request to sign it: proven by the current certificate, or by a token.
+/// A new key, as PEM.
+pub(super) fn new_key() -> Result<String, String> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+    let key = key.map_err(|error| format!("no key can be made: {error}"))?;
+    Ok(key.serialize_pem())
+}
+
+/// The request to sign this key (PEM): proven by the current certificate, or by a token.
 pub(super) fn request(
     section: &Section,
     current: Option<&Kept>,
-) -> Result<(String, CertificateRequest), String> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
-        .map_err(|error| format!("no key can be made: {error}"))?;
+    key: &str,
+) -> Result<CertificateRequest, String> {
+    let key = KeyPair::from_pem(key).map_err(|error| format!("a key cannot be read: {error}"))?;
     let csr = CertificateParams::new(Vec::new())
         .and_then(|parameters| parameters.serialize_request(&key))
         .map_err(|error| format!("no request can be made: {error}"))?;
@@ -31,13 +39,12 @@ pub(super) fn request(
         None => token(section)?,
     };
     let csr = { csr.pem() }.map_err(|error| format!("no request can be made: {error}"))?;
-    let request = CertificateRequest {
+    Ok(CertificateRequest {
         csr,
         service: section.service.clone(),
         namespace: section.namespace.clone(),
         proof,
-    };
-    Ok((key.serialize_pem(), request))
+    })
 }
 
 /// The key of the certificate that we have signs the request for the next one.

@@ -22,6 +22,8 @@ const LARGEST: u64 = 16 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     file: PathBuf,
+    /// The key that a join token was shown with, until there is a certificate.
+    joining: PathBuf,
 }
 
 /// A certificate, its key and whom to trust: as text, and as handshakes use it.
@@ -30,6 +32,8 @@ pub(super) struct Kept {
     pub(super) chain: Arc<str>,
     pub(super) key: Arc<str>,
     pub(super) trust: Trust,
+    /// What the join token was hashed to that brought it, or the one before it: no second one can be had for it.
+    pub(super) joined_with: Option<u64>,
     pub(super) own: Arc<Own>,
     pub(super) trusted: Arc<Trusted>,
 }
@@ -40,6 +44,8 @@ struct Content {
     certificate: String,
     key: String,
     trust: Trust,
+    #[serde(default)]
+    joined_with: Option<u64>,
 }
 
 impl Kept {
@@ -50,6 +56,7 @@ impl Kept {
             chain: chain.into(),
             key: key.into(),
             trust,
+            joined_with: None,
         })
     }
 
@@ -59,6 +66,7 @@ impl Kept {
             certificate: self.chain.to_string(),
             key: self.key.to_string(),
             trust: self.trust.clone(),
+            joined_with: self.joined_with,
         };
         let body = serde_json::to_string(&content).unwrap_or_default();
         let sum = xxh3_64(body.as_bytes());
@@ -70,6 +78,7 @@ impl Disk {
     pub(super) fn new(state_dir: &Path) -> Disk {
         Disk {
             file: state_dir.join("identity"),
+            joining: state_dir.join("identity.joining"),
         }
     }
 
@@ -114,12 +123,33 @@ impl Disk {
         }
     }
 
+    /// The key that a join token was shown with, of this process or of one that did not live to see the answer: whoever
+    /// has it may ask once more.
+    pub(super) fn joining_key(&self) -> Option<String> {
+        fs::read_to_string(&self.joining).ok()
+    }
+
+    /// Blocks.
+    pub(super) fn keep_joining_key(&self, key: &str) -> io::Result<()> {
+        if let Some(folder) = self.joining.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        kept::replace(&self.joining, key.as_bytes())
+    }
+
+    /// There is a certificate, and it is on the disk.
+    fn forget_joining_key(&self) {
+        let _there_may_be_none = fs::remove_file(&self.joining);
+    }
+
     /// Blocks.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<()> {
         if let Some(folder) = self.file.parent() {
             fs::create_dir_all(folder)?;
         }
-        kept::replace(&self.file, bytes)
+        kept::replace(&self.file, bytes)?;
+        self.forget_joining_key();
+        Ok(())
     }
 }
 
@@ -138,7 +168,11 @@ fn parse(bytes: &[u8]) -> Result<Kept, String> {
     }
     // Its words could show a part of the key.
     let content: Content = serde_json::from_slice(body).map_err(|_| "it is no JSON of ours")?;
-    Kept::new(&content.certificate, &content.key, content.trust)
+    let kept = Kept::new(&content.certificate, &content.key, content.trust)?;
+    Ok(Kept {
+        joined_with: content.joined_with,
+        ..kept
+    })
 }
 
 #[cfg(test)]

@@ -21,11 +21,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
-use tollgate_config::identity::Trust;
+use tollgate_config::identity::{Proof, Trust};
 use tollgate_config::{ControlPlane, Document, Identity as Section, IdentitySource, Mesh};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clock::unix_seconds;
-use crate::net::tls::{Facts, Member, Trusted};
+use crate::net::tls::{Facts, Member, Own, Trusted};
 use crate::reload::control_plane::{Authority, Unsigned};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log;
@@ -78,6 +79,8 @@ pub struct Identity {
     metrics: Arc<Metrics>,
     disk: Option<Disk>,
     kept: RefCell<Option<Kept>>,
+    /// The key that a token was shown with, and no answer has come.
+    joining: RefCell<Option<String>>,
     /// What was told before there was a certificate.
     trust: RefCell<Option<Trust>>,
     status: RefCell<Status>,
@@ -121,6 +124,7 @@ impl Identity {
             metrics,
             disk,
             kept: RefCell::new(kept),
+            joining: RefCell::default(),
             trust: RefCell::new(trust),
             status: RefCell::default(),
             following: RefCell::default(),
@@ -170,7 +174,8 @@ impl Identity {
         let mut upstreams = snapshot.upstreams.iter();
         let needed = { listeners }.any(|plan| plan.item.mesh.value != Mesh::Off)
             || upstreams.any(|plan| plan.item.mesh.is_some());
-        !needed || self.member.is_equipped()
+        let lasts = |own: Arc<Own>| own.facts.not_after > unix_seconds(SystemTime::now());
+        !needed || (self.member.is_equipped() && self.member.own().is_some_and(lasts))
     }
 
     /// Returns when something has changed.
@@ -224,6 +229,12 @@ impl Identity {
         }
         *self.trust.borrow_mut() = Some(next);
         self.member.trust(Some(trusted));
+        if self.is_revoked() {
+            log::error(
+                "this data plane's own certificate was revoked: other members refuse it",
+                &[],
+            );
+        }
         (self.look_again)();
         self.save();
         self.changed.notify_one();
@@ -249,11 +260,11 @@ impl Identity {
         let mut loud = Loud::default();
         loop {
             self.watch_life(&mut loud);
-            match renewal.step(now(), proofs(&asks.section)) {
+            match renewal.step(now(), self.proofs(&asks.section), self.is_revoked()) {
                 Step::Wait(pause) => sleep(pause).await,
                 Step::Stuck => {
                     loud.error(
-                        "this data plane has no certificate of the mesh, and nothing to prove who it is",
+                        "this data plane has no good certificate of the mesh, and nothing to prove who it is",
                         &"set `identity.token` to a token from `tollgate identity token`",
                     );
                     sleep(LOUD).await;
@@ -286,14 +297,24 @@ impl Identity {
         section: &Section,
         step: Step,
     ) -> Result<Facts, Unsigned> {
+        let key = self.key(step).await.map_err(Unsigned::Here)?;
         let request = {
             let kept = self.kept.borrow();
             let current = kept.as_ref().filter(|_| step == Step::Renew);
-            asking::request(section, current)
+            asking::request(section, current, &key)
         };
-        let (key, request) = request.map_err(Unsigned::Here)?;
+        let request = request.map_err(Unsigned::Here)?;
         let answer = authority.ask(&request).await?;
-        let kept = asking::believe(section, &key, answer).map_err(Unsigned::Refused)?;
+        let mut kept = asking::believe(section, &key, answer).map_err(Unsigned::Refused)?;
+        kept.joined_with = match &request.proof {
+            Proof::JoinToken(token) => Some(xxh3_64(token.as_bytes())),
+            _ => self
+                .kept
+                .borrow()
+                .as_ref()
+                .and_then(|kept| kept.joined_with),
+        };
+        self.joining.take();
         let facts = kept.own.facts.clone();
         log::info(
             "this data plane has a new certificate of the mesh",
@@ -327,6 +348,55 @@ impl Identity {
         self.save();
         self.changed.notify_one();
         Ok(facts)
+    }
+
+    /// The key to be signed: a new one, but with a join token the same until the answer has come, whoever lost it.
+    async fn key(&self, step: Step) -> Result<String, String> {
+        if step == Step::Renew {
+            return asking::new_key();
+        }
+        let known = self.joining.borrow().clone();
+        let known = known.or_else(|| self.disk.as_ref().and_then(Disk::joining_key));
+        let key = match known {
+            Some(key) => key,
+            None => asking::new_key()?,
+        };
+        if let Some(disk) = self.disk.clone() {
+            let copy = key.clone();
+            let writing = tokio::task::spawn_blocking(move || disk.keep_joining_key(&copy));
+            let written = writing.await.unwrap_or_else(|error| Err(error.into()));
+            if let Err(error) = written {
+                self.unwritten(&error);
+            }
+        }
+        *self.joining.borrow_mut() = Some(key.clone());
+        Ok(key)
+    }
+
+    /// What can prove who we are, besides a certificate. A join token that brought one is used up.
+    fn proofs(&self, section: &Section) -> Proofs {
+        let IdentitySource::Authority {
+            token,
+            kubernetes_token,
+        } = &section.source
+        else {
+            return Proofs::None;
+        };
+        if kubernetes_token.is_some() {
+            return Proofs::Again;
+        }
+        let kept = self.kept.borrow();
+        let used = kept.as_ref().and_then(|kept| kept.joined_with);
+        match token {
+            Some(token) if used != Some(xxh3_64(token.0.as_bytes())) => Proofs::Once,
+            _ => Proofs::None,
+        }
+    }
+
+    /// Whether members refuse our certificate because they were told to.
+    fn is_revoked(&self) -> bool {
+        let (own, trusted) = (self.member.own(), self.member.trusted());
+        { own.zip(trusted) }.is_some_and(|(own, trusted)| trusted.is_revoked(&own.facts.serial))
     }
 
     fn unsigned(&self, unsigned: &Unsigned, loud: &mut Loud) {
@@ -413,9 +483,12 @@ impl Identity {
         );
     }
 
-    /// Asks no more; what is not on disk yet is written.
-    pub fn end(&self) {
+    /// Asks no more; what is not on disk yet is written, unless a successor does.
+    pub fn end(&self, write: bool) {
         self.following.take();
+        if !write {
+            return;
+        }
         let content = self.kept.borrow().as_ref().map(Kept::written);
         if self.dirty.replace(false)
             && let (Some(disk), Some(content)) = (&self.disk, content)
@@ -435,18 +508,6 @@ impl Identity {
         let now = unix_seconds(SystemTime::now());
         let asks = self.following.borrow().is_some();
         { self.status.borrow() }.show(&self.member, asks, now)
-    }
-}
-
-/// What can prove who we are.
-fn proofs(section: &Section) -> Proofs {
-    match &section.source {
-        IdentitySource::Authority {
-            kubernetes_token: Some(_),
-            ..
-        } => Proofs::Again,
-        IdentitySource::Authority { token: Some(_), .. } => Proofs::Once,
-        _ => Proofs::None,
     }
 }
 

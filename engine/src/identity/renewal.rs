@@ -103,13 +103,13 @@ impl Renewal {
             .is_some_and(|life| now.wall >= life.until)
     }
 
-    /// What to do now.
-    pub(super) fn step(&self, now: Now, proofs: Proofs) -> Step {
+    /// What to do now. A certificate that was revoked is none.
+    pub(super) fn step(&self, now: Now, proofs: Proofs, is_revoked: bool) -> Step {
         let rest = { self.rests_until }.map_or(Duration::ZERO, |by| by.saturating_sub(now.mono));
         if !rest.is_zero() {
             return Step::Wait(rest.min(LOOK));
         }
-        let Some(life) = &self.life else {
+        let Some(life) = self.life.as_ref().filter(|_| !is_revoked) else {
             return match proofs {
                 Proofs::None => Step::Stuck,
                 Proofs::Once | Proofs::Again => Step::Join,
@@ -206,7 +206,7 @@ mod tests {
                 Step::Renew,
             ),
         ] {
-            let done = with_certificate().step(at(wall, mono), proofs);
+            let done = with_certificate().step(at(wall, mono), proofs, false);
             match (done, step) {
                 (Step::Wait(pause), Step::Wait(_)) => {
                     assert!(!pause.is_zero() && pause <= LOOK, "{what}: {pause:?}");
@@ -214,8 +214,26 @@ mod tests {
                 (done, step) => assert_eq!(done, step, "{what}"),
             }
         }
-        assert_eq!(Renewal::default().step(at(BEGIN, 0), Once), Step::Join);
-        assert_eq!(Renewal::default().step(at(BEGIN, 0), None), Step::Stuck);
+        assert_eq!(
+            Renewal::default().step(at(BEGIN, 0), Once, false),
+            Step::Join
+        );
+        assert_eq!(
+            Renewal::default().step(at(BEGIN, 0), None, false),
+            Step::Stuck
+        );
+    }
+
+    #[test]
+    fn who_was_revoked_needs_another_proof() {
+        let now = at(BEGIN + 1, 1);
+        for (proofs, step) in [
+            (Proofs::None, Step::Stuck),
+            (Proofs::Once, Step::Join),
+            (Proofs::Again, Step::Join),
+        ] {
+            assert_eq!(with_certificate().step(now, proofs, true), step);
+        }
     }
 
     #[test]
@@ -224,10 +242,10 @@ mod tests {
         let mut now = at(BEGIN + DAY * 7 / 10, DAY * 7 / 10);
         let mut last = Duration::ZERO;
         for _ in 0..20 {
-            assert_eq!(renewal.step(now, Proofs::Once), Step::Renew);
+            assert_eq!(renewal.step(now, Proofs::Once, false), Step::Renew);
             renewal.failed(false, now, 1.0);
             let mut rested = Duration::ZERO;
-            while let Step::Wait(pause) = renewal.step(now, Proofs::Once) {
+            while let Step::Wait(pause) = renewal.step(now, Proofs::Once, false) {
                 rested += pause;
                 now.mono += pause;
             }
@@ -239,7 +257,10 @@ mod tests {
         }
         assert_eq!(last, LONGEST);
         renewal.has(now.wall, now.wall + DAY, now, 0.5);
-        assert!(matches!(renewal.step(now, Proofs::Once), Step::Wait(_)));
+        assert!(matches!(
+            renewal.step(now, Proofs::Once, false),
+            Step::Wait(_)
+        ));
         assert_eq!(renewal.failures, 0);
     }
 
@@ -249,8 +270,8 @@ mod tests {
         let later = at(now.wall + 60, DAY * 7 / 10 + 60);
         let mut renewal = with_certificate();
         renewal.failed(true, now, 0.5);
-        assert_eq!(renewal.step(later, Proofs::Again), Step::Join);
-        assert_eq!(renewal.step(later, Proofs::Once), Step::Renew);
+        assert_eq!(renewal.step(later, Proofs::Again, false), Step::Join);
+        assert_eq!(renewal.step(later, Proofs::Once, false), Step::Renew);
     }
 
     #[test]
@@ -259,7 +280,7 @@ mod tests {
         let mut now = at(BEGIN + 400 * DAY, 0);
         let mut asked = 0;
         while now.mono < Duration::from_secs(3600) {
-            match renewal.step(now, Proofs::Again) {
+            match renewal.step(now, Proofs::Again, false) {
                 Step::Wait(pause) => now.mono += pause,
                 _ => {
                     asked += 1;
@@ -286,7 +307,7 @@ mod tests {
             while mono < 20 * lasts {
                 let wall = BEGIN.saturating_add(mono).saturating_add_signed(skew);
                 let now = at(wall, mono);
-                let step = renewal.step(now, Proofs::Once);
+                let step = renewal.step(now, Proofs::Once, false);
                 match step {
                     Step::Wait(pause) => mono += pause.as_secs().max(1),
                     Step::Stuck => unreachable!("there is a token"),

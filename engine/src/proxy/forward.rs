@@ -24,7 +24,9 @@ use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Response, Target, grpc_code, grpc_status};
+use crate::net::tls::{ClientTls, Reason, Refusal, Side};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
+use crate::telemetry::log;
 use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
 use crate::upstream::pool::{NoWay, Pool, Way};
 use crate::upstream::{Outcome, Slot};
@@ -281,6 +283,9 @@ impl Attempt<'_> {
                 if failure.error.code == Code::BodyTooLarge {
                     failure.error = too_large(self.plan);
                 }
+                if failure.is_refusal_of_us {
+                    self.refused_us(slot, &failure);
+                }
                 Err(failure)
             }
             Err(why) => {
@@ -309,6 +314,31 @@ impl Attempt<'_> {
             tunnel: Some(wire),
             waited: None,
         })
+    }
+
+    /// The endpoint, a member of the mesh, did not take our certificate: no connection came about.
+    fn refused_us(&self, slot: &Slot, failure: &Failure) {
+        let why = failure.error.cause.as_deref().unwrap_or_default();
+        let refusal = Refusal::new(Reason::RefusedUs, why);
+        if let Some(member) = self.upstream.dial.tls.as_ref().and_then(ClientTls::mesh) {
+            member.refuse(Side::Client, refusal.clone());
+        }
+        { &self.upstream.series }.connected(self.proxy.worker, ConnectResult::Failed);
+        self.not_met(slot, &refusal);
+    }
+
+    /// Says that an endpoint is not the member that it should be, or that we are none to it.
+    fn not_met(&self, slot: &Slot, refusal: &Refusal) {
+        static NOT_MET: log::Repeated = log::Repeated::new();
+        NOT_MET.warn(
+            "an endpoint was not met as a member of the mesh",
+            &[
+                ("upstream", &self.upstream.item.name),
+                ("endpoint", &slot.endpoint().address()),
+                ("reason", &refusal.reason.word()),
+                ("why", refusal),
+            ],
+        );
     }
 
     /// Finds a way to the endpoint.
@@ -366,6 +396,12 @@ impl Attempt<'_> {
                 self.upstream
                     .series
                     .connected(self.proxy.worker, ConnectResult::Failed);
+                if let NoWay::Io(error) = &no_way
+                    && let Some(inner) = error.get_ref()
+                    && let Some(refusal) = inner.downcast_ref::<Refusal>()
+                {
+                    self.not_met(slot, refusal);
+                }
                 let cause = match no_way {
                     NoWay::Io(error) => error.to_string(),
                     NoWay::Http2(error) => error,

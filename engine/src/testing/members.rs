@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -267,6 +268,12 @@ impl MemberFiles {
             self.ca.display()
         )
     }
+}
+
+/// The public key that a request (PEM) is about.
+pub fn key_of(csr: &str) -> Vec<u8> {
+    let request = CertificateSigningRequestParams::from_pem(csr).expect("a request");
+    request.public_key.der_bytes().to_vec()
 }
 
 /// A client that shows this, or nothing, and takes whatever it is shown.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tollgate_config::identity::{CertificateRequest, Proof};
 use tollgate_engine::testing::control_plane::ControlPlane;
 use tollgate_engine::testing::gateway::Gateway;
-use tollgate_engine::testing::members::Members;
+use tollgate_engine::testing::members::{Members, key_of};
 use tollgate_engine::testing::upstream::Upstream;
 
 use super::{callee, until};
@@ -25,7 +25,7 @@ fn asking(url: &str, token: &str, state: Option<&Path>, app: &Upstream) -> Strin
         "[server]\nworkers = 1\ndrain = \"2s\"\n{state}\n[control_plane]\nurls = [\"{url}\"]\nnode = \"one\"\n\n\
          [identity]\nservice = \"orders\"\n{token}\n\
          [[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\nmesh = \"strict\"\n\n\
-         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\n\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\ntimeout = \"60s\"\n\n\
          [[upstream]]\nname = \"app\"\nendpoints = [\"{}\"]\n",
         app.address()
     )
@@ -72,7 +72,7 @@ fn a_join_token_is_shown_once_then_the_certificate_renews_itself_mesh_307() {
         );
         // Old enough when it comes that it is renewed within a second or two.
         let wish = tollgate_engine::testing::members::Wish {
-            until: std::time::SystemTime::now() + Duration::from_secs(2400),
+            until: std::time::SystemTime::now() + Duration::from_secs(1200),
             ..signer.wish("orders")
         };
         (
@@ -82,7 +82,8 @@ fn a_join_token_is_shown_once_then_the_certificate_renews_itself_mesh_307() {
     });
     let document = asking(&control.url(), &token(folder.path()), None, &app);
     let gateway = Gateway::start(&document);
-    let journal = control.wait("two renewals", |journal| journal.certificates.len() >= 3);
+    until("two renewals", || control.journal().certificates.len() >= 3);
+    let journal = control.journal();
     assert_eq!(
         journal.certificates[0].proof,
         Proof::JoinToken(TOKEN.to_owned())
@@ -90,7 +91,9 @@ fn a_join_token_is_shown_once_then_the_certificate_renews_itself_mesh_307() {
     for later in &journal.certificates[1..] {
         assert!(matches!(later.proof, Proof::Renewal { .. }), "{later:?}");
     }
-    let keys: Vec<&str> = journal.certificates.iter().map(|one| &*one.csr).collect();
+    let keys: Vec<Vec<u8>> = { journal.certificates.iter() }
+        .map(|one| key_of(&one.csr))
+        .collect();
     assert_ne!(keys[0], keys[1], "each with a key of its own");
     until("readiness", || ready(&gateway));
     assert!(lets_in(&gateway, &members));
@@ -124,7 +127,6 @@ fn who_waits_for_its_certificate_is_not_ready_and_says_why_mesh_307() {
     });
     let document = asking(&control.url(), &token(folder.path()), None, &app);
     let gateway = Gateway::start(&document);
-    control.wait("an asking", |journal| !journal.certificates.is_empty());
     until("the reason", || {
         let page = gateway.ask("GET /health/ready").text();
         page.contains("certificate of the mesh") && page.contains("the token was used already")
@@ -203,7 +205,9 @@ fn a_revoked_member_is_refused_and_its_connections_leave_mesh_304() {
         });
         // On the connection that there is, and on a new one.
         until("a refusal", || web.get("/").status == 503);
-        assert!(super::failures(&gateway, "server", "revoked") > 0);
+        until("a count", || {
+            super::failures(&gateway, "server", "revoked") > 0
+        });
         assert!(lets_in(&gateway, &members), "others come in");
     }
 }
@@ -243,4 +247,39 @@ fn a_member_is_asked_nothing_more_once_it_was_revoked_mesh_304() {
         (503, "connect_failed")
     );
     assert!(super::failures(&gateway, "client", "revoked") > 0);
+}
+
+#[test]
+fn a_lost_answer_does_not_use_a_join_token_up_not_even_with_the_process_mesh_307() {
+    let members = Arc::new(Members::new());
+    let (folder, app, control) = (
+        tempfile::tempdir().expect("a folder"),
+        Upstream::echo(),
+        ControlPlane::start(),
+    );
+    let state = folder.path().join("state");
+    control.sign(|_| (500, "gone".to_owned()));
+    let document = asking(&control.url(), &token(folder.path()), Some(&state), &app);
+    let gateway = Gateway::start(&document);
+    until("two askings", || control.journal().certificates.len() >= 2);
+    gateway.stop();
+    let signer = members.clone();
+    control.sign(move |request| {
+        let lifetime = Duration::from_secs(86_400);
+        (200, text(&signer.answer(&request.csr, "orders", lifetime)))
+    });
+    let gateway = Gateway::start(&document);
+    until("readiness", || ready(&gateway));
+    let journal = control.journal();
+    // By the key the authority knows who has the token from who has stolen it.
+    let first = key_of(&journal.certificates[0].csr);
+    for asked in &journal.certificates {
+        assert_eq!(asked.proof, Proof::JoinToken(TOKEN.to_owned()));
+        assert_eq!(key_of(&asked.csr), first);
+    }
+    assert!(lets_in(&gateway, &members));
+    until("the file", || state.join("identity").exists());
+    until("no trace of joining", || {
+        !state.join("identity.joining").exists()
+    });
 }

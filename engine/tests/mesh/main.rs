@@ -30,7 +30,7 @@ fn callee(members: &Members, service: &str, mesh: &str, app: SocketAddr) -> Gate
 fn callee_document(identity: &str, mesh: &str, app: SocketAddr, protocol: &str) -> String {
     format!(
         "{identity}[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\nmesh = \"{mesh}\"\n\n\
-         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\nretry = \"off\"\n\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\nretry = \"off\"\ntimeout = \"60s\"\n\n\
          [[upstream]]\nname = \"app\"\nendpoints = [\"{app}\"]\nprotocol = \"{protocol}\"\n"
     )
 }
@@ -44,7 +44,7 @@ fn caller(members: &Members, service: &str, peer: &str, at: SocketAddr, protocol
 fn caller_document(identity: &str, peer: &str, at: SocketAddr, protocol: &str) -> String {
     format!(
         "{identity}[[listener]]\nname = \"out\"\nbind = \"127.0.0.1:0\"\n\n\
-         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"peer\"\nretry = \"off\"\n\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"peer\"\nretry = \"off\"\ntimeout = \"60s\"\n\n\
          [[upstream]]\nname = \"peer\"\nendpoints = [\"{at}\"]\nmesh = \"{peer}\"\nprotocol = \"{protocol}\"\n\
          connect_timeout = \"30s\"\noutlier = \"off\"\nbreaker = \"off\"\n"
     )

@@ -59,6 +59,8 @@ pub(super) struct Failure {
     pub again: bool,
     /// How long an answer was waited for in vain, when a time-out ended that.
     pub waited: Option<Duration>,
+    /// The endpoint did not take our certificate.
+    pub is_refusal_of_us: bool,
 }
 
 impl Failure {
@@ -71,6 +73,7 @@ impl Failure {
             stale: false,
             again: true,
             waited: None,
+            is_refusal_of_us: false,
         }
     }
 
@@ -97,13 +100,17 @@ impl Failure {
             stale: false,
             again: matches!(why, Code::PerTryTimeout | Code::AdaptiveTimeout),
             waited: None,
+            is_refusal_of_us: false,
         }
     }
 
     /// The endpoint is a member of the mesh and refused our certificate, which in TLS 1.3 a client learns after it has
     /// sent: nothing of it was looked at.
     pub(super) fn refused_us(error: &std::io::Error) -> Self {
-        Self::connect(Error::because(Code::ConnectFailed, error.to_string()))
+        Failure {
+            is_refusal_of_us: true,
+            ..Self::connect(Error::because(Code::ConnectFailed, error.to_string()))
+        }
     }
 
     pub(super) fn reset(cause: impl Into<Box<str>>, left: bool, stale: bool) -> Self {
@@ -116,6 +123,7 @@ impl Failure {
             stale,
             again: true,
             waited: None,
+            is_refusal_of_us: false,
         }
     }
 
@@ -128,6 +136,7 @@ impl Failure {
             stale: false,
             again: false,
             waited: None,
+            is_refusal_of_us: false,
         }
     }
 
@@ -147,6 +156,7 @@ impl Failure {
             stale: false,
             again: false,
             waited: None,
+            is_refusal_of_us: false,
         }
     }
 }

@@ -10,6 +10,8 @@
 mod facts;
 mod held;
 mod refusal;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::cell::Cell;
