@@ -30,6 +30,12 @@ fn settings() -> Settings {
     }
 }
 
+fn talk_to(servers: [SocketAddr; 2]) {
+    for server in servers {
+        talk(server).expect("somebody is there");
+    }
+}
+
 fn is_redirected() -> bool {
     ruleset().to_ascii_lowercase().contains("tollgate")
 }
@@ -40,8 +46,8 @@ fn outbound(name: &str, by: By) {
     };
     pod.with_servers_elsewhere(echo, |there| {
         let talked = |count| {
-            pod.as_service(|| there.map(talk).map(Result::unwrap));
-            there.map(|there| pod.captured(there, count));
+            pod.as_service(|| talk_to(there));
+            pod.captured(there, count);
         };
         talked(0);
         capture::install_by(by, &settings()).expect("root may");
@@ -50,8 +56,8 @@ fn outbound(name: &str, by: By) {
         assert_eq!(ruleset(), installed, "twice is once");
         talked(1);
         // The sidecar's own user goes where it goes.
-        there.map(talk).map(Result::unwrap);
-        there.map(|there| pod.captured(there, 1));
+        talk_to(there);
+        pod.captured(there, 1);
         // The other program finds what the first one left.
         let other = match by {
             By::Nft => By::Iptables,
@@ -115,11 +121,11 @@ fn inbound(name: &str, by: By) {
         settings.exclude_inbound.push(excluded.address().port());
         capture::install_by(by, &settings).expect("root may");
         pod.elsewhere(|| {
-            here.map(talk).map(Result::unwrap);
+            talk_to(here);
             talk(excluded.address()).expect("it is not redirected");
         });
-        here.map(|here| pod.captured(here, 1));
-        pod.captured(excluded.address(), 0);
+        pod.captured(here, 1);
+        pod.captured([excluded.address()], 0);
         capture::remove(&settings).expect("root may");
         assert!(!is_redirected(), "{}", ruleset());
     });
@@ -156,8 +162,8 @@ fn mesh_101_ports_and_places_that_are_excluded_are_reached_without_the_sidecar()
         for settings in [blocks, ports] {
             for by in [By::Nft, By::Iptables] {
                 capture::install_by(by, &settings).expect("root may");
-                pod.as_service(|| there.map(talk).map(Result::unwrap));
-                there.map(|there| pod.captured(there, 0));
+                pod.as_service(|| talk_to(there));
+                pod.captured(there, 0);
             }
         }
     });
@@ -191,6 +197,6 @@ fn mesh_101_a_sidecar_that_is_redirected_to_itself_refuses_and_does_not_go_round
             .sum();
         assert!((2..100).contains(&accepted), "{accepted} connections");
         capture::remove(&wrong).expect("root may");
-        pod.as_service(|| there.map(talk).map(Result::unwrap));
+        pod.as_service(|| talk_to(there));
     });
 }

@@ -145,21 +145,22 @@ impl Pod {
         });
     }
 
-    /// Waits until so many lines of the access log say that a connection was going there.
-    pub(crate) fn captured(&self, original: SocketAddr, count: usize) {
+    /// Waits until so many lines of the access log, for each of these, say that a connection was going there.
+    pub(crate) fn captured<const N: usize>(&self, originals: [SocketAddr; N], count: usize) {
         let file = self.gateway().folder().join("access.log");
-        let wanted = format!("\"original\":\"{original}\"");
-        let deadline = Instant::now() + 6 * PATIENCE;
-        loop {
-            let text = std::fs::read_to_string(&file).unwrap_or_default();
-            if text.lines().filter(|line| line.contains(&wanted)).count() == count {
-                return;
+        for wanted in originals.map(|original| format!("\"original\":\"{original}\"")) {
+            let deadline = Instant::now() + 6 * PATIENCE;
+            loop {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                if text.lines().filter(|line| line.contains(&wanted)).count() == count {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "not {count} × {wanted} in\n{text}"
+                );
+                std::thread::yield_now();
             }
-            assert!(
-                Instant::now() < deadline,
-                "not {count} × {wanted} in\n{text}"
-            );
-            std::thread::yield_now();
         }
     }
 }
