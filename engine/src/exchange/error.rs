@@ -93,6 +93,7 @@ codes! {
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
     UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
+    DescriptorsUnavailable "descriptors_unavailable" 503 14 Route "what can be called here is not known yet; try again soon";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
     TokenRequired "token_required" 401 16 Filter "this needs a bearer token in authorization";
     TokenExpired "token_expired" 401 16 Filter "the bearer token has expired; sign in again, or refresh it";

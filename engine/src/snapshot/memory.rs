@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::filter::jwt::IssuerMemory;
 use crate::filter::rate_limit::LimitMemory;
 use crate::route::ListenerIndex;
+use crate::transcode::Learned;
 use crate::upstream::discovery::Services;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::{EndpointMemory, GuardMemory};
@@ -27,6 +28,8 @@ pub struct Memory {
     /// Instances that the control plane told of.
     pub services: Arc<Services>,
     pub paces: PaceMemory,
+    /// Descriptors that upstreams told of themselves.
+    pub learned: Arc<Learned>,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }
