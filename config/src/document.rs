@@ -23,6 +23,7 @@ mod control_plane;
 mod faults;
 mod limits;
 mod transcode;
+mod validate;
 
 pub use browsers::*;
 pub use callers::*;
@@ -30,6 +31,7 @@ pub use control_plane::*;
 pub use faults::*;
 pub use limits::*;
 pub use transcode::*;
+pub use validate::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
@@ -388,6 +390,7 @@ pub enum Filter {
     /// Boxed: it is large, and rare.
     Transcode(Box<Transcode>),
     GrpcWeb,
+    Validate(Arc<Validate>),
     Jwt(JwtUse),
     Allow(Allow),
     Cors(Cors),

@@ -13,6 +13,7 @@ pub(crate) mod sections;
 mod store;
 mod subscription;
 mod transcode;
+mod validate;
 
 use crate::problem::Fault;
 

@@ -84,7 +84,7 @@ codes! {
     BodyTooLarge "body_too_large" 413 8 Body "the request's body is larger than allowed";
     BodyTimeout "body_timeout" 408 4 Body "the request's body stopped coming";
     BodyAborted "body_aborted" 400 1 Body "the request's body ended before its announced length";
-    BadMessage "bad_message" 400 3 Body "the request does not fit the method that it calls";
+    Unfit "validation_error" 400 3 Body "the request does not fit; every field that is wrong is named";
     MessageTooLarge "message_too_large" 413 8 Body "the message is larger, deeper or longer than allowed";
     UnsupportedContent "unsupported_content" 415 3 Body "the request's body is encoded in a way that cannot be translated";
     ClientClosed "client_closed" 499 1 Request "the client went away before the answer";
@@ -148,7 +148,7 @@ pub struct Error {
     pub limit: Option<Box<str>>,
     /// Of `FaultInjected`: how.
     pub abort: Option<Abort>,
-    /// Of `BadMessage`: the fields and what is wrong with each, as a JSON array.
+    /// Of `Unfit`: the fields and what is wrong with each, as a JSON array.
     pub fields: Option<Box<str>>,
 }
 

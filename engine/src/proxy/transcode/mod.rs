@@ -35,6 +35,7 @@ use download::{Download, Form};
 use head::{become_call, beyond, content_type, head, refused};
 use upload::Upload;
 use wait::Wait;
+pub(super) use wait::body_frame;
 
 /// When to ask again for what the upstream has not told yet.
 const UNKNOWN: Duration = Duration::from_secs(1);
