@@ -24,6 +24,7 @@ mod faults;
 mod identity;
 mod limits;
 mod transcode;
+mod validate;
 
 pub use browsers::*;
 pub use callers::*;
@@ -32,6 +33,7 @@ pub use faults::*;
 pub use identity::*;
 pub use limits::*;
 pub use transcode::*;
+pub use validate::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
@@ -404,6 +406,7 @@ pub enum Filter {
     /// Boxed: it is large, and rare.
     Transcode(Box<Transcode>),
     GrpcWeb,
+    Validate(Arc<Validate>),
     Jwt(JwtUse),
     Allow(Allow),
     Cors(Cors),

@@ -5,6 +5,7 @@
 //! the words of `feed`.
 
 mod binding;
+mod body_schema;
 mod check;
 pub mod control_plane;
 mod cut;
@@ -31,6 +32,9 @@ pub mod unit;
 mod validate;
 mod warning;
 
+pub use body_schema::{
+    BodyFormat, BodyKind, BodyNode, BodySchema, Bounds, NodeId, OtherProperties,
+};
 pub use document::*;
 pub use loader::Loader;
 pub use problem::{Fault, Problem, Problems};

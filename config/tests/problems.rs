@@ -589,6 +589,41 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     );
 }
 
+/// GW-201: from a file or from the upstream, and one of the two.
+#[test]
+fn descriptors_come_from_one_place() {
+    let filter = |keys: &str| {
+        let filters = format!("upstream = \"app\"\nfilters = [{{ transcode = {{ {keys} }} }}]");
+        format!("{}{UPSTREAM}protocol = \"http2\"\n", route(&filters))
+    };
+    for (keys, code, hint) in [
+        ("convention = true", "missing-key", "reflection = true"),
+        ("reflection = false", "missing-key", "reflection = true"),
+        (
+            "reflection = true, descriptors = \"a\"",
+            "contradiction",
+            "take `descriptors` or",
+        ),
+        (
+            "descriptors = \"a\", refresh = \"1m\"",
+            "contradiction",
+            "take `refresh` out",
+        ),
+        (
+            "reflection = true, refresh = \"999ms\"",
+            "bad-duration",
+            "\"1s\"",
+        ),
+    ] {
+        let found = problems(&around(&filter(keys)));
+        let found = found.iter().find(|problem| problem.code == code);
+        let found = found.unwrap_or_else(|| panic!("{keys}"));
+        assert_eq!(found.place.as_ref().map(|place| place.line), Some(4));
+        assert!(found.hint.as_deref().unwrap_or_default().contains(hint));
+    }
+    assert_eq!(problems(&around(&filter("reflection = true"))), []);
+}
+
 #[test]
 fn a_fault_must_do_something_that_can_be_done() {
     let fault = |text: &str| {

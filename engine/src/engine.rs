@@ -36,6 +36,7 @@ use crate::state::{State, keeper};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::transcode::Learned;
 use crate::upkeep::Upkeep;
 
 /// How long the last access lines may take at the end.
@@ -140,6 +141,7 @@ impl Engine {
             let limits;
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
+            memory.learned = Arc::new(Learned::kept_in(folder));
         }
         // Nobody is asked: what an earlier process left makes us a member before the first connection.
         let membership = identity::restore(
@@ -446,9 +448,11 @@ impl Conductor {
             .listeners
             .first()
             .map(|first| handover::key(document.server.admin, first.bind));
-        let mut upkeep = Upkeep::default();
+        let mut upkeep = Upkeep::new(self.common.metrics.clone());
         upkeep.follow(&self.common.store.current(), &self.reloader.memory);
-        upkeep.first_answers().await;
+        upkeep.first_answers(&self.reloader.memory).await;
+        let learned = self.reloader.memory.learned.clone();
+        self.learned(&mut upkeep);
         let admin_copy = admin_socket
             .as_ref()
             .and_then(|socket| socket.try_clone().ok());
@@ -524,6 +528,7 @@ impl Conductor {
                 },
                 () = identity.changed() => {}
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
+                () = learned.news.notified() => self.learned(&mut upkeep),
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 },
@@ -582,6 +587,13 @@ impl Conductor {
             }
         }
         result
+    }
+
+    /// An upstream told other descriptors than before; or it may have, before anybody could hear of it.
+    fn learned(&mut self, upkeep: &mut Upkeep) {
+        if self.reloader.learned() {
+            upkeep.follow(&self.common.store.current(), &self.reloader.memory);
+        }
     }
 
     /// The control plane told something.

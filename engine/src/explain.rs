@@ -251,6 +251,7 @@ fn filter_word(filter: &Filter) -> &'static str {
         Filter::Fault(_) => "fault",
         Filter::Transcode(_) => "transcode",
         Filter::GrpcWeb => "grpc_web",
+        Filter::Validate(_) => "validate",
         Filter::Jwt(_) => "jwt",
         Filter::Allow(_) => "allow",
         Filter::Cors(_) => "cors",

@@ -84,6 +84,13 @@ pub(crate) fn openapi(path: &Path, wanted: Option<&str>) -> ExitCode {
         }
         return ExitCode::from(exit::BAD_DOCUMENT);
     };
+    if !transcoder.is_known() {
+        eprintln!(
+            "the descriptors of `{name}` are its upstream's to tell, and none that fit are kept in `server.state_dir`; start a gateway with \
+             this document first, or name a file as `descriptors`"
+        );
+        return ExitCode::from(exit::FAILURE);
+    }
     let document = transcoder.openapi(name);
     println!(
         "{}",

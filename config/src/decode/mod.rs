@@ -17,6 +17,7 @@ mod route;
 mod store;
 mod transcode;
 mod upstream;
+mod validate;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -15,6 +15,7 @@ pub(crate) mod sections;
 mod store;
 mod subscription;
 mod transcode;
+mod validate;
 
 use crate::problem::Fault;
 

@@ -53,6 +53,7 @@ rules! {
     SERVICE: "bad-name", "a full name", "shop.v1.Orders", binding::full_name;
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
+    BODY_SCHEMA: "bad-schema", "a JSON Schema", "{ \"type\": \"object\" }", crate::BodySchema::parse;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
     SEGMENT: "bad-identity", "a service's name in an identity", "orders", crate::identity::service;
     NAMESPACE: "bad-identity", "a namespace's name in an identity", "default", crate::identity::namespace;

@@ -4,7 +4,7 @@
 use super::rules::*;
 use super::{
     Key, Kind, Presence, Section, Top, browsers, callers, faults, identity, limits, subscription,
-    transcode,
+    transcode, validate,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -591,6 +591,11 @@ pub(crate) static FILTER: Section = Section {
             Kind::Yes,
             "Answers gRPC-Web, from browsers, with calls of a gRPC service.",
         ),
+        optional(
+            "validate",
+            Kind::Table(&validate::VALIDATE),
+            "Refuses bodies that are not what a JSON Schema says, with all fields that are wrong.",
+        ),
     ],
     one_of: &[&[
         "set_headers",
@@ -603,6 +608,7 @@ pub(crate) static FILTER: Section = Section {
         "fault",
         "transcode",
         "grpc_web",
+        "validate",
     ]],
     ..NOTHING
 };

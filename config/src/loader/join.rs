@@ -214,8 +214,9 @@ impl Reading<'_> {
                 }
                 Decoded::Route { route, .. } => {
                     for filter in &route.filters {
-                        if let Filter::Transcode(transcode) = &filter.value {
-                            let descriptors = &transcode.descriptors;
+                        if let Filter::Transcode(transcode) = &filter.value
+                            && let Some(descriptors) = transcode.file()
+                        {
                             self.relative_paths(
                                 block,
                                 descriptors.at,

@@ -73,7 +73,7 @@ mod tests {
         let fields = json!([{ "field": "items[0].quantity", "message": "it should be positive" }]);
         let error = Error {
             fields: Some(fields.to_string().into()),
-            ..Error::from(Code::BadMessage)
+            ..Error::from(Code::Unfit)
         };
         let (_, _, body) = error.envelope("r-1", &[0; 16]);
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

@@ -84,7 +84,7 @@ codes! {
     BodyTooLarge "body_too_large" 413 8 Body "the request's body is larger than allowed";
     BodyTimeout "body_timeout" 408 4 Body "the request's body stopped coming";
     BodyAborted "body_aborted" 400 1 Body "the request's body ended before its announced length";
-    BadMessage "bad_message" 400 3 Body "the request does not fit the method that it calls";
+    Unfit "validation_error" 400 3 Body "the request does not fit; every field that is wrong is named";
     MessageTooLarge "message_too_large" 413 8 Body "the message is larger, deeper or longer than allowed";
     UnsupportedContent "unsupported_content" 415 3 Body "the request's body is encoded in a way that cannot be translated";
     ClientClosed "client_closed" 499 1 Request "the client went away before the answer";
@@ -93,6 +93,7 @@ codes! {
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
     UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
+    DescriptorsUnavailable "descriptors_unavailable" 503 14 Route "what can be called here is not known yet; try again soon";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
     TokenRequired "token_required" 401 16 Filter "this needs a bearer token in authorization";
     TokenExpired "token_expired" 401 16 Filter "the bearer token has expired; sign in again, or refresh it";
@@ -147,7 +148,7 @@ pub struct Error {
     pub limit: Option<Box<str>>,
     /// Of `FaultInjected`: how.
     pub abort: Option<Abort>,
-    /// Of `BadMessage`: the fields and what is wrong with each, as a JSON array.
+    /// Of `Unfit`: the fields and what is wrong with each, as a JSON array.
     pub fields: Option<Box<str>>,
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tollgate_config::{
     ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SecurityHeaders, SetHeaders,
+    Validate,
 };
 
 use crate::exchange::error::{Code, Error};
@@ -52,6 +53,8 @@ pub struct Chain {
     /// What is not gRPC becomes it behind the chain, by these descriptors.
     transcoder: Option<Arc<Transcoder>>,
     grpc_web: bool,
+    /// What bodies must be like.
+    bodies: Option<Arc<Validate>>,
 }
 
 /// What a chain is compiled with besides its own settings.
@@ -164,8 +167,10 @@ impl Chain {
                     Settings::Fault(fault) => {
                         Filter::Fault(fault::Fault::compile(fault, metrics.fault(&route.name)))
                     }
-                    // Both wait for the request's body, so they are the proxy's, behind the chain.
-                    Settings::Transcode(_) | Settings::GrpcWeb => return None,
+                    // They wait for the request's body, so they are the proxy's, behind the chain.
+                    Settings::Transcode(_) | Settings::GrpcWeb | Settings::Validate(_) => {
+                        return None;
+                    }
                     Settings::Jwt(used) => Filter::Jwt(jwt::Bearer {
                         issuer: issuers.named(&used.name),
                         optional: used.optional,
@@ -206,6 +211,10 @@ impl Chain {
             claims,
             faults,
             transcoder: transcoders.of(route).cloned(),
+            bodies: route.filters.iter().find_map(|filter| match &filter.value {
+                Settings::Validate(bodies) => Some(bodies.clone()),
+                _ => None,
+            }),
             grpc_web: route
                 .filters
                 .iter()
@@ -216,6 +225,10 @@ impl Chain {
     /// Whether requests may have to become gRPC behind it.
     pub fn translates(&self) -> bool {
         self.grpc_web || self.transcoder.is_some()
+    }
+
+    pub fn bodies(&self) -> Option<&Arc<Validate>> {
+        self.bodies.as_ref()
     }
 
     pub fn transcoder(&self) -> Option<&Arc<Transcoder>> {

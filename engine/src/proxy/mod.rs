@@ -23,6 +23,7 @@ mod storm;
 mod transcode;
 mod tries;
 pub mod tunnel;
+mod validate;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
@@ -205,6 +206,10 @@ impl Proxy {
             }
             filtered?;
             request.marks = Marks::of(&request.headers);
+        }
+        if let Some(bodies) = plan.compiled.chain.bodies() {
+            // As with what is translated: large, and not everybody's.
+            Box::pin(self.validate(exchange, plan, request, bodies)).await?;
         }
         match &plan.item.action {
             Action::Upstream(_) if plan.compiled.chain.translates() => {

@@ -172,6 +172,36 @@ impl Reloader {
         result
     }
 
+    /// Serves the same document with what upstreams have told of themselves since. Whether that is another world.
+    pub fn learned(&mut self) -> bool {
+        let (began, former) = (Instant::now(), self.store.current());
+        if former.transcoders.reflected().next().is_none() {
+            return false;
+        }
+        let next = compile(
+            &self.document,
+            Some(&former),
+            &mut self.memory,
+            &self.metrics,
+            self.workers.count(),
+        );
+        let next = match next {
+            Ok(next) if next.transcoders.is_same(&former.transcoders) => return false,
+            Ok(next) => Arc::new(next),
+            // Such as a certificate that cannot be read any more.
+            Err(problems) => {
+                self.refused(&problems);
+                return false;
+            }
+        };
+        self.store.publish(next.clone());
+        self.tell(
+            &next,
+            u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
+        true
+    }
+
     /// Applies the latest of both inputs, or of the one that changed. What is told of a refusal is of the former.
     fn apply_best(&mut self, changed: Changed, began: Instant) -> Result<u64, Problems> {
         let mut refusal = None;

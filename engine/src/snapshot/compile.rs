@@ -90,7 +90,7 @@ pub fn compile(
         }
     }
     let known = former.map(|former| &former.transcoders);
-    let transcoders = Transcoders::compile(document, known, &mut problems);
+    let transcoders = Transcoders::compile(document, known, &memory.learned, &mut problems);
     let former_issuers = former.map(|former| &former.issuers);
     let issuers = Issuers::compile(document, former_issuers, &memory.issuers, metrics)
         .unwrap_or_else(|bad| {

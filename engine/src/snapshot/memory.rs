@@ -13,6 +13,7 @@ use crate::filter::jwt::IssuerMemory;
 use crate::filter::rate_limit::LimitMemory;
 use crate::net::tls::{Held, Member};
 use crate::route::ListenerIndex;
+use crate::transcode::Learned;
 use crate::upstream::discovery::Services;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::{EndpointMemory, GuardMemory};
@@ -30,6 +31,8 @@ pub struct Memory {
     pub paces: PaceMemory,
     /// Who we are in the mesh, whatever document serves.
     pub member: Arc<Member>,
+    /// Descriptors that upstreams told of themselves.
+    pub learned: Arc<Learned>,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }

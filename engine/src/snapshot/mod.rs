@@ -193,7 +193,11 @@ impl RoutePlan {
 /// Compiles a document that nothing serves, and proves its tests: for `check` and `explain`.
 pub fn of(document: &config::Document) -> Result<Snapshot, config::Problems> {
     let metrics = Arc::new(crate::telemetry::metrics::Metrics::new(1));
-    let snapshot = compile::compile(document, None, &mut memory::Memory::default(), &metrics, 1)?;
+    let mut memory = memory::Memory::default();
+    if let Some(folder) = &document.server.state_dir {
+        memory.learned = Arc::new(crate::transcode::Learned::kept_in(folder));
+    }
+    let snapshot = compile::compile(document, None, &mut memory, &metrics, 1)?;
     proof::prove(document, &snapshot)?;
     Ok(snapshot)
 }

@@ -8,6 +8,7 @@
 mod cell;
 mod closed;
 mod control_plane;
+mod descriptors;
 mod fault;
 mod figures;
 mod hedges;
@@ -37,6 +38,7 @@ pub use closed::{
     RetryClass, TimeoutKind, Unhedged,
 };
 pub use control_plane::ControlPlaneSeries;
+pub use descriptors::DescriptorSeries;
 pub use fault::FaultSeries;
 pub use figures::Taken;
 pub use identity::IdentitySeries;
@@ -86,6 +88,8 @@ struct Names {
     faults: BTreeMap<String, Weak<FaultSeries>>,
     /// By issuer.
     jwts: BTreeMap<String, Weak<JwtSeries>>,
+    /// By upstream.
+    descriptors: BTreeMap<String, Weak<DescriptorSeries>>,
 }
 
 impl Metrics {
@@ -179,6 +183,15 @@ impl Metrics {
         find_or_make(&mut self.names().jwts, name.to_owned(), || {
             JwtSeries::new(self.workers)
         })
+    }
+
+    /// Of the descriptors that an upstream tells.
+    pub fn descriptors(&self, upstream: &str) -> Arc<DescriptorSeries> {
+        find_or_make(
+            &mut self.names().descriptors,
+            upstream.to_owned(),
+            DescriptorSeries::default,
+        )
     }
 
     /// We answered with `code` instead of an upstream.

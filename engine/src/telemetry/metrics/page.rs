@@ -10,7 +10,7 @@ use super::closed::{
 };
 use super::text::{Kind, Text};
 use super::upstream::{Known, UpstreamSeries as Series};
-use super::{ListenerSeries, Metrics, hedges, jwt, living, process};
+use super::{ListenerSeries, Metrics, descriptors, hedges, jwt, living, process};
 use crate::exchange::error::Code;
 
 pub(crate) fn write(metrics: &Metrics) -> String {
@@ -22,6 +22,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     sharing(metrics, &mut text);
     faults(metrics, &mut text);
     jwt::write(metrics, &mut text);
+    descriptors::write(metrics, &mut text);
     gateway(metrics, &mut text);
     metrics.control_plane.write(&mut text);
     metrics.identity.write(&mut text);
