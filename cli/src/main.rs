@@ -8,6 +8,7 @@ mod breakers;
 mod client;
 mod control;
 mod desk;
+mod edges;
 mod explain;
 mod fleet;
 mod inspect;
@@ -68,6 +69,9 @@ enum Command {
         /// The listener's name; the first one without it.
         #[arg(long)]
         listener: Option<String>,
+        /// The service that calls, for rules of access: `orders`, or `shop/orders`.
+        #[arg(long, value_name = "SERVICE")]
+        caller: Option<String>,
         /// The answer as JSON.
         #[arg(long)]
         json: bool,
@@ -91,6 +95,8 @@ enum Command {
     Rollback(control::Rollback),
     /// A change on its way to all nodes: how far it is; pauses, resumes, promotes or aborts it.
     Rollout(rollout::Arguments),
+    /// Which service calls which, how often, and how that goes: the edges of a service map.
+    Edges(edges::Arguments),
     /// Who changed something, who was refused, what became of instances.
     Audit(inspect::Audit),
     /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
@@ -112,12 +118,14 @@ fn main() -> ExitCode {
             admin,
             headers,
             listener,
+            caller,
             json,
             words,
         } => {
             let question = explain::Question {
                 headers,
                 listener,
+                caller,
                 json,
             };
             match (live, words.as_slice()) {
@@ -130,6 +138,7 @@ fn main() -> ExitCode {
                             url: url.clone(),
                             headers: question.headers,
                             listener: question.listener,
+                            caller: question.caller,
                             json,
                         },
                     })
@@ -148,6 +157,7 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => control::plan(&arguments),
         Command::Rollback(arguments) => control::rollback(&arguments),
         Command::Rollout(arguments) => rollout::rollout(&arguments),
+        Command::Edges(arguments) => edges::edges(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
         Command::Diagnose(arguments) => inspect::diagnose(&arguments),
         Command::Completion { shell } => {

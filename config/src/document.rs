@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod access;
 mod browsers;
 mod callers;
 mod control_plane;
@@ -24,6 +25,7 @@ mod faults;
 mod limits;
 mod transcode;
 
+pub use access::*;
 pub use browsers::*;
 pub use callers::*;
 pub use control_plane::*;
@@ -45,6 +47,8 @@ pub struct Document {
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
     pub jwts: Vec<Item<Jwt>>,
+    /// Who may call whom in the mesh, in order.
+    pub accesses: Vec<Item<Access>>,
     /// How the proxy's own answers look.
     pub errors: ErrorBody,
     /// `None`: every limit is this process's own.
@@ -390,6 +394,7 @@ pub enum Filter {
     GrpcWeb,
     Jwt(JwtUse),
     Allow(Allow),
+    Access(AccessMode),
     Cors(Cors),
     SecurityHeaders(SecurityHeaders),
 }
@@ -719,6 +724,8 @@ pub struct Test {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Listener name; `None` = the first listener.
     pub listener: Option<String>,
+    /// Who calls whom, and what the rules about that shall say.
+    pub access: Option<AccessTest>,
     pub expect: Expect,
     pub at: At,
 }

@@ -2,6 +2,7 @@
 //! what it can use, puts a default where something was refused, and reports only what the grammar cannot say: keys
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
+mod access;
 mod browsers;
 mod bulkhead;
 mod callers;
@@ -22,11 +23,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::document::{AccessLog, At, Expect, Server, Setting, Telemetry, Test};
+use crate::document::{AccessLog, AccessTest, At, Expect, Server, Setting, Telemetry, Test};
 use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
+pub(crate) use access::{access, grpc_method, member, members};
 pub(crate) use browsers::{errors, origin};
 pub(crate) use callers::{jwks_url, jwt};
 pub(crate) use control_plane::control_plane;
@@ -93,6 +95,14 @@ pub(crate) fn test(node: &Node) -> Option<Test> {
         path: text(request, "path")?.to_owned(),
         headers: headers(request.get("headers")),
         listener: text(request, "listener").map(str::to_owned),
+        access: expect.get("access").map(|wanted| AccessTest {
+            caller: parsed(request, "caller", member),
+            service: parsed(request, "service", member),
+            allowed: Setting {
+                value: wanted.text() == Some("allowed"),
+                at: at(wanted),
+            },
+        }),
         expect: Expect {
             route: setting_text(expect, "route"),
             upstream: setting_text(expect, "upstream"),

@@ -54,5 +54,8 @@ rules! {
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
+    MEMBERS: "bad-name", "a service, or several", "orders", crate::decode::members;
+    MEMBER: "bad-name", "a service", "orders", crate::decode::member;
+    GRPC_METHOD: "bad-name", "a gRPC method", "payments.v1.PaymentsService/ProcessPayment", crate::decode::grpc_method;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

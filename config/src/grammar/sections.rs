@@ -3,7 +3,7 @@
 
 use super::rules::*;
 use super::{
-    Key, Kind, Presence, Section, Top, browsers, callers, faults, limits, subscription, transcode,
+    Key, Kind, Presence, Section, Top, access_rules, browsers, callers, faults, limits, subscription, transcode,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -121,6 +121,12 @@ pub(crate) static TOP: &[Top] = &[
         name: "jwt",
         list: true,
         section: Some(&callers::JWT),
+        doc: "",
+    },
+    Top {
+        name: "access",
+        list: true,
+        section: Some(&access_rules::ACCESS),
         doc: "",
     },
     Top {
@@ -540,6 +546,11 @@ pub(crate) static FILTER: Section = Section {
             "Who may call: by roles, permissions, ownership or address.",
         ),
         optional(
+            "access",
+            Kind::Word(&["enforce", "audit"]),
+            "Which services may call, by the rules of `[[access]]`. \"enforce\": what no rule allows is refused. \"audit\": it passes, and is counted and logged.",
+        ),
+        optional(
             "security_headers",
             Kind::Table(&browsers::SECURITY_HEADERS),
             "Fields that make a browser careful; `{}` stands for the defaults.",
@@ -567,6 +578,7 @@ pub(crate) static FILTER: Section = Section {
         "jwt",
         "api_key",
         "allow",
+        "access",
         "security_headers",
         "fault",
         "transcode",
@@ -1203,6 +1215,17 @@ pub(crate) static REQUEST: Section = Section {
             "the first listener",
             "The listener that it comes to.",
         ),
+        optional(
+            "caller",
+            Kind::Rule(&MEMBER),
+            "The service that calls, as its certificate proves it; of the namespace `default`, unless it names another. Absent: nobody that is known.",
+        ),
+        default(
+            "service",
+            Kind::Rule(&MEMBER),
+            "the node's own",
+            "The service that is called, for `expect.access`.",
+        ),
     ],
     ..NOTHING
 };
@@ -1222,6 +1245,11 @@ pub(crate) static EXPECT: Section = Section {
             "path",
             Kind::Rule(&SENT_PATH),
             "The path that the upstream is sent.",
+        ),
+        optional(
+            "access",
+            Kind::Word(&["allowed", "refused"]),
+            "What the rules of `[[access]]` say to `caller`. A test has no token, so a rule that asks for one does not allow it.",
         ),
     ],
     ..NOTHING

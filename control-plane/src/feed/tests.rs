@@ -229,6 +229,7 @@ fn wishes(listeners: &[&str]) -> Wishes {
     Wishes {
         kind: Kinds::Gateway,
         listeners: listeners.iter().map(|name| Arc::from(*name)).collect(),
+        callee: None,
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::identity::SpiffeId;
 
 use super::Proxy;
 use super::connection::Connection;
@@ -194,6 +195,7 @@ impl Exchange {
         if let Some(code) = self.error {
             self.proxy.metrics.answered_error(self.proxy.worker, code);
         }
+        let ends = self.count_edges(duration, now);
         let mut log = self.proxy.log();
         if !log.is_on() {
             return;
@@ -225,6 +227,9 @@ impl Exchange {
                 details: self.cause.as_deref(),
             }),
             fault: self.notes.fault(),
+            edge: ends.both(),
+            peer: { self.connection.caller.as_ref() }.map(SpiffeId::as_str),
+            access: self.judged(),
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

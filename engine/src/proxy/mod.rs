@@ -7,6 +7,7 @@ mod answer;
 mod books;
 mod bulkhead;
 pub mod connection;
+mod edges;
 mod fallback;
 mod forward;
 pub(crate) mod guard;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::identity::SpiffeId;
 use tollgate_config::{Abort, Action, ErrorBody, Place};
 
 pub use answer::Answer;
@@ -69,6 +71,8 @@ pub struct Proxy {
     empty: SharedSource,
     /// Tokens that were verified.
     tokens: jwt::Cache,
+    /// Services that called.
+    callers: RefCell<edges::Callers>,
     /// Late answers so far, of which some are left without a hedge.
     late: Cell<u32>,
     /// Set when the process stops: answers close their connections.
@@ -87,6 +91,7 @@ impl Proxy {
             noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
             tokens: jwt::Cache::default(),
+            callers: RefCell::default(),
             late: Cell::new(0),
             stopping: Cell::new(false),
         }
@@ -268,6 +273,8 @@ impl Proxy {
                 0
             },
             draw: if chain.has_faults() { self.random() } else { 0 },
+            member: exchange.connection.caller.as_ref(),
+            access: &world.access,
         };
         chain.on_request(request, &caller, &mut exchange.notes, &plan.item)
     }
@@ -360,6 +367,9 @@ impl Proxy {
                 details: error.cause.as_deref(),
             }),
             fault: None,
+            edge: None,
+            peer: { connection.caller.as_ref() }.map(SpiffeId::as_str),
+            access: None,
             listener: &connection.listener_name,
             generation: self.view.current().generation,
         });

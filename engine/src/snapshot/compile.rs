@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
+use tollgate_config::feed::Direction;
 use tollgate_config::{
-    self as config, Action, Document, Item, Problem, Problems, UpstreamProtocol,
+    self as config, Action, Document, EndpointSource, Item, Member, Problem, Problems,
+    UpstreamProtocol,
 };
 
 use super::memory::Memory;
-use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
+use super::{Branch, CompiledRoute, ListenerPlan, OutboundEdge, RoutePlan, Snapshot, UpstreamPlan};
+use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
@@ -68,9 +71,12 @@ pub fn compile(
         .flat_map(|former| &former.upstreams)
         .map(|plan| (plan.item.name.as_str(), plan))
         .collect();
+    let own = document.own_service();
+    let own_name: Option<Arc<str>> = own.as_ref().map(|own| own.to_string().into());
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        match upstream(item, before, memory, metrics, workers) {
+        let source = (own.as_ref(), own_name.as_ref());
+        match upstream(item, before, source, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -99,6 +105,8 @@ pub fn compile(
         &memory.limits,
         metrics,
     );
+    let former_access = former.map(|former| &former.access);
+    let access = Access::compile(document, own, former_access, metrics);
     let surroundings = Surroundings {
         policies: &policies,
         issuers: &issuers,
@@ -118,6 +126,7 @@ pub fn compile(
         policies,
         transcoders,
         issuers,
+        access,
         errors: document.errors,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
@@ -291,12 +300,14 @@ fn listener_tls(
 fn upstream(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
+    (own, source): (Option<&Member>, Option<&Arc<str>>),
     memory: &Memory,
     metrics: &Metrics,
     workers: usize,
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
     if let Some(before) = before
         && Arc::ptr_eq(&before.item.value, &item.value)
+        && { before.edge.as_ref() }.is_none_or(|edge| Some(&edge.source) == source)
         && before.item.line == item.line
         && item.tls.is_none()
     {
@@ -329,7 +340,19 @@ fn upstream(
         (None, None) => Vec::new(),
     };
     let series = metrics.upstream(&item.name);
+    let edge = match (&item.endpoints, own, source) {
+        (EndpointSource::Service { name, .. }, Some(own), Some(source)) => {
+            let destination = Member::new(&own.namespace, name).to_string();
+            Some(OutboundEdge {
+                series: metrics.edge(source, &destination, Direction::Outbound),
+                destination: destination.into(),
+                source: source.clone(),
+            })
+        }
+        _ => None,
+    };
     Ok(Arc::new(UpstreamPlan {
+        edge,
         guards: memory.guards.of(&item.name, workers),
         upstream: Arc::new(Upstream::new(
             item.clone(),

@@ -17,11 +17,12 @@ use std::time::{Duration, SystemTime};
 use tollgate_config::{self as config, BreakerGrain, Item, Place};
 
 use crate::filter::Chain;
+use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
-use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
+use crate::telemetry::metrics::{EdgeSeries, RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
+    /// Which services may call.
+    pub access: Arc<Access>,
     /// How our own answers look.
     pub errors: config::ErrorBody,
     /// For requests that no route matched.
@@ -98,6 +101,22 @@ pub struct UpstreamPlan {
     pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
+    /// Calls from us to the service that it stands for.
+    pub edge: Option<OutboundEdge>,
+}
+
+/// Who calls whom when an upstream is asked.
+pub struct OutboundEdge {
+    pub source: Arc<str>,
+    pub destination: Arc<str>,
+    pub series: Arc<EdgeSeries>,
+}
+
+impl ListenerPlan {
+    /// Whether members of the mesh call here.
+    pub fn is_mesh(&self) -> bool {
+        false
+    }
 }
 
 impl UpstreamPlan {

@@ -21,7 +21,7 @@ use tollgate_config::{AccessLog as Target, Telemetry};
 use super::json::Clock;
 use writer::{Job, Sink, Writer};
 
-pub use line::{Failure, Line};
+pub use line::{Failure, Judged, Line};
 
 /// A worker hands its buffer over when it holds this much; some hundred and sixty lines. Handing over wakes the writer,
 /// which on a busy core costs two switches.
@@ -163,12 +163,13 @@ impl WorkerLog {
         self.shared.on.load(Relaxed)
     }
 
-    /// Writes one line, unless the log is off or the sample leaves it out. 500 and above are always written.
+    /// Writes one line, unless the log is off or the sample leaves it out. What failed, and what no rule
+    /// of access allowed, is always written.
     pub fn write(&mut self, line: &Line<'_>) {
         if !self.shared.on.load(Relaxed) {
             return;
         }
-        if line.status < 500 {
+        if line.is_usual() {
             let sample = f64::from_bits(self.shared.sample.load(Relaxed));
             if sample < 1.0 && self.random.f64() >= sample {
                 return;

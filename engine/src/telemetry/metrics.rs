@@ -5,9 +5,11 @@
 //! path there is no look-up by name, no lock and no number that two workers write (OBS-308). Nothing a client sends
 //! becomes a label (HI-59). The page of `GET /metrics` is written on the control thread.
 
+mod access;
 mod cell;
 mod closed;
 mod control_plane;
+mod edges;
 mod fault;
 mod figures;
 mod hedges;
@@ -30,12 +32,14 @@ use cell::{Shard, Shared, shards};
 use closed::ByCode;
 use route::{Grid, RouteSizes};
 
+pub use access::{AccessSeries, RefusedCall};
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
     ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
     TimeoutKind, Unhedged,
 };
 pub use control_plane::ControlPlaneSeries;
+pub use edges::{EdgeSeries, EdgeStatus, UNKNOWN};
 pub use fault::FaultSeries;
 pub use figures::Taken;
 pub use jwt::{JwtResult, JwtSeries};
@@ -53,6 +57,8 @@ pub struct Metrics {
     started: Instant,
     names: Mutex<Names>,
     errors: Box<[Shard<ByCode>]>,
+    edges: edges::Edges,
+    refusals: access::Refusals,
     /// What of them the control plane was told.
     told_codes: Mutex<Vec<u64>>,
     config_revision: Shared,
@@ -83,6 +89,8 @@ struct Names {
     faults: BTreeMap<String, Weak<FaultSeries>>,
     /// By issuer.
     jwts: BTreeMap<String, Weak<JwtSeries>>,
+    /// By rule.
+    accesses: BTreeMap<String, Weak<AccessSeries>>,
 }
 
 impl Metrics {
@@ -93,6 +101,8 @@ impl Metrics {
             started: Instant::now(),
             names: Mutex::default(),
             errors: shards(workers),
+            edges: edges::Edges::default(),
+            refusals: access::Refusals::default(),
             told_codes: Mutex::default(),
             config_revision: Shared::default(),
             config_reload_failures: Shared::default(),

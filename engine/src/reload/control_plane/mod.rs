@@ -110,6 +110,8 @@ struct Asks {
     node: String,
     listeners: Vec<String>,
     also: Vec<String>,
+    /// The service that this node is of.
+    callee: Option<String>,
 }
 
 impl Drop for Following {
@@ -181,6 +183,7 @@ impl Feed {
                 .map(|item| item.name.clone())
                 .collect(),
             also: services_of(file),
+            callee: file.own_service().as_ref().map(ToString::to_string),
         };
         let same = |following: &Following| following.asks == asks;
         if self.following.borrow().as_ref().is_some_and(same) {

@@ -42,6 +42,9 @@ fn line(path: &str, status: u16) -> Line<'_> {
         fallback: None,
         error: None,
         fault: None,
+        edge: None,
+        peer: None,
+        access: None,
         listener: "public",
         generation: 3,
     }

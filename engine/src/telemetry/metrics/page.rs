@@ -10,7 +10,7 @@ use super::closed::{
 };
 use super::text::{Kind, Text};
 use super::upstream::{Known, UpstreamSeries as Series};
-use super::{Metrics, hedges, jwt, living, process};
+use super::{Metrics, access, edges, hedges, jwt, living, process};
 use crate::exchange::error::Code;
 
 pub(crate) fn write(metrics: &Metrics) -> String {
@@ -22,6 +22,8 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     sharing(metrics, &mut text);
     faults(metrics, &mut text);
     jwt::write(metrics, &mut text);
+    access::write(metrics, &mut text);
+    edges::write(metrics, &mut text);
     gateway(metrics, &mut text);
     metrics.control_plane.write(&mut text);
     process::write(&mut text);
