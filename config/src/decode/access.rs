@@ -14,7 +14,7 @@ use crate::unit::short;
 pub(crate) fn access(node: &Node, report: &mut ItemReport<'_>) -> Option<Access> {
     let name = text(node, "name")?.to_owned();
     let from = node.get("from")?;
-    for key in ["from", "methods", "roles", "permissions"] {
+    for key in ["from", "methods", "path", "grpc", "roles", "permissions"] {
         if let Some(list) = node.get(key)
             && list.text().is_none()
             && list.list().is_empty()
@@ -27,7 +27,10 @@ pub(crate) fn access(node: &Node, report: &mut ItemReport<'_>) -> Option<Access>
             );
         }
     }
-    let grpc = parsed(node, "grpc", grpc_method);
+    let patterns = |key: &str, read: fn(&str) -> Result<PathPattern, Fault>| {
+        let texts = texts(node.get(key)).into_iter();
+        texts.filter_map(move |text| read(text).ok())
+    };
     let methods = texts(node.get("methods")).into_iter();
     let claims = node.get("claims").map_or(&[][..], Node::entries).iter();
     Some(Access {
@@ -36,11 +39,13 @@ pub(crate) fn access(node: &Node, report: &mut ItemReport<'_>) -> Option<Access>
             .filter_map(|text| members(text).ok())
             .collect(),
         to: parsed(node, "to", members).filter(|to| !is_everybody(to)),
-        methods: match &grpc {
+        methods: match node.get("grpc") {
             Some(_) => vec![Method::POST],
             None => methods.filter_map(|text| rule::method(text).ok()).collect(),
         },
-        path: grpc.or_else(|| parsed(node, "path", rule::path_pattern)),
+        paths: { patterns("grpc", grpc_method) }
+            .chain(patterns("path", rule::path_pattern))
+            .collect(),
         roles: words(node, "roles"),
         permissions: words(node, "permissions"),
         claims: { claims }

@@ -109,8 +109,8 @@ pub struct Access {
     pub to: Option<Members>,
     /// Empty: any.
     pub methods: Vec<Method>,
-    /// `None`: any.
-    pub path: Option<PathPattern>,
+    /// Empty: any.
+    pub paths: Vec<PathPattern>,
     /// The person behind the call, as a token before says it, has one of these roles …
     pub roles: Vec<String>,
     /// … all of these permissions …
@@ -143,11 +143,14 @@ impl fmt::Display for Access {
         let from: Vec<String> = self.from.iter().map(Members::to_string).collect();
         let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
         write!(f, "{} may", from.join(", "))?;
-        match (methods.is_empty(), &self.path) {
-            (true, None) => f.write_str(" ask for everything")?,
-            (true, Some(path)) => write!(f, " ask for {path}")?,
-            (false, None) => write!(f, " {} anything", methods.join(", "))?,
-            (false, Some(path)) => write!(f, " {} {path}", methods.join(", "))?,
+        match methods.as_slice() {
+            [] => f.write_str(" ask for")?,
+            methods => write!(f, " {}", methods.join(", "))?,
+        }
+        match self.paths.as_slice() {
+            [] => f.write_str(" everything")?,
+            [path] => write!(f, " {path}")?,
+            [path, more @ ..] => write!(f, " {path} and {} more", more.len())?,
         }
         let mut before = " for a person with";
         if !self.roles.is_empty() {

@@ -36,13 +36,16 @@ pub(super) static ACCESS: Section = Section {
         ),
         optional(
             "path",
-            Kind::Rule(&PATH),
-            "Such as \"/orders/{id}\" or \"/orders/*\", as in a route's match. Absent: all.",
+            Kind::Either(&[Kind::Rule(&PATH), Kind::List(&Kind::Rule(&PATH))]),
+            "Such as \"/orders/{id}\" or \"/orders/*\", as in a route's match, or a list of them. Absent: all.",
         ),
         optional(
             "grpc",
-            Kind::Rule(&GRPC_METHOD),
-            "A gRPC method, \"payments.v1.PaymentsService/ProcessPayment\", or all of a service: \"payments.v1.PaymentsService/*\".",
+            Kind::Either(&[
+                Kind::Rule(&GRPC_METHOD),
+                Kind::List(&Kind::Rule(&GRPC_METHOD)),
+            ]),
+            "A gRPC method, \"payments.v1.PaymentsService/ProcessPayment\", all of a service, \"payments.v1.PaymentsService/*\", or a list of them.",
         ),
         optional(
             "roles",

@@ -181,7 +181,7 @@ impl Access {
         let admits = |number: &&u32| {
             self.rule(**number).is_some_and(|Rule { item, .. }| {
                 let mut from = item.from.iter();
-                let plain = item.methods.is_empty() && item.path.is_none() && !item.asks_who();
+                let plain = item.methods.is_empty() && item.paths.is_empty() && !item.asks_who();
                 plain && from.any(|from| from.fits(namespace, service, self.home()))
             })
         };
@@ -191,7 +191,7 @@ impl Access {
     /// What one rule says to a call.
     pub fn standing(&self, rule: &Rule, call: &Call<'_>) -> Standing {
         let item = &rule.item;
-        if !fits_path(item.path.as_ref(), call.path) {
+        if !fits_path(&item.paths, call.path) {
             return Standing::OtherPath;
         }
         if !item.methods.is_empty() && !item.methods.contains(call.method) {
@@ -294,8 +294,9 @@ fn shown(path: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-fn fits_path(pattern: Option<&PathPattern>, path: &str) -> bool {
-    pattern.is_none_or(|pattern| Captures::of(pattern, path).is_some())
+fn fits_path(patterns: &[PathPattern], path: &str) -> bool {
+    let fits = |pattern: &PathPattern| Captures::of(pattern, path).is_some();
+    patterns.is_empty() || patterns.iter().any(fits)
 }
 
 fn fits_person(rule: &config::Access, person: Option<&Identity>) -> bool {
