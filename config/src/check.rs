@@ -3,6 +3,7 @@
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
 mod callers;
+mod identity;
 mod limits;
 mod transcode;
 
@@ -70,6 +71,9 @@ pub(crate) struct Checks<'a> {
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
+    pub(crate) identity: Option<&'a Identity>,
+    /// There is a folder for what outlives the process.
+    pub(crate) keeps_state: bool,
     /// Listeners and certificates are of nodes that are not here.
     pub(crate) fleet: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
@@ -127,6 +131,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         same_matches(routes, checks);
     }
     services(checks);
+    identity::check(checks);
     limits::check(checks);
     callers::check(checks);
     for test in checks.tests {
@@ -373,6 +378,7 @@ fn files(checks: &mut Checks<'_>) {
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
     wanted.extend(transcode::files(checks.routes));
+    wanted.extend({ checks.identity }.into_iter().flat_map(identity::files));
     if let Some((Some(sharing), place)) = checks.sharing
         && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
         && store.tls

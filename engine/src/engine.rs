@@ -149,6 +149,9 @@ impl Engine {
             Ok(first)
         })
         .map_err(StartError::Problems)?;
+        if let Some(held) = &first.held {
+            memory.hold(held);
+        }
         let inputs = Inputs::new(pair);
         let mut inherited: Vec<Handed> = options
             .taken

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{at, duration, file, setting, size, text, texts};
+use super::{at, duration, file, identity, setting, size, text, texts};
 use crate::document::{Certificate, ClientAuth, Listener, ListenerProtocol, ListenerTls};
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
@@ -16,6 +16,7 @@ pub(crate) fn listener(
 ) -> Option<Listener> {
     let bind_text = text(node, "bind")?;
     let bind = rule::bind(bind_text).ok()?;
+    let tls = { node.get("tls") }.and_then(|tls| listener_tls(tls, folder, report));
     Some(Listener {
         name: text(node, "name").unwrap_or(bind_text).to_owned(),
         bind,
@@ -24,9 +25,8 @@ pub(crate) fn listener(
             Some("http2") => ListenerProtocol::Http2,
             _ => ListenerProtocol::Auto,
         },
-        tls: node
-            .get("tls")
-            .and_then(|tls| listener_tls(tls, folder, report)),
+        mesh: identity::listener(node, tls.as_ref(), report),
+        tls,
         max_connections: setting(node, "max_connections", Node::count, 20_000),
         header_timeout: setting(node, "header_timeout", duration, Duration::from_secs(10)),
         idle_timeout: setting(node, "idle_timeout", duration, Duration::from_secs(75)),

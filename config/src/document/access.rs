@@ -42,7 +42,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 impl Document {
     /// Who this node is in the mesh; `None`: nobody, so that no rule that names a callee is about it.
     pub fn own_service(&self) -> Option<Member> {
-        None
+        let own = self.identity.as_ref()?;
+        Some(Member::new(&own.namespace, &own.service))
     }
 }
 

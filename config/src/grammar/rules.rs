@@ -55,7 +55,9 @@ rules! {
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
     MEMBERS: "bad-name", "a service, or several", "orders", crate::decode::members;
-    MEMBER: "bad-name", "a service", "orders", crate::decode::member;
     GRPC_METHOD: "bad-name", "a gRPC method", "payments.v1.PaymentsService/ProcessPayment", crate::decode::grpc_method;
+    SEGMENT: "bad-identity", "a service's name in an identity", "orders", crate::identity::service;
+    NAMESPACE: "bad-identity", "a namespace's name in an identity", "default", crate::identity::namespace;
+    MEMBER: "bad-identity", "a member's name", "orders", crate::identity::member;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

@@ -10,15 +10,21 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tollgate_config::ListenerProtocol;
+use tokio_rustls::TlsAcceptor;
+use tollgate_config::identity::SpiffeId;
+use tollgate_config::{ListenerProtocol, Mesh};
 
 use super::door::Guest;
 use super::http1::{self, Limits};
 use super::http2;
 use crate::alarm::Alarm;
 use crate::net::stream::Stream;
+use crate::net::tls::{MemberTls, Reason, Refusal, Side};
 use crate::proxy::{Connection, Proxy};
+use crate::snapshot::ListenerPlan;
+use crate::telemetry::log;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -55,47 +61,21 @@ async fn meet(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: IpAddr) -
     let door = &guest.door;
     let plan = proxy.view.current().listener(door.index).cloned()?;
     let limits = Limits::of(&plan);
-    let (mut sni, mut alpn_http2) = (None, None);
-    let stream = match &plan.tls {
-        None => Stream::Plain(socket),
-        Some(tls) => {
-            let alarm = Alarm::default();
-            let accepting =
-                Box::pin(tokio_rustls::TlsAcceptor::from(tls.config().clone()).accept(socket));
-            let by = Instant::now() + limits.header_timeout;
-            let Ok(Ok(stream)) = alarm.until(Some(by), accepting).await else {
-                proxy
-                    .metrics
-                    .listener(&door.name)
-                    .handshake_failed(proxy.worker);
-                return None;
-            };
-            let session = stream.get_ref().1;
-            sni = session.server_name().map(Into::into);
-            // A ticket may outlive the certificate that earned it.
-            if tls
-                .peer(session, rustls_pki_types::UnixTime::now())
-                .is_err()
-            {
-                proxy
-                    .metrics
-                    .listener(&door.name)
-                    .handshake_failed(proxy.worker);
-                return None;
-            }
-            alpn_http2 = Some(session.alpn_protocol() == Some(b"h2"));
-            Stream::Server(Box::new(stream))
-        }
-    };
+    let Secured {
+        stream,
+        sni,
+        caller,
+        alpn_http2,
+    } = secure(&proxy, &guest, &plan, socket, peer, limits).await?;
     let connection = Rc::new(Connection {
         number: guest.number,
         listener: door.index,
         listener_name: door.name.clone(),
         peer,
         peer_text: peer.to_canonical().to_string().into(),
-        is_tls: plan.tls.is_some(),
+        is_tls: stream.is_tls(),
         sni,
-        caller: None,
+        caller,
     });
     let protocol = plan.item.protocol;
     drop(plan);
@@ -110,6 +90,141 @@ async fn meet(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: IpAddr) -
     } else {
         Phase::last(http1::serve(proxy, connection, guest, stream, read))
     })
+}
+
+/// A connection whose TLS, if it has one, is complete.
+struct Secured {
+    stream: Stream,
+    sni: Option<Box<str>>,
+    caller: Option<SpiffeId>,
+    /// `None`: without TLS there is no ALPN.
+    alpn_http2: Option<bool>,
+}
+
+impl Secured {
+    fn plain(socket: TcpStream) -> Self {
+        Secured {
+            stream: Stream::Plain(socket),
+            sni: None,
+            caller: None,
+            alpn_http2: None,
+        }
+    }
+}
+
+/// Shakes hands as the listener wants it; `None` when nothing came of it.
+async fn secure(
+    proxy: &Proxy,
+    guest: &Guest,
+    plan: &ListenerPlan,
+    socket: TcpStream,
+    peer: IpAddr,
+    limits: Limits,
+) -> Option<Secured> {
+    let by = Instant::now() + limits.header_timeout;
+    let failed = || {
+        let series = proxy.metrics.listener(&guest.door.name);
+        series.handshake_failed(proxy.worker);
+    };
+    if let Some(mesh) = &plan.mesh {
+        let begins_tls = match mesh.mode {
+            Mesh::Permissive => speaks_tls(&socket, guest, by).await?,
+            _ => true,
+        };
+        if !begins_tls {
+            return Some(Secured::plain(socket));
+        }
+        return match Box::pin(meet_member(mesh, guest, socket, by)).await {
+            Ok(secured) => Some(secured),
+            Err(refusal) => {
+                failed();
+                let refusal = mesh.member.refuse(Side::Server, refusal);
+                static REFUSED: log::Repeated = log::Repeated::new();
+                REFUSED.warn(
+                    "a connection was refused: it is not from a member of the mesh",
+                    &[
+                        ("listener", &guest.door.name),
+                        ("peer", &peer),
+                        ("reason", &refusal.reason.word()),
+                        ("why", &refusal),
+                    ],
+                );
+                None
+            }
+        };
+    }
+    let Some(tls) = &plan.tls else {
+        return Some(Secured::plain(socket));
+    };
+    let alarm = Alarm::default();
+    let accepting = Box::pin(TlsAcceptor::from(tls.config().clone()).accept(socket));
+    let Ok(Ok(stream)) = alarm.until(Some(by), accepting).await else {
+        failed();
+        return None;
+    };
+    let session = stream.get_ref().1;
+    // A ticket may outlive the certificate that earned it.
+    if tls
+        .peer(session, rustls_pki_types::UnixTime::now())
+        .is_err()
+    {
+        failed();
+        return None;
+    }
+    Some(Secured {
+        sni: session.server_name().map(Into::into),
+        caller: None,
+        alpn_http2: Some(session.alpn_protocol() == Some(b"h2")),
+        stream: Stream::Server(Box::new(stream)),
+    })
+}
+
+/// Mutual TLS with a member of the mesh (MESH-302).
+async fn meet_member(
+    mesh: &MemberTls,
+    guest: &Guest,
+    socket: TcpStream,
+    by: Instant,
+) -> Result<Secured, Refusal> {
+    if let Some(refusal) = mesh.member.lacks() {
+        return Err(refusal);
+    }
+    let alarm = Alarm::default();
+    let accepting = Box::pin(TlsAcceptor::from(mesh.config().clone()).accept(socket));
+    let accepted = alarm.until(Some(by), accepting).await;
+    let late = |_| Refusal::new(Reason::TimedOut, "its handshake took too long");
+    let stream = { accepted.map_err(late)? }.map_err(|error| Refusal::of(&error))?;
+    let session = stream.get_ref().1;
+    let peer = mesh.member.peer(session.peer_certificates())?;
+    let caller = Some(peer.id.clone());
+    guest.is_member(peer);
+    Ok(Secured {
+        sni: None,
+        caller,
+        alpn_http2: Some(session.alpn_protocol() == Some(b"h2")),
+        stream: Stream::Server(Box::new(stream)),
+    })
+}
+
+/// The first byte of a TLS handshake; no protocol in clear text begins with it.
+const HANDSHAKE: u8 = 22;
+
+/// Looks at the first byte without taking it; `None` when there will be none.
+async fn speaks_tls(socket: &TcpStream, guest: &Guest, by: Instant) -> Option<bool> {
+    let (alarm, since, leaving) = (Alarm::default(), Instant::now(), Alarm::default());
+    let mut first = [0u8; 1];
+    let looking = poll_fn(|cx| {
+        let mut seen = ReadBuf::new(&mut first);
+        if let Poll::Ready(looked) = socket.poll_peek(cx, &mut seen) {
+            return Poll::Ready(looked.ok().and_then(|_| seen.filled().first().copied()));
+        }
+        if guest.is_leaving(cx) {
+            return leaving.poll_at(since + http1::GRACE, cx).map(|()| None);
+        }
+        Poll::Pending
+    });
+    let first = alarm.until(Some(by), pin!(looking)).await.ok()??;
+    Some(first == HANDSHAKE)
 }
 
 /// Reads until the first bytes are, or cannot be, the HTTP/2 preface. A client that says nothing is let go after the

@@ -47,6 +47,8 @@ pub enum Order {
         peer: SocketAddr,
         held: Held,
     },
+    /// Whom the mesh trusts has changed: connections of members that were revoked leave.
+    LookAgain,
     /// Answers close their connections, idle ones are closed. New connections are still accepted until `Close`.
     Leave,
     /// End now, whoever is inside.
@@ -206,6 +208,7 @@ impl Worker {
                     Some(Order::Open(opening)) => self.open(opening),
                     Some(Order::Close(index, bind)) => self.close(index, bind),
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
+                    Some(Order::LookAgain) => self.look_again(),
                     Some(Order::Leave) => self.leave(),
                     Some(Order::Cut) | None => return,
                 },
@@ -359,6 +362,12 @@ impl Worker {
                 let _ends_only_when_told = socket.send(());
             }
             entrance.door.close();
+        }
+    }
+
+    fn look_again(&self) {
+        for entrance in self.doors.borrow().values() {
+            entrance.door.look_again();
         }
     }
 

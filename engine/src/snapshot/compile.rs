@@ -20,7 +20,7 @@ use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
-use crate::net::tls::{ClientTls, ServerTls, TlsError};
+use crate::net::tls::{ClientTls, Expected, Held, MemberTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::Metrics;
 use crate::transcode::Transcoders;
@@ -44,8 +44,9 @@ pub fn compile(
     for item in &document.listeners {
         let index = memory.listener(&item.name);
         let before = former.and_then(|former| former.listener(index));
-        match listener_tls(item, before) {
-            Ok(tls) => {
+        let mesh = MemberTls::new(&memory.member, item.mesh.value, item.protocol);
+        match listener_tls(item, before).and_then(|tls| Ok((tls, mesh?))) {
+            Ok((tls, mesh)) => {
                 let position = index.0 as usize;
                 if listeners.len() <= position {
                     listeners.resize_with(position + 1, || None);
@@ -54,6 +55,7 @@ pub fn compile(
                     item: item.clone(),
                     index,
                     tls,
+                    mesh,
                 }));
             }
             Err(error) => problems.push(tls_problem(
@@ -76,7 +78,8 @@ pub fn compile(
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
         let source = (own.as_ref(), own_name.as_ref());
-        match upstream(item, before, source, memory, metrics, workers) {
+        let expected = expected(item, document);
+        match upstream(item, before, source, expected, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -96,6 +99,15 @@ pub fn compile(
             problems.extend(bad);
             Arc::default()
         });
+    let held = match document.identity.as_ref().map(Held::of_files) {
+        None => None,
+        Some(Ok(held)) => held,
+        Some(Err(error)) => {
+            let place = document.identity.as_ref().map(|identity| identity.place.clone());
+            problems.extend(place.map(|place| tls_problem(place, "identity", &error)));
+            None
+        }
+    };
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -127,6 +139,7 @@ pub fn compile(
         transcoders,
         issuers,
         access,
+        held,
         errors: document.errors,
         unmatched: metrics.route("none", &[]),
         active: (0..workers).map(|_| super::Active::default()).collect(),
@@ -301,6 +314,7 @@ fn upstream(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
     (own, source): (Option<&Member>, Option<&Arc<str>>),
+    expected: Option<Expected>,
     memory: &Memory,
     metrics: &Metrics,
     workers: usize,
@@ -310,6 +324,7 @@ fn upstream(
         && { before.edge.as_ref() }.is_none_or(|edge| Some(&edge.source) == source)
         && before.item.line == item.line
         && item.tls.is_none()
+        && before.dial.tls.as_ref().and_then(ClientTls::expected) == expected.as_ref()
     {
         return Ok(before.clone());
     }
@@ -317,16 +332,16 @@ fn upstream(
         &item.tls,
         before.and_then(|before| before.dial.tls.as_ref()),
     ) {
-        (None, _) => None,
+        (None, _) => { expected.as_ref() }
+            .map(|expected| ClientTls::member(&memory.member, expected, item.protocol))
+            .transpose()?,
         (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
         (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
     };
-    let identity = item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*"));
-    let known =
-        |one: crate::upstream::Resolved| memory.endpoints.endpoint(&item.name, identity, &one);
+    let identity = peer_name(&item.value, tls.as_ref());
+    let known = |one: crate::upstream::Resolved| {
+        { &memory.endpoints }.endpoint(&item.name, identity.as_deref(), &one)
+    };
     let endpoints = match (
         memory
             .services
@@ -340,17 +355,14 @@ fn upstream(
         (None, None) => Vec::new(),
     };
     let series = metrics.upstream(&item.name);
-    let edge = match (&item.endpoints, own, source) {
-        (EndpointSource::Service { name, .. }, Some(own), Some(source)) => {
-            let destination = Member::new(&own.namespace, name).to_string();
-            Some(OutboundEdge {
-                series: metrics.edge(source, &destination, Direction::Outbound),
-                destination: destination.into(),
-                source: source.clone(),
-            })
-        }
-        _ => None,
-    };
+    let edge = { own.zip(source) }.and_then(|(own, source)| {
+        let destination = asked_for(item, own, expected.as_ref())?.to_string();
+        Some(OutboundEdge {
+            series: metrics.edge(source, &destination, Direction::Outbound),
+            destination: destination.into(),
+            source: source.clone(),
+        })
+    });
     Ok(Arc::new(UpstreamPlan {
         edge,
         guards: memory.guards.of(&item.name, workers),
@@ -362,18 +374,56 @@ fn upstream(
             Instant::now(),
         )),
         dial: Dial {
-            tls,
-            http2: match (item.protocol, item.tls.is_some()) {
+            http2: match (item.protocol, tls.is_some()) {
                 (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, false) => Some(false),
                 (UpstreamProtocol::Http2, _) => Some(true),
                 (UpstreamProtocol::Auto, true) => None,
             },
+            tls,
             keep: item.idle_connections.value,
             max_connections: item.max_connections.value,
         },
         series,
         item: item.clone(),
     }))
+}
+
+/// The service that an upstream stands for, for the service map.
+fn asked_for(item: &config::Upstream, own: &Member, expected: Option<&Expected>) -> Option<Member> {
+    if let Some(Expected { namespace, service }) = expected {
+        return Some(Member::new(namespace, service));
+    }
+    match &item.endpoints {
+        // `*` is another one with each request.
+        EndpointSource::Service { name, .. } if name != "*" => {
+            Some(Member::new(&own.namespace, name))
+        }
+        _ => None,
+    }
+}
+
+/// The member that an upstream's endpoints must be.
+fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
+    let (mesh, identity) = (item.mesh.as_ref()?, document.identity.as_ref()?);
+    let service = match (&mesh.service, &item.endpoints) {
+        (Some(service), _) => service,
+        (None, config::EndpointSource::Service { name, .. }) => name,
+        (None, _) => return None,
+    };
+    let namespace = mesh.namespace.as_ref().unwrap_or(&identity.namespace);
+    Some(Expected {
+        namespace: namespace.clone(),
+        service: service.clone(),
+    })
+}
+
+/// What endpoints of an upstream have to prove, as part of what they are remembered under.
+pub(crate) fn peer_name(item: &config::Upstream, tls: Option<&ClientTls>) -> Option<String> {
+    match tls.and_then(ClientTls::expected) {
+        Some(expected) => Some(format!("member {expected}")),
+        None => { item.tls.as_ref() }
+            .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned()),
+    }
 }
 
 fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {

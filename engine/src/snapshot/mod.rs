@@ -20,7 +20,7 @@ use crate::filter::Chain;
 use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
-use crate::net::tls::ServerTls;
+use crate::net::tls::{Held, MemberTls, ServerTls};
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{EdgeSeries, RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub issuers: Arc<Issuers>,
     /// Which services may call.
     pub access: Arc<Access>,
+    /// Who we are in the mesh and whom we trust, where files say so; becomes true when this snapshot serves.
+    pub held: Option<Held>,
     /// How our own answers look.
     pub errors: config::ErrorBody,
     /// For requests that no route matched.
@@ -64,6 +66,8 @@ pub struct ListenerPlan {
     pub item: Item<config::Listener>,
     pub index: ListenerIndex,
     pub tls: Option<ServerTls>,
+    /// Mutual TLS with members of the mesh; never together with `tls`.
+    pub mesh: Option<MemberTls>,
 }
 
 /// A route where it stands in the document today, and its compiled part, shared with every generation in which the
@@ -115,7 +119,7 @@ pub struct OutboundEdge {
 impl ListenerPlan {
     /// Whether members of the mesh call here.
     pub fn is_mesh(&self) -> bool {
-        false
+        self.item.mesh.value != config::Mesh::Off
     }
 }
 

@@ -11,6 +11,7 @@ use rustls_pki_types::ServerName;
 use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
 
 use super::files::{Digest, Files};
+use super::member::{self, BYTES, Expected, Member};
 use super::{TlsError, provider};
 
 /// TLS towards one upstream. Cheap to clone.
@@ -18,6 +19,8 @@ use super::{TlsError, provider};
 pub struct ClientTls {
     config: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    /// Endpoints are members of the mesh.
+    mesh: Option<(Arc<Member>, Expected)>,
     digest: Digest,
 }
 
@@ -53,8 +56,47 @@ impl ClientTls {
         Ok(ClientTls {
             config: Arc::new(config),
             name,
+            mesh: None,
             digest: files.digest(),
         })
+    }
+
+    /// Mutual TLS with a member of the mesh.
+    pub fn member(
+        member: &Arc<Member>,
+        expected: &Expected,
+        protocol: UpstreamProtocol,
+    ) -> Result<Self, TlsError> {
+        let config = member::client(member, expected, member::protocols(protocol))?;
+        Ok(ClientTls {
+            config: Arc::new(config),
+            // Neither told nor verified: a member is known by its identity.
+            name: Some(server_name("member.invalid")?),
+            mesh: Some((member.clone(), expected.clone())),
+            digest: [0; _],
+        })
+    }
+
+    /// The same, for bytes that are passed on as they are.
+    pub fn member_for_bytes(&self) -> Result<Self, TlsError> {
+        let Some((member, expected)) = &self.mesh else {
+            return Ok(self.clone());
+        };
+        let config = member::client(member, expected, vec![BYTES.to_vec()])?;
+        Ok(ClientTls {
+            config: Arc::new(config),
+            ..self.clone()
+        })
+    }
+
+    /// Who we are in the mesh, when endpoints are members of it.
+    pub fn mesh(&self) -> Option<&Arc<Member>> {
+        self.mesh.as_ref().map(|(member, _)| member)
+    }
+
+    /// The member that endpoints must be.
+    pub fn expected(&self) -> Option<&Expected> {
+        self.mesh.as_ref().map(|(_, expected)| expected)
     }
 
     /// Reads all files again. Returns what was there before when no byte and no setting changed, so that sessions with

@@ -197,8 +197,13 @@ impl Pool {
         let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref())
             .await
             .map_err(NoWay::Io)?;
+        // An endpoint's member is remembered, so that nothing more is sent to it once its certificate was revoked.
+        let peer = { tls.as_ref().and_then(|tls| tls.member.as_ref()) }
+            .map(|member| member.peer(stream.peer_certificates()))
+            .transpose()
+            .map_err(|refusal| NoWay::Io(io::Error::other(refusal)))?;
         if dial_plan.http2.unwrap_or(alpn_http2) {
-            let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
+            let lane = Lane::start(stream, open, peer).await.map_err(NoWay::Http2)?;
             let place = Place::take(&lane);
             self.lanes.borrow_mut().push(lane);
             return Ok(Way::Http2(place));
@@ -206,6 +211,7 @@ impl Pool {
         clock::now();
         let mut wire = Wire::new(stream, BytesMut::new());
         wire.open = Some(Box::new(open));
+        wire.peer = peer.map(Box::new);
         Ok(Way::Http1 {
             wire: Rc::new(RefCell::new(wire)),
             reused: false,
@@ -215,7 +221,11 @@ impl Pool {
     fn take_idle(&self, now: Instant) -> Option<SharedWire> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { wire, until }) = idle.pop() {
-            if until > now && wire.borrow().is_idle() {
+            let wanted = {
+                let wire = wire.borrow();
+                until > now && wire.is_idle() && !wire.peer.as_ref().is_some_and(|p| p.is_revoked())
+            };
+            if wanted {
                 return Some(wire);
             }
         }
@@ -226,9 +236,13 @@ impl Pool {
         let gone = self.endpoint.is_removed();
         self.idle
             .borrow_mut()
-            .retain(|idle| !gone && idle.until > now && idle.wire.borrow().is_idle());
+            .retain(|idle| {
+                let wire = idle.wire.borrow();
+                let revoked = wire.peer.as_ref().is_some_and(|peer| peer.is_revoked());
+                !gone && !revoked && idle.until > now && wire.is_idle()
+            });
         self.lanes.borrow_mut().retain(|lane| {
-            if gone || lane.is_stale(now) {
+            if gone || lane.is_stale(now) || lane.is_revoked() {
                 lane.retire();
             }
             !lane.is_closed()
