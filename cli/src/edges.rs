@@ -53,7 +53,10 @@ fn told(answer: &Value) -> String {
 
 fn number(value: &Value, times: f64, unit: &str) -> String {
     let value = value.as_f64();
-    value.map_or_else(|| "-".to_owned(), |value| format!("{:.1}{unit}", value * times))
+    value.map_or_else(
+        || "-".to_owned(),
+        |value| format!("{:.1}{unit}", value * times),
+    )
 }
 
 /// Thick where much is asked, red where it fails.
@@ -96,7 +99,16 @@ mod tests {
     #[test]
     fn edges_are_told_with_rates_failures_and_latencies_mesh_504() {
         let text = told(&map());
-        for expected in ["default/orders", "100.0", "50.0 %", "25.0 ms", "3 s ago", "callee", "900 s ago", "caller"] {
+        for expected in [
+            "default/orders",
+            "100.0",
+            "50.0 %",
+            "25.0 ms",
+            "3 s ago",
+            "callee",
+            "900 s ago",
+            "caller",
+        ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
         assert!(told(&json!({ "edges": [] })).contains("no service called another"));
@@ -105,8 +117,14 @@ mod tests {
     #[test]
     fn a_map_can_be_drawn_and_no_name_breaks_out_of_it() {
         let text = dot(&map());
-        assert!(text.contains("\"default/orders\" -> \"default/payments\""), "{text}");
-        assert!(text.contains("color = red") && text.contains("penwidth = 3.0"), "{text}");
+        assert!(
+            text.contains("\"default/orders\" -> \"default/payments\""),
+            "{text}"
+        );
+        assert!(
+            text.contains("color = red") && text.contains("penwidth = 3.0"),
+            "{text}"
+        );
         let hostile = json!({ "edges": [{ "source": "a\"]; evil", "destination": "b\\", "seen_by": "inbound" }] });
         let text = dot(&hostile);
         assert!(text.contains("\"a_]; evil\" -> \"b_\""), "{text}");

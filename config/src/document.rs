@@ -712,6 +712,8 @@ pub struct Telemetry {
     pub access_log: AccessLog,
     /// 0.0 to 1.0: share of lines written; answers of 500 and above are always written.
     pub access_log_sample: f64,
+    /// On every series of this process.
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

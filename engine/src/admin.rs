@@ -106,10 +106,9 @@ impl Admin {
                 StatusCode::OK,
                 &breakers::all(&self.store.current(), Instant::now()),
             ),
-            (&Method::GET | &Method::HEAD, "/edges") => json_answer(
-                StatusCode::OK,
-                &json!({ "edges": self.metrics.edges() }),
-            ),
+            (&Method::GET | &Method::HEAD, "/edges") => {
+                json_answer(StatusCode::OK, &json!({ "edges": self.metrics.edges() }))
+            }
             (&Method::POST, path) if path.starts_with("/breakers/") => {
                 self.hold(peer, &path["/breakers/".len()..], request).await
             }

@@ -134,7 +134,9 @@ mod tests {
     #[test]
     fn services_are_named_alone_with_a_namespace_or_all_at_once() {
         let fits = |text: &str, namespace: &str, service: &str| {
-            members(text).expect("good").fits(namespace, service, "shop")
+            members(text)
+                .expect("good")
+                .fits(namespace, service, "shop")
         };
         assert!(fits("orders", "shop", "orders"));
         assert!(!fits("orders", "attic", "orders"), "of the callee's own");
@@ -153,7 +155,16 @@ mod tests {
         let path = |text: &str| grpc_method(text).map(|pattern| pattern.to_string());
         assert_eq!(path("a.v1.B/Get"), Ok("/a.v1.B/Get".to_owned()));
         assert_eq!(path("a.v1.B/*"), Ok("/a.v1.B/*".to_owned()));
-        for bad in ["a.v1.B", "/a.v1.B/Get", "a.v1.B/", "a.v1.B/Get/x", "a b/Get", "a.B/G.t", "a.B/{id}", "{x}/*"] {
+        for bad in [
+            "a.v1.B",
+            "/a.v1.B/Get",
+            "a.v1.B/",
+            "a.v1.B/Get/x",
+            "a b/Get",
+            "a.B/G.t",
+            "a.B/{id}",
+            "{x}/*",
+        ] {
             assert!(grpc_method(bad).is_err(), "{bad}");
         }
     }

@@ -68,11 +68,16 @@ pub(crate) fn default_telemetry() -> Telemetry {
     Telemetry {
         access_log: AccessLog::Stdout,
         access_log_sample: 1.0,
+        labels: Vec::new(),
     }
 }
 
 pub(crate) fn telemetry(node: &Node, folder: &Path) -> Telemetry {
     let mut telemetry = default_telemetry();
+    let labels = node.get("labels").map_or(&[][..], Node::entries).iter();
+    telemetry.labels = labels
+        .filter_map(|entry| Some((entry.key.clone(), entry.node.text()?.to_owned())))
+        .collect();
     let Some(log) = node.get("access_log") else {
         return telemetry;
     };

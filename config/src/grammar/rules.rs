@@ -59,5 +59,6 @@ rules! {
     SEGMENT: "bad-identity", "a service's name in an identity", "orders", crate::identity::service;
     NAMESPACE: "bad-identity", "a namespace's name in an identity", "default", crate::identity::namespace;
     MEMBER: "bad-identity", "a member's name", "orders", crate::identity::member;
+    LABEL: "bad-name", "the name of a label", "proxy", rule::label;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

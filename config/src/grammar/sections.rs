@@ -1153,6 +1153,12 @@ pub(crate) static TELEMETRY: Section = Section {
             "\"stdout\"",
             "\"off\", \"stdout\" or a file, or a table.",
         ),
+        default(
+            "labels",
+            Kind::Map(&LABEL, &Kind::Text),
+            "{}",
+            "Labels that all series of this process have besides their own, such as `{ proxy = \"sidecar\" }`. A series' own label of that name stays.",
+        ),
         later(
             "traces",
             "Sends spans. Without it, trace context is still passed on.",

@@ -187,8 +187,9 @@ impl Reading<'_> {
                 line: here.first_line,
             };
             match decode::identity(node, here.folder, &mut report) {
-                Some(identity) => { self.identity.replace((identity, place.clone())) }
-                    .map(|(_, place)| place),
+                Some(identity) => {
+                    { self.identity.replace((identity, place.clone())) }.map(|(_, place)| place)
+                }
                 None => {
                     self.broken.section("identity");
                     None

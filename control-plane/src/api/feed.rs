@@ -100,7 +100,11 @@ fn open(
     name("node", &subscribe.node, false);
     name("instance", &subscribe.instance, true);
     name("version", &subscribe.version, true);
-    name("callee", subscribe.callee.as_deref().unwrap_or_default(), true);
+    name(
+        "callee",
+        subscribe.callee.as_deref().unwrap_or_default(),
+        true,
+    );
     let named: &[String] = match &subscribe.services {
         Wanted::Routed(_) => &[],
         Wanted::Names(names) => names,

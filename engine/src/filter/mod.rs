@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use tollgate_config::identity::SpiffeId;
 use tollgate_config::{
-    AccessMode, ApiKeyUse, At, Cidr, Filter as Settings, Item, RateLimit, Route, SecurityHeaders, SetHeaders,
+    AccessMode, ApiKeyUse, At, Cidr, Filter as Settings, Item, RateLimit, Route, SecurityHeaders,
+    SetHeaders,
 };
 
 use crate::exchange::error::{Code, Error};

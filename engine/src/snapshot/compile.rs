@@ -103,7 +103,10 @@ pub fn compile(
         None => None,
         Some(Ok(held)) => held,
         Some(Err(error)) => {
-            let place = document.identity.as_ref().map(|identity| identity.place.clone());
+            let place = document
+                .identity
+                .as_ref()
+                .map(|identity| identity.place.clone());
             problems.extend(place.map(|place| tls_problem(place, "identity", &error)));
             None
         }
@@ -421,8 +424,7 @@ fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
 pub(crate) fn peer_name(item: &config::Upstream, tls: Option<&ClientTls>) -> Option<String> {
     match tls.and_then(ClientTls::expected) {
         Some(expected) => Some(format!("member {expected}")),
-        None => { item.tls.as_ref() }
-            .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned()),
+        None => { item.tls.as_ref() }.map(|tls| tls.name.as_deref().unwrap_or("*").to_owned()),
     }
 }
 

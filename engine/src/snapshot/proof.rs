@@ -1,9 +1,7 @@
 //! Runs a document's `[[test]]`s against the snapshot made of it, before anything is swapped: a route that stopped
 //! doing what its author expects is found while the old world still serves.
 
-use tollgate_config::{
-    AccessTest, Action, Document, Item, Member, Problem, Problems, Test, path,
-};
+use tollgate_config::{AccessTest, Action, Document, Item, Member, Problem, Problems, Test, path};
 
 use super::Snapshot;
 use crate::exchange::Target;
@@ -39,9 +37,7 @@ fn is_let(test: &Test, asked: &AccessTest, document: &Document, snapshot: &Snaps
     let other = { asked.service.as_ref() }.filter(|service| Some(*service) != own);
     let rules = match other {
         None => snapshot.access.clone(),
-        Some(service) => {
-            Access::compile(document, Some(service.clone()), None, &Metrics::new(1))
-        }
+        Some(service) => Access::compile(document, Some(service.clone()), None, &Metrics::new(1)),
     };
     let raw = { test.path.split_once('?') }.map_or(test.path.as_str(), |(raw, _)| raw);
     let Ok(path) = path::normalize(raw) else {
@@ -79,7 +75,10 @@ fn failure(test: &Item<Test>, document: &Document, snapshot: &Snapshot) -> Optio
         let word = |allowed| if allowed { "allowed" } else { "refused" };
         let allowed = is_let(test, asked, document, snapshot);
         if allowed != asked.allowed.value {
-            let who = asked.caller.as_ref().map_or("nobody".into(), Member::to_string);
+            let who = asked
+                .caller
+                .as_ref()
+                .map_or("nobody".into(), Member::to_string);
             let got = format!("{} for {who}", word(allowed));
             return differs("access", word(asked.allowed.value), &got, asked.allowed.at);
         }

@@ -61,6 +61,8 @@ pub struct Metrics {
     refusals: access::Refusals,
     /// What of them the control plane was told.
     told_codes: Mutex<Vec<u64>>,
+    /// On every series.
+    labels: Mutex<Vec<(String, String)>>,
     config_revision: Shared,
     config_reload_failures: Shared,
     /// Unix milliseconds; 0 before the first one.
@@ -104,6 +106,7 @@ impl Metrics {
             edges: edges::Edges::default(),
             refusals: access::Refusals::default(),
             told_codes: Mutex::default(),
+            labels: Mutex::default(),
             config_revision: Shared::default(),
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
@@ -200,6 +203,12 @@ impl Metrics {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.config_last_reload
             .set(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// From now on every series has these labels.
+    pub fn label(&self, labels: &[(String, String)]) {
+        let mut known = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        labels.clone_into(&mut known);
     }
 
     /// A configuration was refused; the one before it goes on.

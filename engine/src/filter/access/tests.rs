@@ -135,9 +135,17 @@ fn bytes_that_nobody_reads_are_let_through_by_rules_that_ask_for_nothing_else() 
     let users = rules("users");
     let orders = id("default", "orders");
     assert!(users.admits(Some(Call::names(&orders))).is_some());
-    assert!(users.admits(Some(Call::names(&id("default", "web")))).is_none());
+    assert!(
+        users
+            .admits(Some(Call::names(&id("default", "web"))))
+            .is_none()
+    );
     assert!(users.admits(None).is_none());
-    assert!(rules("payments").admits(Some(Call::names(&orders))).is_none());
+    assert!(
+        rules("payments")
+            .admits(Some(Call::names(&orders)))
+            .is_none()
+    );
 }
 
 fn refusal(access: &Access, caller: Option<&SpiffeId>, method: Method, path: &str) -> Error {
@@ -156,7 +164,11 @@ fn refusal(access: &Access, caller: Option<&SpiffeId>, method: Method, path: &st
     let error = asked.expect_err("refused");
     assert!(matches!(met, Met::Refused(_, AccessMode::Enforce)));
     let mut met = Met::default();
-    assert!(access.ask(&call, (AccessMode::Audit, at), &mut met, route).is_ok());
+    assert!(
+        access
+            .ask(&call, (AccessMode::Audit, at), &mut met, route)
+            .is_ok()
+    );
     assert!(matches!(met, Met::Refused(_, AccessMode::Audit)));
     error
 }
@@ -180,7 +192,10 @@ fn a_member_is_told_the_rule_that_comes_nearest_and_its_line_mesh_403() {
     assert_eq!(told["at"], "mesh.toml:5");
     let detail = told["detail"].as_str().expect("a sentence");
     assert!(detail.contains("default/web POST /payments.v1"), "{detail}");
-    assert!(detail.contains("rule `orders-pay` is nearest: orders may POST"), "{detail}");
+    assert!(
+        detail.contains("rule `orders-pay` is nearest: orders may POST"),
+        "{detail}"
+    );
     let grpc = error.grpc();
     assert_eq!(grpc["grpc-status"], "7");
     let message = grpc["grpc-message"].to_str().expect("text");
@@ -188,7 +203,12 @@ fn a_member_is_told_the_rule_that_comes_nearest_and_its_line_mesh_403() {
     let other = refusal(&payments, Some(&web), Method::GET, "/nowhere");
     let told = body(&other);
     assert_eq!(told["setting"], "route.filters.access");
-    assert!(told["detail"].as_str().expect("a sentence").ends_with("none is about that"));
+    assert!(
+        told["detail"]
+            .as_str()
+            .expect("a sentence")
+            .ends_with("none is about that")
+    );
     // For the role, not for the caller.
     let gateway = id("default", "gateway");
     let error = refusal(&payments, Some(&gateway), Method::POST, "/refunds/1");
@@ -200,7 +220,10 @@ fn who_is_no_member_is_told_no_rule_mesh_403() {
     let error = refusal(&rules("payments"), None, Method::POST, "/refunds/1");
     let told = body(&error);
     assert_eq!(told["detail"], serde_json::Value::Null);
-    assert_eq!((&told["setting"], &told["value"]), (&"route.filters.access".into(), &"enforce".into()));
+    assert_eq!(
+        (&told["setting"], &told["value"]),
+        (&"route.filters.access".into(), &"enforce".into())
+    );
     assert!(error.cause.expect("for the log").contains("no certificate"));
 }
 
@@ -219,7 +242,12 @@ fn the_same_rules_stay_the_same_and_others_are_made_anew() {
     let first = Access::compile(&document(RULES), callee(), None, &metrics);
     let again = Access::compile(&document(RULES), callee(), Some(&first), &metrics);
     assert!(Arc::ptr_eq(&first, &again));
-    let moved = Access::compile(&document(&format!("\n{RULES}")), callee(), Some(&first), &metrics);
+    let moved = Access::compile(
+        &document(&format!("\n{RULES}")),
+        callee(),
+        Some(&first),
+        &metrics,
+    );
     assert!(!Arc::ptr_eq(&first, &moved), "its lines are others");
     let other = Access::compile(&document(RULES), None, Some(&first), &metrics);
     assert!(!Arc::ptr_eq(&first, &other), "another callee");
@@ -260,7 +288,11 @@ fn the_index_finds_what_a_look_at_every_rule_finds() {
             let allows = |rule: &Rule| access.standing(rule, &call) == Standing::Allows;
             let expected = access.rules().iter().position(allows);
             let found = access.allows(&call).map(|number| number as usize);
-            assert_eq!(found, expected, "{text}\n{caller:?} {} {}", call.method, call.path);
+            assert_eq!(
+                found, expected,
+                "{text}\n{caller:?} {} {}",
+                call.method, call.path
+            );
         }
     }
 }

@@ -179,7 +179,11 @@ impl Metrics {
 }
 
 fn status(name: &Name, series: &EdgeSeries, tally: &Tally) -> EdgeStatus {
-    let millis = |share: f64| tally.quantile(share).map(|time| time.as_secs_f64() * 1000.0);
+    let millis = |share: f64| {
+        tally
+            .quantile(share)
+            .map(|time| time.as_secs_f64() * 1000.0)
+    };
     EdgeStatus {
         source: name.source.clone(),
         destination: name.destination.clone(),
@@ -268,7 +272,10 @@ mod tests {
             edge.observe(0, 200, Duration::ZERO, Instant::now());
         }
         assert!(metrics.edges.lock().len() <= MOST_EDGES + 1);
-        let other = metrics.edges().into_iter().find(|edge| edge.source == OTHER);
+        let other = metrics
+            .edges()
+            .into_iter()
+            .find(|edge| edge.source == OTHER);
         assert_eq!(other.map(|edge| edge.requests), Some(2 * MOST_EDGES as u64));
     }
 }

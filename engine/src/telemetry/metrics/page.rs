@@ -14,7 +14,12 @@ use super::{Metrics, access, edges, hedges, jwt, living, process};
 use crate::exchange::error::Code;
 
 pub(crate) fn write(metrics: &Metrics) -> String {
-    let mut text = Text::default();
+    let labels = metrics
+        .labels
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut text = Text::with_labels(labels.clone());
+    drop(labels);
     requests(metrics, &mut text);
     listeners(metrics, &mut text);
     upstreams(metrics, &mut text);
