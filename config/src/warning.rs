@@ -97,7 +97,9 @@ fn given_away(document: &Document) -> Option<Problem> {
             url.text
         ),
         text: None,
-        hint: Some("write an https URL in `[control_plane]`, with `tls = { ca = \"…\" }`".to_owned()),
+        hint: Some(
+            "write an https URL in `[control_plane]`, with `tls = { ca = \"…\" }`".to_owned(),
+        ),
     })
 }
 

@@ -17,6 +17,7 @@ use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
+use crate::identity::{self, Identity};
 use crate::leasing::leasing;
 use crate::net::accept;
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
@@ -109,6 +110,9 @@ pub struct Running {
 /// What the owner asks of the control thread.
 enum Control {
     Reload(blocking::Sender<Result<u64, Problems>>),
+    /// Dropped by each worker at its next turn.
+    #[cfg(feature = "testing")]
+    Turn(blocking::Sender<()>),
     Stop,
 }
 
@@ -137,6 +141,12 @@ impl Engine {
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
         }
+        // Nobody is asked: what an earlier process left makes us a member before the first connection.
+        let membership = identity::restore(
+            file.identity.as_ref(),
+            file.server.state_dir.as_deref(),
+            &memory.member,
+        );
         let services = memory.services.clone();
         let Beginning {
             pair,
@@ -223,7 +233,7 @@ impl Engine {
                     inbox,
                     &told,
                     options,
-                    (state, restored, started),
+                    (state, restored, membership, started),
                 )
             })
             .map_err(StartError::Io)?;
@@ -288,6 +298,17 @@ impl Running {
         answer.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Waits until every worker has finished what it was in the middle of; blocking. A client may hold the last byte of an
+    /// answer before its books are closed: after this they are.
+    #[cfg(feature = "testing")]
+    pub fn settle(&self) {
+        let (asker, answer) = blocking::channel();
+        if self.orders.send(Control::Turn(asker)).is_ok() {
+            // Nothing is ever sent: it ends when the last worker has dropped its end.
+            let _all_have_had_their_turn = answer.recv_timeout(crate::testing::PATIENCE);
+        }
+    }
+
     /// Drains and stops; blocking.
     pub fn stop(mut self) -> DrainReport {
         let _may_have_stopped_itself = self.orders.send(Control::Stop);
@@ -329,7 +350,7 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    (state, restored, started): (Option<State>, Restored, Instant),
+    (state, restored, membership, started): (Option<State>, Restored, identity::Restored, Instant),
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -358,8 +379,20 @@ fn control(
             common.metrics.clone(),
             common.store.clone(),
         );
+        let member = reloader.memory.member.clone();
+        common.metrics.identity().watch(&member);
+        let orders = reloader.workers.clone_orders();
+        let look_again = move || {
+            for worker in &orders {
+                let _ended_workers_need_no_orders = worker.send(Order::LookAgain);
+            }
+        };
+        let metrics = common.metrics.clone();
+        let identity = Identity::new(membership, member, metrics, look_again);
         Conductor {
             feed,
+            complete: Rc::default(),
+            identity,
             reloader,
             common,
             options,
@@ -376,6 +409,10 @@ struct Conductor {
     reloader: Reloader,
     /// What the control plane tells.
     feed: Rc<Feed>,
+    /// What serves is all that there should be.
+    complete: Rc<Cell<bool>>,
+    /// Who we are in the mesh.
+    identity: Rc<Identity>,
     common: Common,
     options: Options,
     /// The folder for what outlives the process.
@@ -439,11 +476,18 @@ impl Conductor {
         let feed = self.feed.clone();
         feed.follow(&self.reloader.inputs.served().file);
         let keeping = tokio::task::spawn_local(feed.clone().keep()).abort_handle();
+        let identity = self.identity.clone();
+        identity.follow(&self.reloader.inputs.served().file);
+        let identity_tasks = [
+            tokio::task::spawn_local(identity.clone().write()).abort_handle(),
+            tokio::task::spawn_local(identity.clone().watch_files()).abort_handle(),
+        ];
         if !self.becomes_ready(&ready) {
-            log::warn(
-                "not ready: no route is known before the control plane tells the first",
-                &[],
-            );
+            let why = match self.reloader.inputs.served().is_complete() {
+                true => "not ready: this data plane has no certificate of the mesh yet",
+                false => "not ready: no route is known before the control plane tells the first",
+            };
+            log::warn(why, &[]);
         }
         self.copy_sockets(admin_copy.as_ref());
         let offered = self.handed.clone();
@@ -465,6 +509,10 @@ impl Conductor {
                         let result = self.reload(&mut upkeep, &mut watch);
                         let _asker_may_be_gone = reply.send(result);
                     }
+                    #[cfg(feature = "testing")]
+                    Some(Control::Turn(asker)) => for order in self.reloader.workers.clone_orders() {
+                        let _ended_workers_are_done = order.send(Order::Turn(asker.clone()));
+                    },
                     Some(Control::Stop) | None => break End::Stop,
                 },
                 Some(command) = asked.recv() => match command {
@@ -475,6 +523,7 @@ impl Conductor {
                     }
                     Command::Drain => break End::Stop,
                 },
+                () = identity.changed() => {}
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
@@ -494,6 +543,9 @@ impl Conductor {
             self.copy_sockets(admin_copy.as_ref());
         };
         keeping.abort();
+        identity_tasks
+            .iter()
+            .for_each(tokio::task::AbortHandle::abort);
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
@@ -504,6 +556,7 @@ impl Conductor {
             }
         }
         feed.end(end != End::Succeeded);
+        identity.end();
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
@@ -524,6 +577,7 @@ impl Conductor {
         if result.is_ok() {
             upkeep.follow(&self.common.store.current(), &self.reloader.memory);
             self.feed.follow(&self.reloader.inputs.served().file);
+            self.identity.follow(&self.reloader.inputs.served().file);
             if self.options.watch {
                 watch.follow(&self.reloader.document.sources);
             }
@@ -550,6 +604,9 @@ impl Conductor {
                 Err(problems) => self.feed.outcome(batch, Err(problems)),
             }
         }
+        if let Some(trust) = arrived.trust {
+            self.identity.told(trust);
+        }
         if !arrived.services.is_empty() {
             upkeep.services_changed(&arrived.services, &self.reloader.memory);
         }
@@ -557,7 +614,10 @@ impl Conductor {
 
     /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
     fn becomes_ready(&mut self, ready: &AtomicBool) -> bool {
-        if !self.reloader.inputs.served().is_complete() {
+        let complete = self.reloader.inputs.served().is_complete();
+        self.complete.set(complete);
+        let member = (self.identity).is_enough_for(&self.common.store.current());
+        if !complete || !member {
             return ready.load(Ordering::Acquire);
         }
         ready.store(true, Ordering::Release);
@@ -587,10 +647,12 @@ impl Conductor {
             limits: self.reloader.memory.limits.clone(),
             report: self.reloader.report.clone(),
             ready: ready.clone(),
+            complete: self.complete.clone(),
             commands,
             addresses: self.reloader.addresses.clone(),
             started: self.started,
             feed: self.feed.clone(),
+            identity: self.identity.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

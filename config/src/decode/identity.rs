@@ -19,7 +19,10 @@ pub(crate) fn identity(
     report: &mut ItemReport<'_>,
 ) -> Option<Identity> {
     // Told at the section's header: a problem shows the line that it is about.
-    let token = { node.get("token") }.and_then(|node| token(node, (0, 1), report));
+    let token = match node.get("token") {
+        Some(node) => Some(token(node, (0, 1), report)?),
+        None => None,
+    };
     let files = (
         file(node, "cert", folder),
         file(node, "key", folder),

@@ -13,8 +13,8 @@ use tollgate_config::identity::SpiffeId;
 
 use super::trace::TraceContext;
 use super::{Marks, Request, Response};
-use crate::clock::unix_seconds;
 pub use crate::clock::http_date;
+use crate::clock::unix_seconds;
 use crate::http1::encode;
 
 /// Who we are in `Via`.

@@ -37,9 +37,7 @@ pub async fn dial(address: SocketAddr, tls: Option<&DialTls>) -> io::Result<(Str
                 }
             };
             let stream = connected.map_err(|error| match &tls.member {
-                Some(member) => {
-                    io::Error::new(error.kind(), member.failed(Side::Client, &error))
-                }
+                Some(member) => io::Error::new(error.kind(), member.failed(Side::Client, &error)),
                 None => error,
             })?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

@@ -76,8 +76,9 @@ impl AsyncRead for Stream {
             Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Stream::Server(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
             // A member that refused us says so in the first bytes that are read.
-            Stream::Client(tls) => { Pin::new(tls.as_mut()).poll_read(cx, buffer) }
-                .map_err(of_client),
+            Stream::Client(tls) => {
+                { Pin::new(tls.as_mut()).poll_read(cx, buffer) }.map_err(of_client)
+            }
         }
     }
 }

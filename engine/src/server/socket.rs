@@ -19,6 +19,7 @@ use tollgate_config::{ListenerProtocol, Mesh};
 use super::door::Guest;
 use super::http1::{self, Limits};
 use super::http2;
+use super::linger;
 use crate::alarm::Alarm;
 use crate::net::stream::Stream;
 use crate::net::tls::{MemberTls, Reason, Refusal, Side};
@@ -136,7 +137,7 @@ async fn secure(
         }
         return match Box::pin(meet_member(mesh, guest, socket, by)).await {
             Ok(secured) => Some(secured),
-            Err(refusal) => {
+            Err((refusal, socket)) => {
                 failed();
                 let refusal = mesh.member.refuse(Side::Server, refusal);
                 static REFUSED: log::Repeated = log::Repeated::new();
@@ -149,6 +150,9 @@ async fn secure(
                         ("why", &refusal),
                     ],
                 );
+                if let Some(socket) = socket {
+                    last_word(socket).await;
+                }
                 None
             }
         };
@@ -185,17 +189,25 @@ async fn meet_member(
     guest: &Guest,
     socket: TcpStream,
     by: Instant,
-) -> Result<Secured, Refusal> {
+) -> Result<Secured, (Refusal, Option<TcpStream>)> {
     if let Some(refusal) = mesh.member.lacks() {
-        return Err(refusal);
+        return Err((refusal, None));
     }
     let alarm = Alarm::default();
-    let accepting = Box::pin(TlsAcceptor::from(mesh.config().clone()).accept(socket));
+    let accepting = TlsAcceptor::from(mesh.config().clone()).accept(socket);
+    let accepting = Box::pin(accepting.into_fallible());
     let accepted = alarm.until(Some(by), accepting).await;
-    let late = |_| Refusal::new(Reason::TimedOut, "its handshake took too long");
-    let stream = { accepted.map_err(late)? }.map_err(|error| Refusal::of(&error))?;
+    let late = |_| {
+        (
+            Refusal::new(Reason::TimedOut, "its handshake took too long"),
+            None,
+        )
+    };
+    let broken = |(error, socket)| (Refusal::of(&error), Some(socket));
+    let stream = { accepted.map_err(late)? }.map_err(broken)?;
     let session = stream.get_ref().1;
-    let peer = mesh.member.peer(session.peer_certificates())?;
+    let peer =
+        { mesh.member.peer(session.peer_certificates()) }.map_err(|refusal| (refusal, None))?;
     let caller = Some(peer.id.clone());
     guest.is_member(peer);
     Ok(Secured {
@@ -204,6 +216,14 @@ async fn meet_member(
         alpn_http2: Some(session.alpn_protocol() == Some(b"h2")),
         stream: Stream::Server(Box::new(stream)),
     })
+}
+
+/// Lets the other side read why it was refused.
+async fn last_word(mut socket: TcpStream) {
+    let (alarm, mut dropped) = (Alarm::default(), 0);
+    let by = Instant::now() + linger::TIME;
+    let lingering = poll_fn(|cx| linger::poll(&mut socket, &mut dropped, cx));
+    let _in_time_or_not = alarm.until(Some(by), pin!(lingering)).await;
 }
 
 /// The first byte of a TLS handshake; no protocol in clear text begins with it.

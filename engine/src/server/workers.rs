@@ -53,6 +53,9 @@ pub enum Order {
     Leave,
     /// End now, whoever is inside.
     Cut,
+    /// Answered between two tasks: whatever this worker was in the middle of is done.
+    #[cfg(feature = "testing")]
+    Turn(std::sync::mpsc::Sender<()>),
 }
 
 pub struct Opening {
@@ -210,6 +213,8 @@ impl Worker {
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
                     Some(Order::LookAgain) => self.look_again(),
                     Some(Order::Leave) => self.leave(),
+                    #[cfg(feature = "testing")]
+                    Some(Order::Turn(asker)) => drop(asker),
                     Some(Order::Cut) | None => return,
                 },
                 _ = tick.tick() => {

@@ -38,13 +38,10 @@ pub(in crate::proxy) async fn over_http2(
         .map_or(request.authority.as_bytes(), |host| host.as_bytes());
     let head = http2_head(request, authority, secure, sender.for_http2(request))
         .ok_or_else(|| Failure::bad(Code::BadHost))?;
-    let mut send = place
-        .ready()
-        .await
-        .map_err(|error| match error.get_io() {
-            Some(error) if error.kind() == REFUSED_US => Failure::refused_us(error),
-            _ => Failure::reset(error.to_string(), false, true),
-        })?;
+    let mut send = place.ready().await.map_err(|error| match error.get_io() {
+        Some(error) if error.kind() == REFUSED_US => Failure::refused_us(error),
+        _ => Failure::reset(error.to_string(), false, true),
+    })?;
     let ends = framing(request, source) == Framing::None;
     let (answer, stream) = send.send_request(head, ends).map_err(|error| {
         place.retire();

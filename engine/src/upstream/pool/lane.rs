@@ -105,10 +105,7 @@ impl Lane {
             0 => 0,
             most => most.min(4 * STREAMS),
         };
-        !self.closed.get()
-            && !self.retired.get()
-            && self.streams.get() < most
-            && !self.is_revoked()
+        !self.closed.get() && !self.retired.get() && self.streams.get() < most && !self.is_revoked()
     }
 
     /// Whether the certificate at its end was revoked since.

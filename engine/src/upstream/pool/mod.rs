@@ -203,7 +203,9 @@ impl Pool {
             .transpose()
             .map_err(|refusal| NoWay::Io(io::Error::other(refusal)))?;
         if dial_plan.http2.unwrap_or(alpn_http2) {
-            let lane = Lane::start(stream, open, peer).await.map_err(NoWay::Http2)?;
+            let lane = Lane::start(stream, open, peer)
+                .await
+                .map_err(NoWay::Http2)?;
             let place = Place::take(&lane);
             self.lanes.borrow_mut().push(lane);
             return Ok(Way::Http2(place));
@@ -234,13 +236,11 @@ impl Pool {
 
     fn sweep(&self, now: Instant) {
         let gone = self.endpoint.is_removed();
-        self.idle
-            .borrow_mut()
-            .retain(|idle| {
-                let wire = idle.wire.borrow();
-                let revoked = wire.peer.as_ref().is_some_and(|peer| peer.is_revoked());
-                !gone && !revoked && idle.until > now && wire.is_idle()
-            });
+        self.idle.borrow_mut().retain(|idle| {
+            let wire = idle.wire.borrow();
+            let revoked = wire.peer.as_ref().is_some_and(|peer| peer.is_revoked());
+            !gone && !revoked && idle.until > now && wire.is_idle()
+        });
         self.lanes.borrow_mut().retain(|lane| {
             if gone || lane.is_stale(now) || lane.is_revoked() {
                 lane.retire();

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use tollgate_config::document::{Identity, IdentitySource};
 use tollgate_config::identity::Trust;
 
@@ -56,7 +56,9 @@ impl Held {
 fn authorities(file: &Path) -> Result<Vec<String>, TlsError> {
     let bytes = read(file)?;
     let text = String::from_utf8_lossy(&bytes);
-    let count = CertificateDer::pem_slice_iter(&bytes).filter(Result::is_ok).count();
+    let count = CertificateDer::pem_slice_iter(&bytes)
+        .filter(Result::is_ok)
+        .count();
     if count == 0 {
         return Err(TlsError::NoCertificate {
             file: file.to_owned(),

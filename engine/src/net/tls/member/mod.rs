@@ -27,7 +27,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tollgate_config::document::{ListenerProtocol, Mesh, UpstreamProtocol};
 use tollgate_config::identity::{SpiffeId, Trust};
 
@@ -132,6 +132,17 @@ impl Trusted {
         })
     }
 
+    /// Whether our own certificate is one that members take, at the moment from which on it is valid.
+    pub fn has_signed(&self, own: &Own) -> bool {
+        let Some((first, issuers)) = own.key.cert.split_first() else {
+            return false;
+        };
+        let begins = UnixTime::since_unix_epoch(Duration::from_secs(own.facts.not_before));
+        self.callers
+            .verify_client_cert(first, issuers, begins)
+            .is_ok()
+    }
+
     pub fn is_revoked(&self, serial: &str) -> bool {
         self.revoked.contains(serial)
     }
@@ -233,7 +244,9 @@ impl Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 

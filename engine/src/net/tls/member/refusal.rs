@@ -131,7 +131,10 @@ impl Refusal {
         match error {
             CertificateError::Other(other) => match other.0.downcast_ref::<Refusal>() {
                 Some(refusal) => refusal.clone(),
-                None => Refusal::new(Reason::Other, other.to_string()),
+                None => Refusal::new(
+                    Reason::Unfit,
+                    format!("its certificate is refused: {other}"),
+                ),
             },
             CertificateError::ExpiredContext { not_after, .. } => Refusal::new(
                 Reason::Expired,
@@ -154,7 +157,10 @@ impl Refusal {
             CertificateError::Revoked => {
                 Refusal::new(Reason::Revoked, "its certificate was revoked")
             }
-            error => Refusal::new(Reason::Unfit, format!("its certificate is refused: {error}")),
+            error => Refusal::new(
+                Reason::Unfit,
+                format!("its certificate is refused: {error}"),
+            ),
         }
     }
 }
