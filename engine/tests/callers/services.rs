@@ -382,3 +382,35 @@ fn a_document_s_tests_hold_rules_to_their_word_and_explain_shows_them_in_order_m
             .contains("enforce, called by default/users")
     );
 }
+
+/// What stands in `config/shop/access.toml` is good, and its `[[test]]`s hold: payments begin with orders and nobody else.
+#[test]
+fn the_shop_s_call_map_is_what_its_tests_say_shop_103() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/shop/access.toml");
+    let map = std::fs::read_to_string(path).expect("it is shipped");
+    let prove = |map: &str| {
+        let text = format!("[[listener]]\nbind = \"127.0.0.1:0\"\n{map}");
+        let loaded = tollgate_config::Loader::with_environment(|_| None).load_text(
+            "access.toml",
+            &text,
+            std::path::Path::new("/"),
+        );
+        let document = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        tollgate_engine::snapshot::of(&document).map(|_| document.tests.len())
+    };
+    let tests = prove(&map).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(tests >= 19, "{tests}");
+    // They notice a map that lets somebody else pay.
+    let from = map
+        .rfind("from = [\"orders\"]")
+        .expect("the last rule of orders");
+    let mut wider = map.clone();
+    wider.replace_range(from..from + 17, "from = [\"orders\", \"users\"]");
+    let refused = prove(&wider).map(|_| ()).expect_err("a test fails");
+    assert!(
+        refused
+            .to_string()
+            .contains("gets allowed for default/users"),
+        "{refused}"
+    );
+}
