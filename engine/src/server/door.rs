@@ -3,11 +3,13 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::workers::Stay;
 use crate::net::tls::Peer;
 use crate::route::ListenerIndex;
+use crate::telemetry::metrics::ListenerSeries;
 
 pub struct Door {
     pub name: Rc<str>,
@@ -35,7 +37,7 @@ impl Door {
             number,
             known: Cell::new(false),
             peer: OnceCell::new(),
-            _stay: stay,
+            stay,
         }
     }
 
@@ -72,10 +74,15 @@ pub struct Guest {
     known: Cell<bool>,
     /// Whose certificate the connection's handshake was made with.
     peer: OnceCell<Peer>,
-    _stay: Stay,
+    stay: Stay,
 }
 
 impl Guest {
+    /// Where its listener's numbers are counted.
+    pub fn series(&self) -> &Arc<ListenerSeries> {
+        self.stay.series()
+    }
+
     /// Whether to leave; when not, the task is woken once it is time. The connection's own task must ask.
     pub fn is_leaving(&self, cx: &Context<'_>) -> bool {
         if self.is_asked_to_leave() {

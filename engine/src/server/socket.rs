@@ -1,37 +1,33 @@
-//! A socket becomes a `Connection`: TLS if the listener has it, then one of the two protocols, by ALPN or, in clear
-//! text, by the first bytes.
+//! A socket becomes a `Connection`: TLS if the listener has it, then one of the two protocols, or bytes that are neither, by
+//! ALPN or by the first of them.
 
 use std::future::{Future, poll_fn};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::FutureExt;
-use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tollgate_config::identity::SpiffeId;
-use tollgate_config::{ListenerProtocol, Mesh};
+use tollgate_config::ListenerProtocol;
 
+use super::detect::{self, Speech};
 use super::door::Guest;
 use super::http1::{self, Limits};
-use super::http2;
-use super::linger;
+use super::secure::{Secured, secure};
+use super::{http2, relay};
 use crate::alarm::Alarm;
+use crate::net::original;
+use crate::net::relay::reset;
 use crate::net::stream::Stream;
-use crate::net::tls::{MemberTls, Reason, Refusal, Side};
 use crate::proxy::{Connection, Proxy};
-use crate::snapshot::ListenerPlan;
 use crate::telemetry::log;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves one accepted socket until it is done.
 pub fn serve(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: SocketAddr) -> Phase {
-    Phase(Box::pin(meet(proxy, guest, socket, peer.ip())))
+    Phase(Box::pin(meet(proxy, guest, socket, peer)))
 }
 
 /// What a connection does now, in a box of its own; it ends with what comes next. A connection that waits holds the
@@ -58,205 +54,104 @@ impl Future for Phase {
 }
 
 /// TLS if the listener has it, then the protocol; `None` when nothing came of it.
-async fn meet(proxy: Rc<Proxy>, guest: Guest, socket: TcpStream, peer: IpAddr) -> Option<Phase> {
+async fn meet(
+    proxy: Rc<Proxy>,
+    guest: Guest,
+    socket: TcpStream,
+    peer: SocketAddr,
+) -> Option<Phase> {
     let door = &guest.door;
     let plan = proxy.view.current().listener(door.index).cloned()?;
     let limits = Limits::of(&plan);
+    let mut original = None;
+    if *plan.item.capture {
+        original = original::destination(&socket);
+        if goes_round(original, &socket, peer, &door.name) {
+            reset(&Stream::Plain(socket));
+            return None;
+        }
+    }
     let Secured {
-        stream,
+        mut stream,
         sni,
         caller,
-        alpn_http2,
-    } = secure(&proxy, &guest, &plan, socket, peer, limits).await?;
+        speech,
+    } = secure(&proxy, &guest, &plan, socket, peer.ip(), limits).await?;
     let connection = Rc::new(Connection {
         number: guest.number,
         listener: door.index,
         listener_name: door.name.clone(),
-        peer,
-        peer_text: peer.to_canonical().to_string().into(),
+        peer: peer.ip(),
+        peer_text: peer.ip().to_canonical().to_string().into(),
         is_tls: stream.is_tls(),
         sni,
+        original,
         caller,
     });
-    let protocol = plan.item.protocol;
+    let (protocol, silence) = (plan.item.protocol, plan.item.detect_timeout.value);
     drop(plan);
-    let (stream, read, is_http2) = match (protocol, alpn_http2) {
-        (ListenerProtocol::Http1, _) => (stream, BytesMut::new(), false),
-        (ListenerProtocol::Http2, _) | (_, Some(true)) => (stream, BytesMut::new(), true),
-        (ListenerProtocol::Auto, Some(false)) => (stream, BytesMut::new(), false),
-        (ListenerProtocol::Auto, None) => detect(stream, &guest, limits).await?,
+    let known = |speech| (speech, BytesMut::new());
+    let (speech, read) = match (protocol, speech) {
+        (ListenerProtocol::Tcp, _) => known(Speech::Bytes),
+        (ListenerProtocol::Http1, _) => known(Speech::Http1),
+        (ListenerProtocol::Http2, _) => known(Speech::Http2),
+        (_, Some(speech)) => known(speech),
+        (ListenerProtocol::Auto, None) => listen(&mut stream, &guest, limits, None).await?,
+        (ListenerProtocol::Detect, None) => {
+            listen(&mut stream, &guest, limits, Some(silence)).await?
+        }
     };
-    Some(if is_http2 {
-        Phase::last(http2::serve(proxy, connection, guest, stream, read, limits))
+    Some(match speech {
+        Speech::Bytes => Phase::last(relay::serve(proxy, connection, guest, stream, read)),
+        Speech::Http2 => Phase::last(http2::serve(proxy, connection, guest, stream, read, limits)),
+        Speech::Http1 | Speech::Unclear => {
+            Phase::last(http1::serve(proxy, connection, guest, stream, read))
+        }
+    })
+}
+
+/// Whether a captured connection would come back here, again and again. Said once in a while: there will be many.
+fn goes_round(
+    original: Option<SocketAddr>,
+    socket: &TcpStream,
+    peer: SocketAddr,
+    listener: &str,
+) -> bool {
+    let why = match original {
+        Some(destination) if original::comes_back(destination, socket) => {
+            "its original destination is this listener; exclude the listener's port from what is redirected"
+        }
+        Some(_) if original::is_own(peer) => {
+            "it is one of our own; what this process dials must not be redirected: exclude the user that it runs as"
+        }
+        _ => return false,
+    };
+    if original::may_tell(Instant::now()) {
+        let peer = peer.to_string();
+        log::error(
+            "a redirected connection is refused, for it would go round in circles",
+            &[("listener", &listener), ("client", &peer), ("why", &why)],
+        );
+    }
+    true
+}
+
+/// Reads until the first bytes say what follows. With `silence`, that may be no HTTP, and a client that says nothing for
+/// so long waits for the server to begin; else it is let go after the header time-out.
+async fn listen(
+    stream: &mut Stream,
+    guest: &Guest,
+    limits: Limits,
+    silence: Option<Duration>,
+) -> Option<(Speech, BytesMut)> {
+    let judge = if silence.is_some() {
+        detect::anything
     } else {
-        Phase::last(http1::serve(proxy, connection, guest, stream, read))
-    })
-}
-
-/// A connection whose TLS, if it has one, is complete.
-struct Secured {
-    stream: Stream,
-    sni: Option<Box<str>>,
-    caller: Option<SpiffeId>,
-    /// `None`: without TLS there is no ALPN.
-    alpn_http2: Option<bool>,
-}
-
-impl Secured {
-    fn plain(socket: TcpStream) -> Self {
-        Secured {
-            stream: Stream::Plain(socket),
-            sni: None,
-            caller: None,
-            alpn_http2: None,
-        }
-    }
-}
-
-/// Shakes hands as the listener wants it; `None` when nothing came of it.
-async fn secure(
-    proxy: &Proxy,
-    guest: &Guest,
-    plan: &ListenerPlan,
-    socket: TcpStream,
-    peer: IpAddr,
-    limits: Limits,
-) -> Option<Secured> {
-    let by = Instant::now() + limits.header_timeout;
-    let failed = || {
-        let series = proxy.metrics.listener(&guest.door.name);
-        series.handshake_failed(proxy.worker);
-    };
-    if let Some(mesh) = &plan.mesh {
-        let begins_tls = match mesh.mode {
-            Mesh::Permissive => speaks_tls(&socket, guest, by).await?,
-            _ => true,
-        };
-        if !begins_tls {
-            return Some(Secured::plain(socket));
-        }
-        return match Box::pin(meet_member(mesh, guest, socket, by)).await {
-            Ok(secured) => Some(secured),
-            Err((refusal, socket)) => {
-                failed();
-                let refusal = mesh.member.refuse(Side::Server, refusal);
-                static REFUSED: log::Repeated = log::Repeated::new();
-                REFUSED.warn(
-                    "a connection was refused: it is not from a member of the mesh",
-                    &[
-                        ("listener", &guest.door.name),
-                        ("peer", &peer),
-                        ("reason", &refusal.reason.word()),
-                        ("why", &refusal),
-                    ],
-                );
-                if let Some(socket) = socket {
-                    last_word(socket).await;
-                }
-                None
-            }
-        };
-    }
-    let Some(tls) = &plan.tls else {
-        return Some(Secured::plain(socket));
+        detect::version
     };
     let alarm = Alarm::default();
-    let accepting = Box::pin(TlsAcceptor::from(tls.config().clone()).accept(socket));
-    let Ok(Ok(stream)) = alarm.until(Some(by), accepting).await else {
-        failed();
-        return None;
-    };
-    let session = stream.get_ref().1;
-    // A ticket may outlive the certificate that earned it.
-    if tls
-        .peer(session, rustls_pki_types::UnixTime::now())
-        .is_err()
-    {
-        failed();
-        return None;
-    }
-    Some(Secured {
-        sni: session.server_name().map(Into::into),
-        caller: None,
-        alpn_http2: Some(session.alpn_protocol() == Some(b"h2")),
-        stream: Stream::Server(Box::new(stream)),
-    })
-}
-
-/// Mutual TLS with a member of the mesh (MESH-302).
-async fn meet_member(
-    mesh: &MemberTls,
-    guest: &Guest,
-    socket: TcpStream,
-    by: Instant,
-) -> Result<Secured, (Refusal, Option<TcpStream>)> {
-    if let Some(refusal) = mesh.member.lacks() {
-        return Err((refusal, None));
-    }
-    let alarm = Alarm::default();
-    let accepting = TlsAcceptor::from(mesh.config().clone()).accept(socket);
-    let accepting = Box::pin(accepting.into_fallible());
-    let accepted = alarm.until(Some(by), accepting).await;
-    let late = |_| {
-        (
-            Refusal::new(Reason::TimedOut, "its handshake took too long"),
-            None,
-        )
-    };
-    let broken = |(error, socket)| (Refusal::of(&error), Some(socket));
-    let stream = { accepted.map_err(late)? }.map_err(broken)?;
-    let session = stream.get_ref().1;
-    let peer =
-        { mesh.member.peer(session.peer_certificates()) }.map_err(|refusal| (refusal, None))?;
-    let caller = Some(peer.id.clone());
-    guest.is_member(peer);
-    Ok(Secured {
-        sni: None,
-        caller,
-        alpn_http2: Some(session.alpn_protocol() == Some(b"h2")),
-        stream: Stream::Server(Box::new(stream)),
-    })
-}
-
-/// Lets the other side read why it was refused.
-async fn last_word(mut socket: TcpStream) {
-    let (alarm, mut dropped) = (Alarm::default(), 0);
-    let by = Instant::now() + linger::TIME;
-    let lingering = poll_fn(|cx| linger::poll(&mut socket, &mut dropped, cx));
-    let _in_time_or_not = alarm.until(Some(by), pin!(lingering)).await;
-}
-
-/// The first byte of a TLS handshake; no protocol in clear text begins with it.
-const HANDSHAKE: u8 = 22;
-
-/// Looks at the first byte without taking it; `None` when there will be none.
-async fn speaks_tls(socket: &TcpStream, guest: &Guest, by: Instant) -> Option<bool> {
-    let (alarm, since, leaving) = (Alarm::default(), Instant::now(), Alarm::default());
-    let mut first = [0u8; 1];
-    let looking = poll_fn(|cx| {
-        let mut seen = ReadBuf::new(&mut first);
-        if let Poll::Ready(looked) = socket.poll_peek(cx, &mut seen) {
-            return Poll::Ready(looked.ok().and_then(|_| seen.filled().first().copied()));
-        }
-        if guest.is_leaving(cx) {
-            return leaving.poll_at(since + http1::GRACE, cx).map(|()| None);
-        }
-        Poll::Pending
-    });
-    let first = alarm.until(Some(by), pin!(looking)).await.ok()??;
-    Some(first == HANDSHAKE)
-}
-
-/// Reads until the first bytes are, or cannot be, the HTTP/2 preface. A client that says nothing is let go after the
-/// header time-out.
-async fn detect(
-    mut stream: Stream,
-    guest: &Guest,
-    limits: Limits,
-) -> Option<(Stream, BytesMut, bool)> {
-    let alarm = Alarm::default();
-    let by = Instant::now() + limits.header_timeout;
     let (since, leaving) = (Instant::now(), Alarm::default());
+    let late = since + limits.header_timeout;
     let mut read = BytesMut::new();
     let mut first = [0u8; 2048];
     loop {
@@ -270,17 +165,25 @@ async fn detect(
             }
             Poll::Pending
         });
-        let count = alarm.until(Some(by), pin!(reading)).await.ok()??;
+        let by = match silence {
+            Some(silence) if read.is_empty() => since + silence,
+            _ => late,
+        };
+        let count = match (alarm.until(Some(by), pin!(reading)).await, silence) {
+            (Ok(count), _) => count?,
+            (Err(_), Some(_)) if read.is_empty() => return Some((Speech::Bytes, read)),
+            // What looks like HTTP is held to its rules.
+            (Err(_), Some(_)) => return Some((Speech::Http1, read)),
+            (Err(_), None) => return None,
+        };
         if count == 0 {
-            return None;
+            // That a client has no more to say does not mean that it has nothing to hear.
+            return silence.map(|_| (Speech::Bytes, read));
         }
         read.extend_from_slice(first.get(..count)?);
-        let known = read.len().min(PREFACE.len());
-        if read.get(..known) != PREFACE.get(..known) {
-            return Some((stream, read, false));
-        }
-        if known == PREFACE.len() {
-            return Some((stream, read, true));
+        let speech = judge(&read);
+        if speech != Speech::Unclear {
+            return Some((speech, read));
         }
     }
 }

@@ -36,8 +36,8 @@ use route::{Grid, RouteSizes};
 pub use access::{AccessSeries, RefusedCall};
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
-    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
-    TimeoutKind, Unhedged,
+    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RelayEnd,
+    RetryClass, TimeoutKind, Unhedged,
 };
 pub use control_plane::ControlPlaneSeries;
 pub use edges::{EdgeSeries, EdgeStatus, UNKNOWN};

@@ -11,13 +11,16 @@ use rustls_pki_types::ServerName;
 use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
 
 use super::files::{Digest, Files};
-use super::member::{self, BYTES, Expected, Member};
+use super::BYTES;
+use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
 /// TLS towards one upstream. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// The same, for what is not HTTP.
+    bytes: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
     /// Endpoints are members of the mesh.
     mesh: Option<(Arc<Member>, Expected)>,
@@ -53,8 +56,11 @@ impl ClientTls {
             UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
             UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
         };
+        let mut bytes = config.clone();
+        bytes.alpn_protocols.clear();
         Ok(ClientTls {
             config: Arc::new(config),
+            bytes: Arc::new(bytes),
             name,
             mesh: None,
             digest: files.digest(),
@@ -68,24 +74,14 @@ impl ClientTls {
         protocol: UpstreamProtocol,
     ) -> Result<Self, TlsError> {
         let config = member::client(member, expected, member::protocols(protocol))?;
+        let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
         Ok(ClientTls {
             config: Arc::new(config),
+            bytes: Arc::new(bytes),
             // Neither told nor verified: a member is known by its identity.
             name: Some(server_name("member.invalid")?),
             mesh: Some((member.clone(), expected.clone())),
             digest: [0; _],
-        })
-    }
-
-    /// The same, for bytes that are passed on as they are.
-    pub fn member_for_bytes(&self) -> Result<Self, TlsError> {
-        let Some((member, expected)) = &self.mesh else {
-            return Ok(self.clone());
-        };
-        let config = member::client(member, expected, vec![BYTES.to_vec()])?;
-        Ok(ClientTls {
-            config: Arc::new(config),
-            ..self.clone()
         })
     }
 
@@ -117,6 +113,11 @@ impl ClientTls {
     /// What handshakes are made with. The same `Arc` as long as nothing changed.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// What handshakes are made with where bytes are relayed: members are told so, others are named no protocol.
+    pub fn config_for_bytes(&self) -> &Arc<ClientConfig> {
+        &self.bytes
     }
 
     /// The name to ask for and to verify at an endpoint whose host (no port) is `host`.

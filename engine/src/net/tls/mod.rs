@@ -22,10 +22,13 @@ use rustls::crypto::CryptoProvider;
 
 pub use client::ClientTls;
 pub use member::{
-    AuthorityFacts, BYTES, Expected, Facts, Held, Member, MemberTls, Own, Peer, REFUSED_US, Reason,
+    AuthorityFacts, Expected, Facts, Held, Member, MemberTls, Own, Peer, REFUSED_US, Reason,
     Refusal, SKEW, Side, Trusted, of_client,
 };
 pub use server::{PeerIdentity, PeerRefused, ServerTls};
+
+/// The ALPN name by which one member of a mesh tells another that bytes will follow, and no HTTP.
+pub const BYTES: &[u8] = b"tollgate-bytes";
 
 /// Why TLS cannot be set up as the document says.
 #[derive(Debug)]

@@ -31,7 +31,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tollgate_config::document::{ListenerProtocol, Mesh, UpstreamProtocol};
 use tollgate_config::identity::{SpiffeId, Trust};
 
-use super::{TlsError, provider};
+use super::{BYTES, TlsError, provider};
 pub use facts::Facts;
 pub use held::Held;
 pub use refusal::{REFUSED_US, Reason, Refusal, Side, of_client};
@@ -40,8 +40,6 @@ use verify::{Callees, Callers, OwnKey};
 /// A certificate whose time begins up to so much later is taken: clocks of machines differ. None is given at the end of
 /// its time, which members do not come near.
 pub const SKEW: Duration = Duration::from_secs(60);
-/// What members that pass bytes on say by ALPN.
-pub const BYTES: &[u8] = b"tollgate-bytes";
 
 /// One exists per process; what it holds comes and goes.
 #[derive(Default)]
@@ -284,6 +282,10 @@ impl MemberTls {
             ListenerProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             ListenerProtocol::Http1 => vec![b"http/1.1".to_vec()],
             ListenerProtocol::Http2 => vec![b"h2".to_vec()],
+            ListenerProtocol::Detect => {
+                vec![b"h2".to_vec(), b"http/1.1".to_vec(), BYTES.to_vec()]
+            }
+            ListenerProtocol::Tcp => vec![BYTES.to_vec()],
         };
         // Nothing to resume a session with is given away or kept.
         config.session_storage = Arc::new(NoServerSessionStorage {});
