@@ -247,6 +247,7 @@ fn ruled(snapshot: &Snapshot, ask: &Ask, path: &str) -> Vec<Ruled> {
         caller: caller.map(|caller| (caller.namespace.as_str(), caller.service.as_str())),
         method: &ask.method,
         path,
+        is_bytes: false,
         person: None,
     };
     let rules = snapshot.access.rules().iter();

@@ -180,6 +180,11 @@ pub enum AccessMode {
 }
 
 impl AccessMode {
+    pub fn of(word: &str) -> Option<AccessMode> {
+        let modes = [AccessMode::Enforce, AccessMode::Audit];
+        modes.into_iter().find(|mode| mode.word() == word)
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             AccessMode::Enforce => "enforce",

@@ -238,6 +238,12 @@ pub(crate) static LISTENER: Section = Section {
             "Relayed bytes: none in either direction.",
         ),
         default(
+            "access",
+            Kind::Word(&["enforce", "audit", "off"]),
+            "\"off\"",
+            "Which services may send bytes to `forward`: by those rules of `[[access]]` that name neither method nor path. Requests meet the filter `access` of their route.",
+        ),
+        default(
             "capture",
             Kind::Flag,
             "false",
@@ -284,7 +290,7 @@ pub(crate) static LISTENER: Section = Section {
         ),
         later("proxy_protocol", "The PROXY protocol."),
     ],
-    needs: &[("relay_idle_timeout", "forward")],
+    needs: &[("relay_idle_timeout", "forward"), ("access", "forward")],
     ..NOTHING
 };
 

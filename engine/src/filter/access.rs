@@ -49,6 +49,8 @@ pub struct Call<'a> {
     pub method: &'a Method,
     /// In normal form.
     pub path: &'a str,
+    /// A connection whose bytes nobody reads here: a rule that asks for more than a caller does not fit.
+    pub is_bytes: bool,
     /// Whom a token named.
     pub person: Option<&'a Identity>,
 }
@@ -174,24 +176,10 @@ impl Access {
         numbers.iter().find(allows).copied()
     }
 
-    /// Whether one may open a connection whose bytes nobody reads here: only rules that ask for nothing else say so.
-    pub fn admits(&self, caller: Option<(&str, &str)>) -> Option<u32> {
-        let (namespace, service) = caller?;
-        let numbers = self.by_service.get(service).unwrap_or(&self.open);
-        let admits = |number: &&u32| {
-            self.rule(**number).is_some_and(|Rule { item, .. }| {
-                let mut from = item.from.iter();
-                let plain = item.methods.is_empty() && item.paths.is_empty() && !item.asks_who();
-                plain && from.any(|from| from.fits(namespace, service, self.home()))
-            })
-        };
-        numbers.iter().find(admits).copied()
-    }
-
     /// What one rule says to a call.
     pub fn standing(&self, rule: &Rule, call: &Call<'_>) -> Standing {
         let item = &rule.item;
-        if !fits_path(&item.paths, call.path) {
+        if call.is_bytes && !item.paths.is_empty() || !fits_path(&item.paths, call.path) {
             return Standing::OtherPath;
         }
         if !item.methods.is_empty() && !item.methods.contains(call.method) {
@@ -254,11 +242,11 @@ impl Access {
                 ..Error::governed_by(Code::AccessDenied, own, "enforce".into(), place)
             };
         };
-        let mut told = format!(
-            "no access rule lets {namespace}/{service} {} {}",
-            call.method,
-            shown(call.path)
-        );
+        let mut told = format!("no access rule lets {namespace}/{service} ");
+        let _infallible = match call.is_bytes {
+            true => write!(told, "send bytes"),
+            false => write!(told, "{} {}", call.method, shown(call.path)),
+        };
         if let Some(callee) = &self.callee {
             let _infallible = write!(told, " of {callee}");
         }

@@ -339,6 +339,8 @@ impl Chain {
                         caller: caller.member.map(access::Call::names),
                         method: &request.method,
                         path: request.target.path(),
+                        // A request for a tunnel says where to.
+                        is_bytes: request.is_tunnel() && request.authority.is_empty(),
                         person: notes.who.as_deref(),
                     };
                     let rules = caller.access;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
+use http::StatusCode;
 use tollgate_config::feed::Direction;
 use tollgate_config::identity::SpiffeId;
 use tollgate_config::{AccessMode, Member};
@@ -81,16 +82,20 @@ impl Ends {
 }
 
 impl Exchange {
+    /// What became of a request. A refusal of ours that gRPC tells in its own way, and a call that failed behind a good
+    /// head, are failures.
+    pub(super) fn outcome_status(&self) -> StatusCode {
+        match self.error {
+            Some(code) => code.status(),
+            None if self.pass.belied => StatusCode::SERVICE_UNAVAILABLE,
+            None => self.status,
+        }
+    }
+
     /// Counts the edges that this exchange was, and what rules of access said to it.
-    pub(super) fn count_edges(&self, duration: Duration, now: Instant) -> Ends {
+    pub(super) fn count_edges(&self, status: StatusCode, duration: Duration, now: Instant) -> Ends {
         let mut ends = Ends::default();
         let worker = self.proxy.worker;
-        // A refusal of ours that gRPC tells in its own way, and a call that failed behind a good head, are failures.
-        let status = match self.error {
-            Some(code) => code.status(),
-            None if self.pass.belied => http::StatusCode::SERVICE_UNAVAILABLE,
-            None => self.status,
-        };
         let met = self.notes.access();
         let listener = self.world.listener(self.connection.listener);
         let came_in = self.connection.caller.is_some()

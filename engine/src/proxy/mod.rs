@@ -54,7 +54,7 @@ use crate::filter::{Caller, jwt};
 use crate::route::{Found, Lookup, normal_host};
 use crate::snapshot::store::{Store, View};
 use crate::snapshot::{RoutePlan, Snapshot};
-use crate::telemetry::access::{Failure, Line, WorkerLog};
+use crate::telemetry::access::{Failure, Line, Services, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
@@ -377,9 +377,10 @@ impl Proxy {
                 details: error.cause.as_deref(),
             }),
             fault: None,
-            edge: None,
-            peer: { connection.caller.as_ref() }.map(SpiffeId::as_str),
-            access: None,
+            services: Services {
+                peer: { connection.caller.as_ref() }.map(SpiffeId::as_str),
+                ..Services::default()
+            },
             listener: &connection.listener_name,
             generation: self.view.current().generation,
         });

@@ -48,6 +48,7 @@ fn is_let(test: &Test, asked: &AccessTest, document: &Document, snapshot: &Snaps
             .map(|caller| (caller.namespace.as_str(), caller.service.as_str())),
         method: &test.method,
         path: &path,
+        is_bytes: false,
         person: None,
     };
     rules.allows(&call).is_some()

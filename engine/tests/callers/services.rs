@@ -414,3 +414,61 @@ fn the_shop_s_call_map_is_what_its_tests_say_shop_103() {
         "{refused}"
     );
 }
+
+/// Answers every connection with its own bytes.
+fn echoing() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let Ok(mut socket) = socket else { return };
+            std::thread::spawn(move || {
+                let mut writer = socket.try_clone().expect("a socket can be cloned");
+                drop(std::io::copy(&mut socket, &mut writer));
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn bytes_of_members_pass_where_a_rule_lets_them_ask_for_everything_mesh_402() {
+    let members = Members::new();
+    let document = |service: &str, listener: &str, upstream: &str| {
+        let identity = members.folder_for(service).section(service);
+        Gateway::start(&format!(
+            "{identity}[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nforward = \"to\"\n{listener}\n\n\
+             [[upstream]]\nname = \"to\"\n{upstream}\noutlier = \"off\"\nbreaker = \"off\"\n{LOG}\n\
+             [[access]]\nname = \"orders-all\"\nfrom = \"orders\"\nto = \"payments\"\n\n\
+             [[access]]\nname = \"users-some\"\nfrom = \"users\"\nto = \"payments\"\npath = \"/*\"\n"
+        ))
+    };
+    let callee = "mesh = \"strict\"\naccess = \"enforce\"";
+    let app = format!("endpoints = [\"{}\"]", echoing());
+    let payments = document("payments", callee, &app);
+    let to = format!(
+        "endpoints = [\"{}\"]\nmesh = \"payments\"\nconnect_timeout = \"30s\"",
+        payments.address()
+    );
+    let said = |service: &str| {
+        use std::io::{Read as _, Write as _};
+        let gateway = document(service, "", &to);
+        let mut socket = std::net::TcpStream::connect(gateway.address()).expect("it listens");
+        let patience = socket.set_read_timeout(Some(PATIENCE));
+        patience.expect("not zero");
+        // What is refused may be gone before this is sent.
+        drop(socket.write_all(b"hello"));
+        let mut heard = [0; 5];
+        let read = socket.read_exact(&mut heard);
+        read.is_ok()
+            .then(|| String::from_utf8_lossy(&heard).into_owned())
+    };
+    assert_eq!(said("orders").as_deref(), Some("hello"));
+    assert_eq!(said("users"), None);
+    counted(&payments, "access_allowed_total{rule=\"orders-all\"} 1");
+    let refusals = "access_refused_total{source=\"default/users\",destination=\"default/payments\",rule=\"none\",mode=\"enforce\"} 1";
+    counted(&payments, refusals);
+    let line = logged(&payments, |line| line["source"] == "default/users");
+    assert_eq!(line["access"]["verdict"], "refused");
+    assert_eq!(line["error"]["code"], "access_denied");
+}

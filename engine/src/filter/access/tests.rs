@@ -66,6 +66,7 @@ fn allowed<'a>(
         caller: caller.map(Call::names),
         method: &method,
         path,
+        is_bytes: false,
         person: None,
     };
     let number = access.allows(&call)?;
@@ -132,20 +133,27 @@ fn a_node_has_the_rules_about_its_own_service_and_about_everybody() {
 
 #[test]
 fn bytes_that_nobody_reads_are_let_through_by_rules_that_ask_for_nothing_else() {
+    let bytes = |access: &Access, caller: Option<&SpiffeId>| {
+        let call = Call {
+            caller: caller.map(Call::names),
+            method: &Method::CONNECT,
+            path: "/",
+            is_bytes: true,
+            person: None,
+        };
+        access.allows(&call).is_some()
+    };
     let users = rules("users");
     let orders = id("default", "orders");
-    assert!(users.admits(Some(Call::names(&orders))).is_some());
-    assert!(
-        users
-            .admits(Some(Call::names(&id("default", "web"))))
-            .is_none()
-    );
-    assert!(users.admits(None).is_none());
-    assert!(
-        rules("payments")
-            .admits(Some(Call::names(&orders)))
-            .is_none()
-    );
+    assert!(bytes(&users, Some(&orders)));
+    assert!(!bytes(&users, Some(&id("default", "web"))));
+    assert!(!bytes(&users, None));
+    assert!(!bytes(&rules("payments"), Some(&orders)));
+    // A path that is every path is still one that nobody can look at.
+    let text = "[[access]]\nname = \"all\"\nfrom = \"*\"\npath = \"/*\"\n";
+    let callee = Some(Member::new("default", "payments"));
+    let all = Access::compile(&document(text), callee, None, &Metrics::new(1));
+    assert!(!bytes(&all, Some(&orders)));
 }
 
 fn refusal(access: &Access, caller: Option<&SpiffeId>, method: Method, path: &str) -> Error {
@@ -156,6 +164,7 @@ fn refusal(access: &Access, caller: Option<&SpiffeId>, method: Method, path: &st
         caller: caller.map(Call::names),
         method: &method,
         path,
+        is_bytes: false,
         person: None,
     };
     let mut met = Met::default();
@@ -283,6 +292,7 @@ fn the_index_finds_what_a_look_at_every_rule_finds() {
                 caller: Some(caller),
                 method: &[Method::GET, Method::POST, Method::PUT][random.usize(..3)],
                 path: ["/p", "/p/1", "/p/1/r", "/s", "/p/1/2"][random.usize(..5)],
+                is_bytes: false,
                 person: None,
             };
             let allows = |rule: &Rule| access.standing(rule, &call) == Standing::Allows;

@@ -43,9 +43,7 @@ fn line(path: &str, status: u16) -> Line<'_> {
         fallback: None,
         error: None,
         fault: None,
-        edge: None,
-        peer: None,
-        access: None,
+        services: Services::default(),
         listener: "public",
         generation: 3,
     }
