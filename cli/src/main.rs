@@ -8,6 +8,7 @@ mod breakers;
 mod client;
 mod control;
 mod desk;
+mod edges;
 mod explain;
 mod fleet;
 mod identity;
@@ -69,6 +70,9 @@ enum Command {
         /// The listener's name; the first one without it.
         #[arg(long)]
         listener: Option<String>,
+        /// The service that calls, for rules of access: `orders`, or `shop/orders`.
+        #[arg(long, value_name = "SERVICE")]
+        caller: Option<String>,
         /// The answer as JSON.
         #[arg(long)]
         json: bool,
@@ -94,6 +98,8 @@ enum Command {
     Rollout(rollout::Arguments),
     /// The authority of a mesh: makes tokens to join with, shows members, revokes, bars, changes the key.
     Identity(identity::Arguments),
+    /// Which service calls which, how often, and how that goes: the edges of a service map.
+    Edges(edges::Arguments),
     /// Who changed something, who was refused, what became of instances.
     Audit(inspect::Audit),
     /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
@@ -115,12 +121,14 @@ fn main() -> ExitCode {
             admin,
             headers,
             listener,
+            caller,
             json,
             words,
         } => {
             let question = explain::Question {
                 headers,
                 listener,
+                caller,
                 json,
             };
             match (live, words.as_slice()) {
@@ -133,6 +141,7 @@ fn main() -> ExitCode {
                             url: url.clone(),
                             headers: question.headers,
                             listener: question.listener,
+                            caller: question.caller,
                             json,
                         },
                     })
@@ -152,6 +161,7 @@ fn main() -> ExitCode {
         Command::Rollback(arguments) => control::rollback(&arguments),
         Command::Rollout(arguments) => rollout::rollout(&arguments),
         Command::Identity(arguments) => identity::identity(&arguments),
+        Command::Edges(arguments) => edges::edges(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
         Command::Diagnose(arguments) => inspect::diagnose(&arguments),
         Command::Completion { shell } => {

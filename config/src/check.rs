@@ -66,6 +66,7 @@ pub(crate) struct Checks<'a> {
     pub(crate) tiers: &'a [Item<Tier>],
     pub(crate) api_keys: &'a [Item<ApiKey>],
     pub(crate) jwts: &'a [Item<Jwt>],
+    pub(crate) accesses: &'a [Item<Access>],
     pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.

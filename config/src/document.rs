@@ -17,6 +17,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod access;
 mod browsers;
 mod callers;
 mod control_plane;
@@ -26,6 +27,7 @@ mod limits;
 mod transcode;
 mod validate;
 
+pub use access::*;
 pub use browsers::*;
 pub use callers::*;
 pub use control_plane::*;
@@ -51,6 +53,8 @@ pub struct Document {
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
     pub jwts: Vec<Item<Jwt>>,
+    /// Who may call whom in the mesh, in order.
+    pub accesses: Vec<Item<Access>>,
     /// How the proxy's own answers look.
     pub errors: ErrorBody,
     /// `None`: every limit is this process's own.
@@ -409,6 +413,7 @@ pub enum Filter {
     Validate(Arc<Validate>),
     Jwt(JwtUse),
     Allow(Allow),
+    Access(AccessMode),
     Cors(Cors),
     SecurityHeaders(SecurityHeaders),
 }
@@ -724,6 +729,8 @@ pub struct Telemetry {
     pub access_log: AccessLog,
     /// 0.0 to 1.0: share of lines written; answers of 500 and above are always written.
     pub access_log_sample: f64,
+    /// On every series of this process.
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -744,6 +751,8 @@ pub struct Test {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Listener name; `None` = the first listener.
     pub listener: Option<String>,
+    /// Who calls whom, and what the rules about that shall say.
+    pub access: Option<AccessTest>,
     pub expect: Expect,
     pub at: At,
 }

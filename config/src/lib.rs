@@ -43,6 +43,11 @@ pub use reference::reference;
 pub use schema::schema;
 pub use warning::warnings;
 
+/// Reads `orders`, which is of the namespace `default`, or `shop/orders`.
+pub fn member(text: &str) -> Result<Member, Fault> {
+    decode::member(text)
+}
+
 /// Whether a text is `host:port`, as an endpoint of an upstream is written.
 pub fn endpoint(text: &str) -> Result<(), Fault> {
     rule::endpoint(text)

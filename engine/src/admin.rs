@@ -113,6 +113,9 @@ impl Admin {
                 StatusCode::OK,
                 &breakers::all(&self.store.current(), Instant::now()),
             ),
+            (&Method::GET | &Method::HEAD, "/edges") => {
+                json_answer(StatusCode::OK, &json!({ "edges": self.metrics.edges() }))
+            }
             (&Method::POST, path) if path.starts_with("/breakers/") => {
                 self.hold(peer, &path["/breakers/".len()..], request).await
             }
@@ -125,13 +128,13 @@ impl Admin {
             (
                 _,
                 "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status"
-                | "/breakers",
+                | "/breakers" | "/edges",
             ) => refused("GET, HEAD"),
             (_, "/reload" | "/drain" | "/explain") => refused("POST"),
             (_, path) if path.starts_with("/breakers/") => refused("POST"),
             _ => json_answer(
                 StatusCode::NOT_FOUND,
-                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
+                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "GET /edges", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
             ),
         }
     }
@@ -313,7 +316,7 @@ impl Admin {
             Err(error) => {
                 return json_answer(
                     StatusCode::BAD_REQUEST,
-                    &json!({ "error": error, "expected": { "method": "GET", "url": "http://host/path?query", "headers": { "name": "value" }, "listener": "optional" } }),
+                    &json!({ "error": error, "expected": { "method": "GET", "url": "http://host/path?query", "headers": { "name": "value" }, "listener": "optional", "caller": "optional" } }),
                 );
             }
         };
@@ -357,6 +360,9 @@ pub struct Question {
     #[serde(default)]
     pub headers: std::collections::BTreeMap<String, String>,
     pub listener: Option<String>,
+    /// The service that calls: `orders`, or `shop/orders`.
+    #[serde(default)]
+    pub caller: Option<String>,
 }
 
 fn get() -> String {
@@ -386,7 +392,9 @@ impl Question {
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())
             .map(str::to_owned);
+        let caller = self.caller.as_deref().map(tollgate_config::member);
         Ok(Ask {
+            caller: caller.transpose().map_err(|fault| fault.message)?,
             listener: self.listener,
             method,
             host: named.unwrap_or(host),

@@ -209,6 +209,7 @@ impl Engine {
             .and_then(|socket| socket.local_addr().ok());
         let access_log = Arc::new(AccessLog::start(&document.telemetry).map_err(StartError::Io)?);
         metrics.watch_access_log(access_log.dropped_counter());
+        metrics.label(&document.telemetry.labels);
         let store = Arc::new(Store::new(Arc::new(first)));
         let common = Common {
             store,

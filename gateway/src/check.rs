@@ -15,6 +15,7 @@ pub(crate) struct Question {
     pub(crate) url: String,
     pub(crate) headers: Vec<String>,
     pub(crate) listener: Option<String>,
+    pub(crate) caller: Option<String>,
     pub(crate) json: bool,
 }
 
@@ -112,6 +113,7 @@ fn ask(snapshot: &Snapshot, question: &Question) -> Result<Explained, String> {
         url: question.url.clone(),
         headers,
         listener: question.listener.clone(),
+        caller: question.caller.clone(),
     };
     explained(snapshot, &question.ask()?)
 }

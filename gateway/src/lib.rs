@@ -44,6 +44,9 @@ pub enum Command {
         /// The listener's name; the first one without it.
         #[arg(long)]
         listener: Option<String>,
+        /// The service that calls, for rules of access: `orders`, or `shop/orders`.
+        #[arg(long, value_name = "SERVICE")]
+        caller: Option<String>,
         #[arg(long)]
         json: bool,
     },
@@ -81,6 +84,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
             url,
             headers,
             listener,
+            caller,
             json,
         } => check::explain(
             &file,
@@ -89,6 +93,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
                 url,
                 headers,
                 listener,
+                caller,
                 json,
             },
         ),

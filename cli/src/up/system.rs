@@ -27,7 +27,7 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr:
 
 /// The documents of the fleet: their names, and what is in them. The first is made for this system, the others are the
 /// samples of `config/shop`.
-const FLEET: [(&str, &str); 5] = [
+const FLEET: [(&str, &str); 6] = [
     ("upstreams.toml", include_str!("upstreams.toml.in")),
     (
         "routes.toml",
@@ -41,6 +41,10 @@ const FLEET: [(&str, &str); 5] = [
     (
         "callers.toml",
         include_str!("../../../config/shop/callers.toml"),
+    ),
+    (
+        "access.toml",
+        include_str!("../../../config/shop/access.toml"),
     ),
 ];
 

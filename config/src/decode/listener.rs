@@ -111,10 +111,20 @@ fn forward(node: &Node, name: &str, report: &mut ItemReport<'_>) -> Option<Arc<R
         max_body: Setting::default_of(None),
         rewrite: None,
         priority: Setting::default_of(Priority::Default),
-        filters: Vec::new(),
+        filters: access(node).into_iter().collect(),
         retry: retry::retry(None, report),
         fallback: None,
     }))
+}
+
+/// Which services may send bytes.
+fn access(node: &Node) -> Option<Setting<Filter>> {
+    let node = node.get("access")?;
+    let value = Filter::Access(AccessMode::of(node.text()?)?);
+    Some(Setting {
+        value,
+        at: at(node),
+    })
 }
 
 fn listener_tls(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<ListenerTls> {

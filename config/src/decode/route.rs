@@ -442,6 +442,9 @@ fn filter(
     if let Some(allow) = node.get("allow") {
         return callers::allow(allow, matches, report).map(Filter::Allow);
     }
+    if let Some(mode) = text(node, "access") {
+        return AccessMode::of(mode).map(Filter::Access);
+    }
     if let Some(cors) = node.get("cors") {
         return Some(Filter::Cors(browsers::cors(cors, report)));
     }

@@ -3,6 +3,7 @@
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
 mod access;
+mod access_rules;
 mod browsers;
 mod callers;
 pub(crate) mod control_plane;

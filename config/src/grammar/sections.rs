@@ -3,8 +3,8 @@
 
 use super::rules::*;
 use super::{
-    Key, Kind, Presence, Section, Top, browsers, callers, faults, identity, limits, subscription,
-    transcode, validate,
+    Key, Kind, Presence, Section, Top, access_rules, browsers, callers, faults, identity, limits,
+    subscription, transcode, validate,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -125,6 +125,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "access",
+        list: true,
+        section: Some(&access_rules::ACCESS),
+        doc: "",
+    },
+    Top {
         name: "errors",
         list: false,
         section: Some(&browsers::ERRORS),
@@ -232,6 +238,12 @@ pub(crate) static LISTENER: Section = Section {
             "Relayed bytes: none in either direction.",
         ),
         default(
+            "access",
+            Kind::Word(&["enforce", "audit", "off"]),
+            "\"off\"",
+            "Which services may send bytes to `forward`: by those rules of `[[access]]` that name neither method nor path. Requests meet the filter `access` of their route.",
+        ),
+        default(
             "capture",
             Kind::Flag,
             "false",
@@ -278,7 +290,7 @@ pub(crate) static LISTENER: Section = Section {
         ),
         later("proxy_protocol", "The PROXY protocol."),
     ],
-    needs: &[("relay_idle_timeout", "forward")],
+    needs: &[("relay_idle_timeout", "forward"), ("access", "forward")],
     ..NOTHING
 };
 
@@ -572,6 +584,11 @@ pub(crate) static FILTER: Section = Section {
             "Who may call: by roles, permissions, ownership or address.",
         ),
         optional(
+            "access",
+            Kind::Word(&["enforce", "audit"]),
+            "Which services may call, by the rules of `[[access]]`. \"enforce\": what no rule allows is refused. \"audit\": it passes, and is counted and logged.",
+        ),
+        optional(
             "security_headers",
             Kind::Table(&browsers::SECURITY_HEADERS),
             "Fields that make a browser careful; `{}` stands for the defaults.",
@@ -604,6 +621,7 @@ pub(crate) static FILTER: Section = Section {
         "jwt",
         "api_key",
         "allow",
+        "access",
         "security_headers",
         "fault",
         "transcode",
@@ -1174,6 +1192,12 @@ pub(crate) static TELEMETRY: Section = Section {
             "\"stdout\"",
             "\"off\", \"stdout\" or a file, or a table.",
         ),
+        default(
+            "labels",
+            Kind::Map(&LABEL, &Kind::Text),
+            "{}",
+            "Labels that all series of this process have besides their own, such as `{ proxy = \"sidecar\" }`. A series' own label of that name stays.",
+        ),
         later(
             "traces",
             "Sends spans. Without it, trace context is still passed on.",
@@ -1245,6 +1269,17 @@ pub(crate) static REQUEST: Section = Section {
             "the first listener",
             "The listener that it comes to.",
         ),
+        optional(
+            "caller",
+            Kind::Rule(&MEMBER),
+            "The service that calls, as its certificate proves it; of the namespace `default`, unless it names another. Absent: nobody that is known.",
+        ),
+        default(
+            "service",
+            Kind::Rule(&MEMBER),
+            "the node's own",
+            "The service that is called, for `expect.access`.",
+        ),
     ],
     ..NOTHING
 };
@@ -1264,6 +1299,11 @@ pub(crate) static EXPECT: Section = Section {
             "path",
             Kind::Rule(&SENT_PATH),
             "The path that the upstream is sent.",
+        ),
+        optional(
+            "access",
+            Kind::Word(&["allowed", "refused"]),
+            "What the rules of `[[access]]` say to `caller`. A test has no token, so a rule that asks for one does not allow it.",
         ),
     ],
     ..NOTHING

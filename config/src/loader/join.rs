@@ -57,6 +57,7 @@ pub(super) fn join(
     reading.limits.clone_from(&file.limits);
     reading.api_keys.clone_from(&file.api_keys);
     reading.jwts.clone_from(&file.jwts);
+    reading.accesses.clone_from(&file.accesses);
     reading.tests.clone_from(&file.tests);
     let control_plane = file.control_plane.clone();
     reading.control_plane = control_plane.map(|one| (one.clone(), one.place));
@@ -357,6 +358,7 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
         tiers: reading.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
         api_keys: reading.api_keys,
         jwts: reading.jwts,
+        accesses: reading.accesses,
         errors: file.errors,
         tests: reading.tests,
         sharing: file.sharing.clone(),

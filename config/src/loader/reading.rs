@@ -48,6 +48,7 @@ pub(super) struct Reading<'l> {
     pub(super) tiers: Option<(Vec<Item<Tier>>, Place)>,
     pub(super) api_keys: Vec<Item<ApiKey>>,
     pub(super) jwts: Vec<Item<Jwt>>,
+    pub(super) accesses: Vec<Item<Access>>,
     pub(super) errors: Option<(ErrorBody, Place)>,
     pub(super) tests: Vec<Item<Test>>,
     pub(super) broken: Broken,
@@ -97,6 +98,7 @@ impl<'l> Reading<'l> {
             tiers: None,
             api_keys: Vec::new(),
             jwts: Vec::new(),
+            accesses: Vec::new(),
             errors: None,
             tests: Vec::new(),
             broken: Broken::default(),
@@ -220,6 +222,7 @@ impl<'l> Reading<'l> {
             tiers: self.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
             api_keys: self.api_keys,
             jwts: self.jwts,
+            accesses: self.accesses,
             errors: self
                 .errors
                 .map_or_else(ErrorBody::default, |(body, _)| body),
@@ -256,6 +259,7 @@ impl<'l> Reading<'l> {
             tiers: self.tiers.as_ref().map_or(&[], |(tiers, _)| tiers),
             api_keys: &self.api_keys,
             jwts: &self.jwts,
+            accesses: &self.accesses,
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,

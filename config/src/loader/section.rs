@@ -263,6 +263,7 @@ impl Reading<'_> {
             Decoded::Limit(value) => self.limits.push(item(value, file, line)),
             Decoded::ApiKey(value) => self.api_keys.push(item(value, file, line)),
             Decoded::Jwt(value) => self.jwts.push(item(value, file, line)),
+            Decoded::Access(value) => self.accesses.push(item(value, file, line)),
             Decoded::Tiers(values) => {
                 let begins = Place {
                     file: file.clone(),
@@ -293,6 +294,7 @@ fn decode_item(
         "limit" => Decoded::Limit(Arc::new(decode::limit(node, report)?)),
         "api_key" => Decoded::ApiKey(Arc::new(decode::api_key(node, report)?)),
         "jwt" => Decoded::Jwt(Arc::new(decode::jwt(node, folder, report)?)),
+        "access" => Decoded::Access(Arc::new(decode::access(node, report)?)),
         "test" => Decoded::Test(Arc::new(decode::test(node)?)),
         _ => Decoded::Route {
             route: Arc::new(decode::route(node, folder, report)?),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::cut::{Block, Blocks, Cut, Replaced, cut, recut};
-use crate::document::{ApiKey, Jwt, Limit, Listener, Route, Test, Tier, Upstream};
+use crate::document::{Access, ApiKey, Jwt, Limit, Listener, Route, Test, Tier, Upstream};
 use crate::interpolate::Use;
 
 use super::reading::Here;
@@ -26,6 +26,7 @@ pub(super) enum Decoded {
     Limit(Arc<Limit>),
     ApiKey(Arc<ApiKey>),
     Jwt(Arc<Jwt>),
+    Access(Arc<Access>),
     Test(Arc<Test>),
     /// Of a feed only: those of a file stand in one section.
     Tiers(Vec<Arc<Tier>>),

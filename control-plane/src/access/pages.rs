@@ -84,6 +84,7 @@ pub static PAGES: &[Page] = &[
     change("POST", "/rollout/promote", OPERATE, "rollout-promote"),
     change("POST", "/rollout/abort", OPERATE, "rollout-abort"),
     page("GET", "/figures", READ),
+    page("GET", "/edges", READ),
     page("POST", "/feed", NODE),
     // It tells what references stand for.
     page("GET", "/feed", ADMINISTER),

@@ -140,6 +140,7 @@ impl Api {
             .route("/rollout/promote", post(rollout::promote))
             .route("/rollout/abort", post(rollout::abort))
             .route("/figures", get(rollout::figures))
+            .route("/edges", get(rollout::edges))
             .route("/feed", get(feed::look).post(feed::subscribe))
             .route("/leases", get(lease::look).post(lease::lend))
             .route("/identity", get(identity::look))

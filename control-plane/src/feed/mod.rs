@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_config::control_plane::Feed as Settings;
 use tollgate_config::feed::{NodeKind, Outcome, Report, Subscribe, Wanted};
+use tollgate_config::member;
 
 use crate::authority::Told as Trusted;
 use crate::catalog::{Catalog, World, millis};
@@ -167,6 +168,7 @@ impl Feed {
             listeners: { subscribe.listeners.iter() }
                 .map(|name| name.as_str().into())
                 .collect(),
+            callee: { subscribe.callee.as_deref() }.and_then(|name| member(name).ok()),
         };
         let begun = self.told(subscribe, &wishes);
         let caller = Caller {
@@ -178,6 +180,7 @@ impl Feed {
             version: subscribe.version.clone(),
             address: address.to_owned(),
             listeners: subscribe.listeners.clone(),
+            callee: subscribe.callee.clone(),
             instance: subscribe.instance.clone(),
         };
         self.nodes()

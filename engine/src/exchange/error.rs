@@ -100,6 +100,7 @@ codes! {
     InvalidToken "invalid_token" 401 16 Filter "the bearer token is not valid here";
     TokenKeysUnavailable "token_keys_unavailable" 503 14 Filter "the keys that check bearer tokens are not there yet; try again soon";
     Forbidden "forbidden" 403 7 Filter "this caller may not do this";
+    AccessDenied "access_denied" 403 7 Filter "no access rule lets this service call this";
     RateLimited "rate_limited" 429 8 Filter "too many requests; wait as long as retry-after says";
     QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
     FaultInjected "fault_injected" 503 14 Filter "a fault was injected on purpose";
@@ -150,6 +151,8 @@ pub struct Error {
     pub abort: Option<Abort>,
     /// Of `Unfit`: the fields and what is wrong with each, as a JSON array.
     pub fields: Option<Box<str>>,
+    /// What a member of the mesh is told besides.
+    pub detail: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -163,6 +166,7 @@ impl From<Code> for Error {
             limit: None,
             abort: None,
             fields: None,
+            detail: None,
         }
     }
 }
@@ -241,6 +245,9 @@ impl Error {
             self.code.word(),
             self.code.phase().word()
         );
+        if let Some(detail) = &self.detail {
+            let _infallible = write!(body, r#","detail":{}"#, json(detail));
+        }
         if let Some(limit) = &self.limit {
             let _infallible = write!(body, r#","limit":{}"#, json(limit));
         }
@@ -324,6 +331,9 @@ impl Error {
             HeaderValue::from(u16::from(self.grpc_status())),
         );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
+        if let Some(detail) = &self.detail {
+            let _infallible = write!(message, ": {detail}");
+        }
         if let Some(limit) = &self.limit {
             let _infallible = write!(message, " [limit {limit}]");
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::identity::SpiffeId;
 
 use super::Proxy;
 use super::carry::Carried;
@@ -28,7 +29,7 @@ use crate::exchange::{Marks, Request, grpc_code, grpc_status, is_grpc};
 use crate::filter::Notes;
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
-use crate::telemetry::access::{Failure, Line};
+use crate::telemetry::access::{Failure, Line, Services};
 use crate::telemetry::metrics::{HedgeResult, Observation};
 use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Outcome, Slot};
@@ -190,6 +191,7 @@ impl Exchange {
         if let Some(code) = self.error {
             self.proxy.metrics.answered_error(self.proxy.worker, code);
         }
+        let ends = self.count_edges(self.outcome_status(), duration, now);
         // Last of all that is counted: whoever sees the request in the figures sees the rest of it, too.
         series.observe(
             self.proxy.worker,
@@ -233,6 +235,11 @@ impl Exchange {
                 details: self.cause.as_deref(),
             }),
             fault: self.notes.fault(),
+            services: Services {
+                edge: ends.both(),
+                peer: { self.connection.caller.as_ref() }.map(SpiffeId::as_str),
+                access: self.judged(),
+            },
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

@@ -5,6 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use http::StatusCode;
+use tollgate_config::identity::SpiffeId;
+
 use super::Proxy;
 use super::answer::Answer;
 use super::books::{Asked, Exchange};
@@ -12,7 +15,7 @@ use super::connection::Connection;
 use crate::alarm::Alarm;
 use crate::exchange::Request;
 use crate::exchange::error::Code;
-use crate::telemetry::access::{Failure, Relayed};
+use crate::telemetry::access::{Failure, Relayed, Services};
 use crate::telemetry::metrics::{ListenerSeries, RelayEnd};
 use crate::upstream::Outcome;
 
@@ -114,6 +117,9 @@ impl Carried {
         if let Some(code) = exchange.error {
             proxy.metrics.answered_error(proxy.worker, code);
         }
+        let duration = now.saturating_duration_since(exchange.started);
+        let status = exchange.error.map_or(StatusCode::OK, Code::status);
+        let ends = exchange.count_edges(status, duration, now);
         let mut log = proxy.log();
         if !log.is_on() {
             return;
@@ -123,7 +129,7 @@ impl Carried {
         let connection = &exchange.connection;
         log.write_relayed(&Relayed {
             now: SystemTime::now(),
-            duration: now.saturating_duration_since(exchange.started),
+            duration,
             bytes_in: exchange.bytes_in,
             bytes_out: exchange.bytes_out,
             end: self.end.word(),
@@ -138,6 +144,11 @@ impl Carried {
                 code: code.word(),
                 details: exchange.cause.as_deref(),
             }),
+            services: Services {
+                edge: ends.both(),
+                peer: { connection.caller.as_ref() }.map(SpiffeId::as_str),
+                access: exchange.judged(),
+            },
             listener: &connection.listener_name,
             generation: exchange.world.generation,
         });

@@ -8,6 +8,7 @@ mod books;
 mod bulkhead;
 mod carry;
 pub mod connection;
+mod edges;
 mod fallback;
 mod forward;
 pub(crate) mod guard;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::identity::SpiffeId;
 use tollgate_config::{Abort, Action, ErrorBody, Place};
 
 pub use answer::Answer;
@@ -53,7 +55,7 @@ use crate::filter::{Caller, jwt};
 use crate::route::{Found, Lookup, normal_host};
 use crate::snapshot::store::{Store, View};
 use crate::snapshot::{RoutePlan, Snapshot};
-use crate::telemetry::access::{Failure, Line, WorkerLog};
+use crate::telemetry::access::{Failure, Line, Services, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
@@ -72,6 +74,8 @@ pub struct Proxy {
     empty: SharedSource,
     /// Tokens that were verified.
     tokens: jwt::Cache,
+    /// Services that called.
+    callers: RefCell<edges::Callers>,
     /// Late answers so far, of which some are left without a hedge.
     late: Cell<u32>,
     /// Set when the process stops: answers close their connections.
@@ -90,6 +94,7 @@ impl Proxy {
             noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
             tokens: jwt::Cache::default(),
+            callers: RefCell::default(),
             late: Cell::new(0),
             stopping: Cell::new(false),
         }
@@ -283,6 +288,8 @@ impl Proxy {
                 0
             },
             draw: if chain.has_faults() { self.random() } else { 0 },
+            member: exchange.connection.caller.as_ref(),
+            access: &world.access,
         };
         chain.on_request(request, &caller, &mut exchange.notes, &plan.item)
     }
@@ -375,6 +382,10 @@ impl Proxy {
                 details: error.cause.as_deref(),
             }),
             fault: None,
+            services: Services {
+                peer: { connection.caller.as_ref() }.map(SpiffeId::as_str),
+                ..Services::default()
+            },
             listener: &connection.listener_name,
             generation: self.view.current().generation,
         });

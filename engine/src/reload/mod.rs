@@ -247,6 +247,7 @@ impl Reloader {
             self.access_log
                 .change(&document.telemetry)
                 .map_err(|error| Problems(vec![unlogged(&error)]))?;
+            self.metrics.label(&document.telemetry.labels);
         }
         if let Some(held) = &next.held {
             self.memory.hold(held);

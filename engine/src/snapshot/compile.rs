@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
+use tollgate_config::feed::Direction;
 use tollgate_config::{
-    self as config, Action, Document, Item, Problem, Problems, UpstreamProtocol,
+    self as config, Action, Document, EndpointSource, Item, Member, Problem, Problems,
+    UpstreamProtocol,
 };
 
 use super::memory::Memory;
-use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
+use super::{Branch, CompiledRoute, ListenerPlan, OutboundEdge, RoutePlan, Snapshot, UpstreamPlan};
+use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
@@ -74,10 +77,13 @@ pub fn compile(
         .flat_map(|former| &former.upstreams)
         .map(|plan| (plan.item.name.as_str(), plan))
         .collect();
+    let own = document.own_service();
+    let own_name: Option<Arc<str>> = own.as_ref().map(|own| own.to_string().into());
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
+        let source = (own.as_ref(), own_name.as_ref());
         let expected = expected(item, document);
-        match upstream(item, before, expected, memory, metrics, workers) {
+        match upstream(item, before, source, expected, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -118,6 +124,8 @@ pub fn compile(
         &memory.limits,
         metrics,
     );
+    let former_access = former.map(|former| &former.access);
+    let access = Access::compile(document, own, former_access, metrics);
     let surroundings = Surroundings {
         policies: &policies,
         issuers: &issuers,
@@ -142,6 +150,7 @@ pub fn compile(
         policies,
         transcoders,
         issuers,
+        access,
         held,
         errors: document.errors,
         unmatched,
@@ -350,6 +359,7 @@ fn listener_tls(
 fn upstream(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
+    (own, source): (Option<&Member>, Option<&Arc<str>>),
     expected: Option<Expected>,
     memory: &Memory,
     metrics: &Metrics,
@@ -357,6 +367,7 @@ fn upstream(
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
     if let Some(before) = before
         && Arc::ptr_eq(&before.item.value, &item.value)
+        && { before.edge.as_ref() }.is_none_or(|edge| Some(&edge.source) == source)
         && before.item.line == item.line
         && item.tls.is_none()
         && before.dial.tls.as_ref().and_then(ClientTls::expected) == expected.as_ref()
@@ -390,7 +401,16 @@ fn upstream(
         (None, None) => Vec::new(),
     };
     let series = metrics.upstream(&item.name);
+    let edge = { own.zip(source) }.and_then(|(own, source)| {
+        let destination = asked_for(item, own, expected.as_ref())?.to_string();
+        Some(OutboundEdge {
+            series: metrics.edge(source, &destination, Direction::Outbound),
+            destination: destination.into(),
+            source: source.clone(),
+        })
+    });
     Ok(Arc::new(UpstreamPlan {
+        edge,
         guards: memory.guards.of(&item.name, workers),
         upstream: Arc::new(Upstream::new(
             item.clone(),
@@ -412,6 +432,20 @@ fn upstream(
         series,
         item: item.clone(),
     }))
+}
+
+/// The service that an upstream stands for, for the service map.
+fn asked_for(item: &config::Upstream, own: &Member, expected: Option<&Expected>) -> Option<Member> {
+    if let Some(Expected { namespace, service }) = expected {
+        return Some(Member::new(namespace, service));
+    }
+    match &item.endpoints {
+        // `*` is another one with each request.
+        EndpointSource::Service { name, .. } if name != "*" => {
+            Some(Member::new(&own.namespace, name))
+        }
+        _ => None,
+    }
 }
 
 /// The member that an upstream's endpoints must be.

@@ -17,11 +17,12 @@ use std::time::{Duration, SystemTime};
 use tollgate_config::{self as config, BreakerGrain, Item, Place};
 
 use crate::filter::Chain;
+use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
 use crate::net::tls::{Held, MemberTls, ServerTls};
 use crate::route::{ListenerIndex, RouteId, Table};
-use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
+use crate::telemetry::metrics::{EdgeSeries, RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
+    /// Which services may call.
+    pub access: Arc<Access>,
     /// Who we are in the mesh and whom we trust, where files say so; becomes true when this snapshot serves.
     pub held: Option<Held>,
     /// How our own answers look.
@@ -106,6 +109,22 @@ pub struct UpstreamPlan {
     pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
+    /// Calls from us to the service that it stands for.
+    pub edge: Option<OutboundEdge>,
+}
+
+/// Who calls whom when an upstream is asked.
+pub struct OutboundEdge {
+    pub source: Arc<str>,
+    pub destination: Arc<str>,
+    pub series: Arc<EdgeSeries>,
+}
+
+impl ListenerPlan {
+    /// Whether members of the mesh call here.
+    pub fn is_mesh(&self) -> bool {
+        self.item.mesh.value != config::Mesh::Off
+    }
 }
 
 impl UpstreamPlan {

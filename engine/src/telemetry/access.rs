@@ -23,7 +23,7 @@ use tollgate_config::{AccessLog as Target, Telemetry};
 use super::json::Clock;
 use writer::{Job, Sink, Writer};
 
-pub use line::{Failure, Line};
+pub use line::{Failure, Judged, Line, Services};
 pub use relayed::Relayed;
 
 /// A worker hands its buffer over when it holds this much; some hundred and sixty lines. Handing over wakes the writer,
@@ -166,14 +166,16 @@ impl WorkerLog {
         self.shared.on.load(Relaxed)
     }
 
-    /// Writes one line, unless the log is off or the sample leaves it out. 500 and above are always written.
+    /// Writes one line, unless the log is off or the sample leaves it out. What failed, and what no rule
+    /// of access allowed, is always written.
     pub fn write(&mut self, line: &Line<'_>) {
-        self.put(line.status >= 500, |out, clock| line.format(out, clock));
+        self.put(!line.is_usual(), |out, clock| line.format(out, clock));
     }
 
     /// As `write`, of a connection whose bytes were relayed. Those that reached no endpoint are always written.
     pub fn write_relayed(&mut self, line: &Relayed<'_>) {
-        self.put(line.error.is_some(), |out, clock| line.format(out, clock));
+        let always = line.error.is_some() || !line.services.are_allowed();
+        self.put(always, |out, clock| line.format(out, clock));
     }
 
     fn put(&mut self, always: bool, format: impl FnOnce(&mut Vec<u8>, &mut Clock)) {

@@ -5,10 +5,12 @@
 //! path there is no look-up by name, no lock and no number that two workers write (OBS-308). Nothing a client sends
 //! becomes a label (HI-59). The page of `GET /metrics` is written on the control thread.
 
+mod access;
 mod cell;
 mod closed;
 mod control_plane;
 mod descriptors;
+mod edges;
 mod fault;
 mod figures;
 mod hedges;
@@ -32,6 +34,7 @@ use cell::{Shard, Shared, shards};
 use closed::ByCode;
 use route::{Grid, RouteSizes};
 
+pub use access::{AccessSeries, RefusedCall};
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
     ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RelayEnd,
@@ -39,6 +42,7 @@ pub use closed::{
 };
 pub use control_plane::ControlPlaneSeries;
 pub use descriptors::DescriptorSeries;
+pub use edges::{EdgeSeries, EdgeStatus, UNKNOWN};
 pub use fault::FaultSeries;
 pub use figures::Taken;
 pub use identity::IdentitySeries;
@@ -57,8 +61,12 @@ pub struct Metrics {
     started: Instant,
     names: Mutex<Names>,
     errors: Box<[Shard<ByCode>]>,
+    edges: edges::Edges,
+    refusals: access::Refusals,
     /// What of them the control plane was told.
     told_codes: Mutex<Vec<u64>>,
+    /// On every series.
+    labels: Mutex<Vec<(String, String)>>,
     config_revision: Shared,
     config_reload_failures: Shared,
     /// Unix milliseconds; 0 before the first one.
@@ -90,6 +98,8 @@ struct Names {
     jwts: BTreeMap<String, Weak<JwtSeries>>,
     /// By upstream.
     descriptors: BTreeMap<String, Weak<DescriptorSeries>>,
+    /// By rule.
+    accesses: BTreeMap<String, Weak<AccessSeries>>,
 }
 
 impl Metrics {
@@ -100,7 +110,10 @@ impl Metrics {
             started: Instant::now(),
             names: Mutex::default(),
             errors: shards(workers),
+            edges: edges::Edges::default(),
+            refusals: access::Refusals::default(),
             told_codes: Mutex::default(),
+            labels: Mutex::default(),
             config_revision: Shared::default(),
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
@@ -207,6 +220,12 @@ impl Metrics {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.config_last_reload
             .set(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// From now on every series has these labels.
+    pub fn label(&self, labels: &[(String, String)]) {
+        let mut known = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        labels.clone_into(&mut known);
     }
 
     /// A configuration was refused; the one before it goes on.

@@ -41,6 +41,7 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Link, String>
         also: asks.also.clone(),
         listeners: asks.listeners.clone(),
         trust: asks.trust,
+        callee: asks.callee.clone(),
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     Link::open(url, &asks.settings, &subscribe).await

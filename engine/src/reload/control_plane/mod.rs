@@ -115,6 +115,8 @@ struct Asks {
     node: String,
     listeners: Vec<String>,
     also: Vec<String>,
+    /// The service that this node is of.
+    callee: Option<String>,
     /// Whom to trust is to be told, too.
     trust: bool,
 }
@@ -188,6 +190,7 @@ impl Feed {
                 .map(|item| item.name.clone())
                 .collect(),
             also: services_of(file),
+            callee: file.own_service().as_ref().map(ToString::to_string),
             trust: asks_for_trust(file),
         };
         let same = |following: &Following| following.asks == asks;

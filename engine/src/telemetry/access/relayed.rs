@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use super::line::{Failure, count, failure, plain, text};
+use super::line::{Failure, Services, count, failure, plain, text};
 use crate::telemetry::json::{Clock, address, socket, thousandths};
 use crate::telemetry::log::{Level, SERVICE};
 
@@ -33,6 +33,7 @@ pub struct Relayed<'a> {
     pub request_id: &'a str,
     /// Why no endpoint was connected to.
     pub error: Option<Failure<'a>>,
+    pub services: Services<'a>,
     pub listener: &'a str,
     /// The configuration that served it.
     pub generation: u64,
@@ -76,6 +77,7 @@ impl Relayed<'_> {
         plain(out, b",\"request_id\":\"", self.request_id);
         out.push(b'"');
         failure(out, self.error);
+        self.services.format(out);
         text(out, b",\"listener\":", self.listener);
         count(out, b",\"generation\":", self.generation);
         out.extend_from_slice(b"}\n");

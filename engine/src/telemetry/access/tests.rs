@@ -14,6 +14,7 @@ fn telemetry(access_log: Target, access_log_sample: f64) -> Telemetry {
     Telemetry {
         access_log,
         access_log_sample,
+        labels: Vec::new(),
     }
 }
 
@@ -42,6 +43,7 @@ fn line(path: &str, status: u16) -> Line<'_> {
         fallback: None,
         error: None,
         fault: None,
+        services: Services::default(),
         listener: "public",
         generation: 3,
     }

@@ -10,11 +10,16 @@ use super::closed::{
 };
 use super::text::{Kind, Text};
 use super::upstream::{Known, UpstreamSeries as Series};
-use super::{ListenerSeries, Metrics, descriptors, hedges, jwt, living, process};
+use super::{ListenerSeries, Metrics, access, descriptors, edges, hedges, jwt, living, process};
 use crate::exchange::error::Code;
 
 pub(crate) fn write(metrics: &Metrics) -> String {
-    let mut text = Text::default();
+    let labels = metrics
+        .labels
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let mut text = Text::with_labels(labels.clone());
+    drop(labels);
     requests(metrics, &mut text);
     listeners(metrics, &mut text);
     upstreams(metrics, &mut text);
@@ -23,6 +28,8 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     faults(metrics, &mut text);
     jwt::write(metrics, &mut text);
     descriptors::write(metrics, &mut text);
+    access::write(metrics, &mut text);
+    edges::write(metrics, &mut text);
     gateway(metrics, &mut text);
     metrics.control_plane.write(&mut text);
     metrics.identity.write(&mut text);
