@@ -79,13 +79,13 @@ fn assert_left_alone(fault: Mood) {
     println!(
         "{fault:?}, in turns: {} requests to the bad endpoint, the last after {} requests; {} errors",
         run.arrivals.len(),
-        last - BEFORE,
+        last.saturating_sub(BEFORE),
         errors(&run.seen).len()
     );
     assert!(
         last <= BEFORE + u64::from(RATE / 2),
         "{fault:?}: asked {} requests after the fault: {:?}",
-        last - BEFORE,
+        last.saturating_sub(BEFORE),
         run.arrivals
     );
     assert_eq!(
@@ -122,7 +122,7 @@ fn hi_50_gw_705_by_latency_a_failing_endpoint_gets_a_tenth_of_its_share_at_most(
             println!(
                 "{fault:?}, by latency: {} requests to the bad endpoint, the last after {} requests; {} errors",
                 run.arrivals.len(),
-                last - BEFORE,
+                last.saturating_sub(BEFORE),
                 errors(&run.seen).len()
             );
             assert!(errors(&run.seen).len() * 100 < run.seen.len(), "{fault:?}");
