@@ -91,6 +91,14 @@ pub static PAGES: &[Page] = &[
     page("POST", "/nodes/{node}/report", NODE),
     page("POST", "/leases", NODE),
     page("GET", "/leases", READ),
+    page("GET", "/identity", READ),
+    page("GET", "/identity/trust", OPEN),
+    // What is asked for is the proof in the body.
+    change("POST", "/identity/certificate", OPEN, "certificate"),
+    change("POST", "/identity/token", ADMINISTER, "identity-token"),
+    change("POST", "/identity/revoke", ADMINISTER, "identity-revoke"),
+    change("POST", "/identity/allow", ADMINISTER, "identity-allow"),
+    change("POST", "/identity/rotate", ADMINISTER, "identity-rotate"),
     page("GET", "/cluster", READ),
     // What only those know who share the store is asked for instead.
     page("POST", "/cluster/signs", OPEN),

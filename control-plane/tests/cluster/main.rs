@@ -7,6 +7,7 @@
 mod etcd;
 mod faults;
 mod fleet;
+mod identity;
 mod staged;
 #[path = "../support/mod.rs"]
 mod support;
@@ -106,13 +107,17 @@ struct Reader {
 
 impl Reader {
     fn open(fleet: &Fleet, number: usize, have: Option<(&str, u64)>) -> Reader {
-        let mut client = fleet.caller(number).0;
         let have = have.map(|(epoch, revision)| json!({ "epoch": epoch, "revision": revision }));
         let body = json!({
             "node": "edge", "kind": "gateway", "instance": "i", "version": "1", "have": have,
             "services": "routed", "also": ["orders"], "listeners": ["in"],
         })
         .to_string();
+        Reader::asking(fleet, number, &body)
+    }
+
+    fn asking(fleet: &Fleet, number: usize, body: &str) -> Reader {
+        let mut client = fleet.caller(number).0;
         client.send(format!(
             "POST /feed HTTP/1.1\r\nHost: cp\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -122,6 +127,15 @@ impl Reader {
             client,
             rest: String::new(),
         }
+    }
+
+    /// A member of the mesh.
+    fn trusting(fleet: &Fleet, number: usize) -> Reader {
+        let body = json!({
+            "node": "member", "kind": "sidecar", "instance": "i", "version": "1", "have": null,
+            "services": "routed", "listeners": [], "trust": true,
+        });
+        Reader::asking(fleet, number, &body.to_string())
     }
 
     fn next(&mut self) -> Line {

@@ -1,6 +1,7 @@
 //! A control plane in the test's process, or the real program in one of its own; and the words of its callers.
 #![allow(dead_code, unreachable_pub)] // every test file uses a part of it
 
+pub mod member;
 pub mod sharing;
 
 use std::io::{BufRead as _, BufReader};
@@ -251,5 +252,11 @@ impl Site {
 
     pub fn store(&self) -> PathBuf {
         self.0.path().join("state/store")
+    }
+
+    /// What is in it, as far as that is text.
+    pub fn stored(&self) -> String {
+        let bytes = std::fs::read(self.store()).expect("readable");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
