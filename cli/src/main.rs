@@ -1,6 +1,6 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
-//! `rollback`, `rollout`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
+//! `rollback`, `rollout`, `identity`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -10,6 +10,7 @@ mod control;
 mod desk;
 mod explain;
 mod fleet;
+mod identity;
 mod inspect;
 mod rollout;
 mod secure;
@@ -91,6 +92,8 @@ enum Command {
     Rollback(control::Rollback),
     /// A change on its way to all nodes: how far it is; pauses, resumes, promotes or aborts it.
     Rollout(rollout::Arguments),
+    /// The authority of a mesh: makes tokens to join with, shows members, revokes, bars, changes the key.
+    Identity(identity::Arguments),
     /// Who changed something, who was refused, what became of instances.
     Audit(inspect::Audit),
     /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
@@ -148,6 +151,7 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => control::plan(&arguments),
         Command::Rollback(arguments) => control::rollback(&arguments),
         Command::Rollout(arguments) => rollout::rollout(&arguments),
+        Command::Identity(arguments) => identity::identity(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
         Command::Diagnose(arguments) => inspect::diagnose(&arguments),
         Command::Completion { shell } => {
