@@ -347,16 +347,24 @@ impl Authority {
         })
     }
 
-    /// Whether it is a certificate that we wrote down: who guesses behind the same address does not keep its owner out.
+    /// Whether it is a certificate that we wrote down, or a token that nobody used: who guesses behind the same address
+    /// does not keep its owner out.
     async fn is_known(&self, proof: &Proof) -> Result<bool, Refused> {
-        let Proof::Renewal { certificate, .. } = proof else {
-            return Ok(false);
-        };
-        let Some(serial) = Shown::serial_of(certificate) else {
-            return Ok(false);
-        };
-        let kept = self.store.one(&format!("{CERTIFICATES}{serial}")).await?;
-        Ok(kept.is_some())
+        match proof {
+            Proof::JoinToken(token) => {
+                let kept = self.store.one(&token_key(token)).await?;
+                let token = kept.as_ref().and_then(parsed::<Token>);
+                Ok(token.is_some_and(|token| token.used.is_none()))
+            }
+            Proof::Kubernetes(_) => Ok(false),
+            Proof::Renewal { certificate, .. } => {
+                let Some(serial) = Shown::serial_of(certificate) else {
+                    return Ok(false);
+                };
+                let kept = self.store.one(&format!("{CERTIFICATES}{serial}")).await?;
+                Ok(kept.is_some())
+            }
+        }
     }
 
     fn failures(&self) -> std::sync::MutexGuard<'_, crate::access::failures::Failures> {
