@@ -283,7 +283,7 @@ impl Attempt<'_> {
                 if failure.error.code == Code::BodyTooLarge {
                     failure.error = too_large(self.plan);
                 }
-                if failure.is_refusal_of_us {
+                if failure.is_refusal_of_us() {
                     self.refused_us(slot, &failure);
                 }
                 Err(failure)

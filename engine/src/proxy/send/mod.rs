@@ -59,8 +59,6 @@ pub(super) struct Failure {
     pub again: bool,
     /// How long an answer was waited for in vain, when a time-out ended that.
     pub waited: Option<Duration>,
-    /// The endpoint did not take our certificate.
-    pub is_refusal_of_us: bool,
 }
 
 impl Failure {
@@ -73,7 +71,6 @@ impl Failure {
             stale: false,
             again: true,
             waited: None,
-            is_refusal_of_us: false,
         }
     }
 
@@ -100,17 +97,18 @@ impl Failure {
             stale: false,
             again: matches!(why, Code::PerTryTimeout | Code::AdaptiveTimeout),
             waited: None,
-            is_refusal_of_us: false,
         }
     }
 
     /// The endpoint is a member of the mesh and refused our certificate, which in TLS 1.3 a client learns after it has
     /// sent: nothing of it was looked at.
     pub(super) fn refused_us(error: &std::io::Error) -> Self {
-        Failure {
-            is_refusal_of_us: true,
-            ..Self::connect(Error::because(Code::ConnectFailed, error.to_string()))
-        }
+        Self::connect(Error::because(Code::ConnectFailed, error.to_string()))
+    }
+
+    /// Whether it is such a one: nothing else that happens after sending counts as a connection that failed.
+    pub(super) fn is_refusal_of_us(&self) -> bool {
+        self.ending == Ending::Connect && self.outcome == Outcome::Failure
     }
 
     pub(super) fn reset(cause: impl Into<Box<str>>, left: bool, stale: bool) -> Self {
@@ -123,7 +121,6 @@ impl Failure {
             stale,
             again: true,
             waited: None,
-            is_refusal_of_us: false,
         }
     }
 
@@ -136,7 +133,6 @@ impl Failure {
             stale: false,
             again: false,
             waited: None,
-            is_refusal_of_us: false,
         }
     }
 
@@ -156,7 +152,6 @@ impl Failure {
             stale: false,
             again: false,
             waited: None,
-            is_refusal_of_us: false,
         }
     }
 }
