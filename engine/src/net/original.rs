@@ -1,8 +1,8 @@
 //! Where a connection was going before the kernel redirected it to us, and whether it was our own: a rule that redirects
 //! what we dial would send every connection round and round until there are no more descriptors.
 //!
-//! From the first redirected connection on, the local addresses of what we dial are noted; who comes from one of them is
-//! ourselves. Nothing is noted where nothing is redirected.
+//! From the first redirected connection on, both ends of what we dial are noted; who comes from there and was going there
+//! is ourselves. Nothing is noted where nothing is redirected.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,8 +17,12 @@ use tokio::net::TcpStream;
 use crate::moment::Moment;
 
 static NOTING: AtomicBool = AtomicBool::new(false);
-/// Our own addresses are ours to trust, so a hash without chance will do.
-static OWN: Mutex<HashSet<SocketAddr, FixedState>> =
+/// From where to where. One end alone would not do: the kernel gives one port to several connections, as long as they lead
+/// to different places.
+type Ends = (SocketAddr, SocketAddr);
+
+/// What we dial is ours to trust, so a hash without chance will do.
+static OWN: Mutex<HashSet<Ends, FixedState>> =
     Mutex::new(HashSet::with_hasher(FixedState::with_seed(0)));
 
 /// Where the client was going; `None`: here, or nobody knows.
@@ -50,9 +54,9 @@ pub fn comes_back(destination: SocketAddr, socket: &TcpStream) -> bool {
         && (here.contains(&ip) || ip.is_loopback() || ip.is_unspecified())
 }
 
-/// Whether a client's address is one that we dial from.
-pub fn is_own(peer: SocketAddr) -> bool {
-    NOTING.load(Ordering::Relaxed) && own().contains(&canonical(peer))
+/// Whether it was us who dialled a connection from `peer` that was going to `destination`.
+pub fn is_own(peer: SocketAddr, destination: SocketAddr) -> bool {
+    NOTING.load(Ordering::Relaxed) && own().contains(&(canonical(peer), canonical(destination)))
 }
 
 /// Whether it is time to tell of a refused connection again: at most once in ten seconds.
@@ -68,7 +72,7 @@ pub fn may_tell(now: Instant) -> bool {
 
 /// A connection that we dialled, known as ours while this lives.
 #[derive(Debug)]
-pub struct Own(SocketAddr);
+pub struct Own(Ends);
 
 impl Own {
     /// `None` where nothing is redirected.
@@ -76,8 +80,9 @@ impl Own {
         if !NOTING.load(Ordering::Relaxed) {
             return None;
         }
-        let address = canonical(socket.local_addr().ok()?);
-        own().insert(address).then_some(Own(address))
+        let here = canonical(socket.local_addr().ok()?);
+        let ends = (here, canonical(socket.peer_addr().ok()?));
+        own().insert(ends).then_some(Own(ends))
     }
 }
 
@@ -87,7 +92,7 @@ impl Drop for Own {
     }
 }
 
-fn own() -> MutexGuard<'static, HashSet<SocketAddr, FixedState>> {
+fn own() -> MutexGuard<'static, HashSet<Ends, FixedState>> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -116,7 +121,7 @@ mod tests {
             let _client = TcpStream::connect(here).await.unwrap();
             let (socket, peer) = listener.accept().await.unwrap();
             assert_eq!(destination(&socket), None);
-            assert!(!is_own(peer));
+            assert!(!is_own(peer, here));
             assert!(comes_back(here, &socket));
             assert!(!comes_back(([192, 0, 2, 1], here.port()).into(), &socket));
             assert!(!comes_back(SocketAddr::new(here.ip(), 1), &socket));

@@ -154,7 +154,7 @@ fn goes_round(
         Some(destination) if original::comes_back(destination, socket) => {
             "its original destination is this listener; exclude the listener's port from what is redirected"
         }
-        Some(_) if original::is_own(peer) => {
+        Some(destination) if original::is_own(peer, destination) => {
             "it is one of our own; what this process dials must not be redirected: exclude the user that it runs as"
         }
         _ => return false,
