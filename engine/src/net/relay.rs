@@ -2,9 +2,11 @@
 //! itself; the other direction goes on. What breaks is passed on as a reset, and so is everything that ends before both
 //! directions did: nobody takes a part for the whole.
 //!
-//! Each direction holds at most one piece, and reads nothing before that is written: a reader that does not read holds
-//! the writer up, and no memory. A direction that waits for bytes holds none at all; pieces are lent by the worker.
-//! Deadlines are the caller's.
+//! Each direction holds at most one piece, or, where much moves between plain sockets, one pipe, and reads nothing before that
+//! is written: a reader that does not read holds the writer up, and no memory. A direction that waits for bytes holds
+//! nothing at all; pieces and pipes are lent by the worker. Deadlines are the caller's.
+
+mod pipe;
 
 use std::cell::RefCell;
 use std::io;
@@ -15,11 +17,15 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 
 use super::stream::Stream;
+use pipe::Pipe;
 
 /// One read takes at most this much.
 const PIECE: usize = 64 * 1024;
+/// A portion as large as this is worth a pipe.
+const BULK: usize = 16 * 1024;
 /// Pieces that a worker keeps while nobody needs them.
 const SPARE: usize = 16;
 /// Pieces that a direction moves before others have their turn.
@@ -54,6 +60,10 @@ struct Flow {
     /// Read before the relay began.
     early: BytesMut,
     piece: Option<Piece>,
+    /// Used in place of pieces while much moves.
+    pipe: Option<Pipe>,
+    /// Much moves: the last portion was large.
+    bulk: bool,
     /// No more will come.
     ended: bool,
     /// And the other side knows.
@@ -131,6 +141,8 @@ impl Flow {
         Flow {
             early,
             piece: None,
+            pipe: None,
+            bulk: false,
             ended: false,
             shut: false,
             moved: 0,
@@ -152,16 +164,26 @@ impl Flow {
                 ready!(self.poll_write(sink, cx)).map_err(|_| Broke::Sink)?;
                 continue;
             }
+            if let (Some(pipe), Stream::Plain(sink)) = (&mut self.pipe, &*sink)
+                && !pipe.is_empty()
+            {
+                self.moved += ready!(pipe.poll_empty(sink, cx)).map_err(|_| Broke::Sink)? as u64;
+                continue;
+            }
             if self.ended {
+                self.rest();
                 ready!(poll_shut(sink, cx)).map_err(|_| Broke::Sink)?;
                 self.shut = true;
                 continue;
             }
-            if self
-                .poll_read(source, cx)
-                .map_err(|_| Broke::Source)?
-                .is_pending()
-            {
+            let read = match (&*source, &*sink) {
+                (Stream::Plain(source), Stream::Plain(_)) if self.bulk => {
+                    self.poll_fill(source, cx)
+                }
+                _ => self.poll_read(source, cx),
+            };
+            if read.map_err(|_| Broke::Source)?.is_pending() {
+                self.rest();
                 // What was written must leave before more is awaited.
                 return match Pin::new(&mut *sink).poll_flush(cx) {
                     Poll::Ready(Err(_)) => Poll::Ready(Err(Broke::Sink)),
@@ -173,11 +195,31 @@ impl Flow {
         Poll::Pending
     }
 
+    /// Nothing moves for now.
+    fn rest(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            pipe.give_back();
+        }
+    }
+
+    fn poll_fill(&mut self, source: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(pipe) = self.pipe.take().or_else(Pipe::lend) else {
+            // Without one, pieces do as well.
+            self.bulk = false;
+            return Poll::Ready(Ok(()));
+        };
+        let count = ready!(self.pipe.insert(pipe).poll_fill(source, cx))?;
+        self.ended = count == 0;
+        self.bulk = count >= BULK;
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_read(&mut self, source: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = lend();
         let read = source.poll_read_into(cx, &mut bytes);
         match read {
             Poll::Ready(Ok(to @ 1..)) => {
+                self.bulk = to == bytes.len();
                 self.piece = Some(Piece { bytes, from: 0, to });
                 return Poll::Ready(Ok(()));
             }
@@ -224,6 +266,7 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
+        self.rest();
         if let Some(piece) = self.piece.take() {
             give_back(piece.bytes);
         }
