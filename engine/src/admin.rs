@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tollgate_config::Action;
 
 use crate::clock::unix_seconds;
 use crate::exchange::headers::http_date;
@@ -29,6 +30,7 @@ use crate::explain::{Ask, explain};
 use crate::filter::rate_limit::LimitMemory;
 use crate::reload::SharedReport;
 use crate::reload::control_plane::Feed;
+use crate::snapshot::ListenerPlan;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
@@ -211,7 +213,7 @@ impl Admin {
             .listeners
             .iter()
             .flatten()
-            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some() }))
+            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some(), "forward": forward(plan) }))
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -304,6 +306,14 @@ async fn asked(request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>
             StatusCode::BAD_REQUEST,
             &json!({ "error": error.to_string() }),
         )),
+    }
+}
+
+/// Where the bytes of a listener go, if it has any.
+fn forward(listener: &ListenerPlan) -> Option<&str> {
+    match &listener.item.forward.as_ref()?.action {
+        Action::Upstream(name) => Some(name),
+        _ => None,
     }
 }
 

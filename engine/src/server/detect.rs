@@ -72,11 +72,13 @@ fn request_line(line: &[u8]) -> Speech {
     let end = target
         .iter()
         .position(|byte| *byte <= b' ' || *byte == 0x7f);
+    if end.unwrap_or(target.len()) > LONG {
+        return Speech::Http1;
+    }
     match end.and_then(|end| target.get(end..)) {
         Some([b' ', version @ ..]) if version.starts_with(b"HTTP/") => Speech::Http1,
         Some([b' ', version @ ..]) if b"HTTP/".starts_with(version) => Speech::Unclear,
         Some(_) => Speech::Bytes,
-        None if target.len() > LONG => Speech::Http1,
         None => Speech::Unclear,
     }
 }
@@ -164,6 +166,22 @@ mod tests {
                 "{}",
                 bytes.escape_ascii()
             );
+        }
+    }
+
+    proptest::proptest! {
+        /// What was decided stays so, whatever else comes; else it would depend on how the bytes were cut.
+        #[test]
+        fn more_bytes_change_no_mind(
+            begin in "(GET|POST|PRI|CONNECT|[A-Z]{0,30})?( (/|\\*|http://|[a-z0-9:./*]{0,9}))?( HTTP/[0-9.]{0,4})?",
+            rest in proptest::collection::vec(proptest::num::u8::ANY, 0..40),
+        ) {
+            let bytes = [begin.as_bytes(), &rest].concat();
+            let (count, speech) = judged(&bytes);
+            for more in count..=bytes.len() {
+                let now = anything(&bytes[..more]);
+                proptest::prop_assert!(now == speech, "{speech:?} of {count}, then {now:?} of {more}: {}", bytes.escape_ascii());
+            }
         }
     }
 

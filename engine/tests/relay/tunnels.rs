@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use tollgate_engine::testing::client::Ended;
 use tollgate_engine::testing::gateway::Gateway;
+use tollgate_engine::testing::h2_client;
 use tollgate_engine::testing::upstream::Upstream;
 
 use super::{LOGGED, lines, named};
@@ -145,4 +146,38 @@ fn mesh_101_an_absolute_target_goes_by_its_authority_whatever_host_says() {
     let mut client = gateway.client();
     client.send("GET ftp://orders/x HTTP/1.1\r\nHost: orders\r\n\r\n");
     assert_eq!(client.read_response().code(), "bad_request_line");
+}
+
+#[test]
+fn mesh_101_a_stream_of_http_2_may_be_a_tunnel_too() {
+    let (http, bytes) = (Upstream::echo(), named("hello"));
+    let gateway = proxy(http.address(), bytes.address());
+    h2_client::run(async {
+        let mut sender = h2_client::connect(gateway.address()).await;
+        let request = |host: &str| {
+            let request = http::Request::builder().method("CONNECT").uri(host);
+            request.body(()).expect("a valid request")
+        };
+        let (answer, mut send) = sender
+            .send_request(request("orders:5432"), false)
+            .expect("the connection is fresh");
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers().get("content-length"), None);
+        let mut receive = answer.into_body();
+        send.send_data("\0abc".into(), true).expect("it is open");
+        let mut heard = Vec::new();
+        while let Some(piece) = h2_client::piece(&mut receive).await {
+            heard.extend_from_slice(&piece.expect("a proper end"));
+        }
+        assert_eq!(heard, b"hello\0abc");
+        for (host, code) in [("users:5432", "no_route"), ("orders", "bad_host")] {
+            let (answer, _send) = sender
+                .send_request(request(host), true)
+                .expect("it is open");
+            let answer = h2_client::read_answer(answer.await.expect("an answer")).await;
+            assert_eq!(answer.expect("a whole one").code(), code, "{host}");
+        }
+    });
+    assert_eq!(http.connections(), 0);
 }
