@@ -335,7 +335,6 @@ fn forwards(upstreams: &Names<'_>, checks: &mut Checks<'_>) {
         else {
             continue;
         };
-        // The fleet's documents may have it.
         if !upstreams.contains_key(setting.value.as_str()) {
             let place = listener.place(setting.at);
             unknown(

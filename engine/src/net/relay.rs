@@ -2,9 +2,9 @@
 //! itself; the other direction goes on. What breaks is passed on as a reset, and so is everything that ends before both
 //! directions did: nobody takes a part for the whole.
 //!
-//! Each direction holds at most one piece, and reads nothing before that is written: a reader that does not read holds
-//! the writer up, and no memory. A direction that waits for bytes holds none at all; pieces are lent by the worker.
-//! Deadlines are the caller's.
+//! Each direction holds at most one piece, or, where much moves between plain sockets, one pipe, and reads nothing before that
+//! is written: a reader that does not read holds the writer up, and no memory. A direction that waits for bytes holds
+//! nothing at all; pieces and pipes are lent by the worker. Deadlines are the caller's.
 
 mod pipe;
 
@@ -171,6 +171,7 @@ impl Flow {
                 continue;
             }
             if self.ended {
+                self.rest();
                 ready!(poll_shut(sink, cx)).map_err(|_| Broke::Sink)?;
                 self.shut = true;
                 continue;
@@ -182,9 +183,7 @@ impl Flow {
                 _ => self.poll_read(source, cx),
             };
             if read.map_err(|_| Broke::Source)?.is_pending() {
-                if let Some(pipe) = self.pipe.take() {
-                    pipe.give_back();
-                }
+                self.rest();
                 // What was written must leave before more is awaited.
                 return match Pin::new(&mut *sink).poll_flush(cx) {
                     Poll::Ready(Err(_)) => Poll::Ready(Err(Broke::Sink)),
@@ -194,6 +193,13 @@ impl Flow {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Nothing moves for now.
+    fn rest(&mut self) {
+        if let Some(pipe) = self.pipe.take() {
+            pipe.give_back();
+        }
     }
 
     fn poll_fill(&mut self, source: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -213,7 +219,7 @@ impl Flow {
         let read = source.poll_read_into(cx, &mut bytes);
         match read {
             Poll::Ready(Ok(to @ 1..)) => {
-                self.bulk = to == bytes.len() && std::env::var_os("TOLLGATE_NO_SPLICE").is_none();
+                self.bulk = to == bytes.len();
                 self.piece = Some(Piece { bytes, from: 0, to });
                 return Poll::Ready(Ok(()));
             }
@@ -260,9 +266,7 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
-            pipe.give_back();
-        }
+        self.rest();
         if let Some(piece) = self.piece.take() {
             give_back(piece.bytes);
         }
