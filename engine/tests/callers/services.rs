@@ -466,7 +466,7 @@ fn bytes_of_members_pass_where_a_rule_lets_them_ask_for_everything_mesh_402() {
     assert_eq!(said("orders").as_deref(), Some("hello"));
     assert_eq!(said("users"), None);
     counted(&payments, "access_allowed_total{rule=\"orders-all\"} 1");
-    let refusals = "access_refused_total{source=\"default/users\",destination=\"default/payments\",rule=\"none\",mode=\"enforce\"} 1";
+    let refusals = "access_refused_total{source=\"default/users\",destination=\"default/payments\",rule=\"orders-all\",mode=\"enforce\"} 1";
     counted(&payments, refusals);
     let line = logged(&payments, |line| line["source"] == "default/users");
     assert_eq!(line["access"]["verdict"], "refused");
