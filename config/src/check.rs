@@ -4,6 +4,7 @@
 
 mod callers;
 mod limits;
+mod registration;
 mod transcode;
 
 use std::collections::{HashMap, HashSet};
@@ -69,6 +70,8 @@ pub(crate) struct Checks<'a> {
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
+    /// The instance that this process announces.
+    pub(crate) register: Option<(&'a Register, Place)>,
     /// Listeners and certificates are of nodes that are not here.
     pub(crate) fleet: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
@@ -126,6 +129,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         same_matches(routes, checks);
     }
     services(checks);
+    registration::check(&listeners, &upstreams, checks);
     limits::check(checks);
     callers::check(checks);
     for test in checks.tests {

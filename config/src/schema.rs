@@ -134,7 +134,7 @@ mod tests {
         let control_plane = &schema["properties"]["control_plane"];
         assert_eq!(control_plane["required"], json!(["urls"]));
         let register = &control_plane["properties"]["register"];
-        assert_eq!(register["required"], json!(["name", "address"]));
+        assert_eq!(register["required"], json!(["name"]));
         let tier = &schema["properties"]["tiers"]["additionalProperties"];
         assert_eq!(tier["required"], json!(["rate"]));
     }

@@ -24,7 +24,7 @@ fn options() -> Options {
         signals: true,
         watch: true,
         handover: true,
-        taken: None,
+        ..Options::default()
     }
 }
 

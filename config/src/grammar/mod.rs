@@ -10,6 +10,7 @@ mod faults;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
+pub(crate) mod sidecar;
 mod store;
 mod subscription;
 mod transcode;

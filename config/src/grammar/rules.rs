@@ -53,6 +53,7 @@ rules! {
     SERVICE: "bad-name", "a full name", "shop.v1.Orders", binding::full_name;
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
+    SERVICE_NAME: "bad-name", "the name of a service", "orders", crate::sidecar::service_name;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

@@ -51,6 +51,8 @@ pub(super) struct Reading<'l> {
     /// A text could not be cut, so what it holds is not remembered.
     pub(super) whole: bool,
     fleet: bool,
+    /// The first text may be a short one.
+    pub(super) short: bool,
 }
 
 /// The text that is being read, and where it stands.
@@ -97,6 +99,7 @@ impl<'l> Reading<'l> {
             broken: Broken::default(),
             whole: false,
             fleet,
+            short: false,
         }
     }
 
@@ -253,6 +256,9 @@ impl<'l> Reading<'l> {
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,
+            register: self.control_plane.as_ref().and_then(|(control_plane, place)| {
+                Some((control_plane.register.as_ref()?, place.clone()))
+            }),
             fleet: self.fleet,
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,

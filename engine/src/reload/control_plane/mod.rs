@@ -24,19 +24,23 @@ mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tollgate_config::feed::{Line, Outcome, Trouble};
-use tollgate_config::{ControlPlane, Document, EndpointSource, Problem, Problems};
+use tollgate_config::{
+    Announced, ControlPlane, Document, EndpointSource, Problem, Problems, Register,
+};
 
+use super::SharedAddresses;
 use super::inputs::{List, Pair};
 use crate::snapshot::store::Store;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
 use crate::upstream::discovery::Services;
 pub use known::Known;
 use known::{Fault, News};
@@ -71,6 +75,11 @@ pub struct Feed {
     instance: String,
     telling: Telling,
     following: RefCell<Option<Following>>,
+    /// This process announces nothing any more.
+    left: Cell<bool>,
+    store: Arc<Store>,
+    /// Where each listener listens.
+    addresses: SharedAddresses,
     ready: tokio::sync::watch::Sender<bool>,
 }
 
@@ -128,6 +137,7 @@ impl Feed {
         services: Arc<Services>,
         metrics: Arc<Metrics>,
         store: Arc<Store>,
+        addresses: SharedAddresses,
     ) -> Rc<Feed> {
         let Restored {
             known,
@@ -158,8 +168,11 @@ impl Feed {
             served: RefCell::new(served),
             last_good,
             instance: instance(),
-            telling: Telling::new(store),
+            telling: Telling::new(store.clone()),
             following: RefCell::default(),
+            left: Cell::default(),
+            store,
+            addresses,
             ready: tokio::sync::watch::Sender::default(),
         })
     }
@@ -172,6 +185,14 @@ impl Feed {
             self.metrics.control_plane().off();
             return;
         };
+        let mut settings = settings.clone();
+        if self.left.get() {
+            settings.register = None;
+        }
+        if let Some(register) = &mut settings.register {
+            self.locate(register);
+        }
+        let settings = &settings;
         let asks = Asks {
             settings: settings.clone(),
             node: settings.node.clone().unwrap_or_else(machine),
@@ -205,6 +226,25 @@ impl Feed {
         });
     }
 
+    /// A listener is announced with the address that it has now.
+    fn locate(&self, register: &mut Register) {
+        let Announced::Listener(name) = &register.address else {
+            return;
+        };
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = addresses.iter().find(|(known, _)| known == name);
+        if let Some((_, address)) = found {
+            register.address = Announced::Address(address.to_string());
+        }
+    }
+
+    /// The upstream of this name that serves.
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        let snapshot = self.store.current();
+        let plan = { snapshot.upstreams.iter() }.find(|plan| plan.item.name == name)?;
+        Some(plan.upstream.clone())
+    }
+
     /// Announces nothing any longer, unless it is this instance again.
     fn withdraw(&self, stays: Option<&str>) {
         let former = self.following.take();
@@ -228,6 +268,20 @@ impl Feed {
         // The sender is ours: it does not go away.
         let mut told = self.ready.subscribe();
         drop(told.wait_for(|ready| *ready).await);
+    }
+
+    /// Takes the word back that an instance is here, for good, and goes on listening.
+    pub async fn unregister(&self) {
+        self.left.set(true);
+        let settings = self.following.borrow_mut().as_mut().and_then(|following| {
+            following.registration.take()?.abort();
+            Some(following.asks.settings.clone())
+        });
+        let registered = self.status.borrow().registered();
+        if let (Some(settings), Some(id)) = (settings, registered) {
+            registration::leave(&settings, &id).await;
+            self.status.borrow_mut().forget_registration();
+        }
     }
 
     /// Takes the word back that an instance is here; before a process drains.
