@@ -390,18 +390,25 @@ impl<'t> Lines<'t> {
                 });
                 raw.entries = entries.collect();
                 if !inline(b'{') {
-                    let words = { raw.entries.iter() }.map(|(key, raw)| format!("{key} = {}", raw.text));
+                    let words =
+                        { raw.entries.iter() }.map(|(key, raw)| format!("{key} = {}", raw.text));
                     let words: Vec<String> = words.collect();
                     raw.text = format!("{{ {} }}", words.join(", "));
                     return raw;
                 }
             }
             DeValue::Array(array) => {
-                raw.items = array.iter().map(|value| self.raw(value, depth + 1)).collect();
+                raw.items = array
+                    .iter()
+                    .map(|value| self.raw(value, depth + 1))
+                    .collect();
             }
             _ => {}
         }
-        self.text.get(span).unwrap_or_default().clone_into(&mut raw.text);
+        self.text
+            .get(span)
+            .unwrap_or_default()
+            .clone_into(&mut raw.text);
         raw
     }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::grammar::{Key, Kind, Presence, Section, sections};
+use crate::grammar::{Key, Kind, Presence, Section, sections, sidecar};
 
 /// The JSON Schema of a document.
 pub fn schema() -> Value {
@@ -28,6 +28,19 @@ pub fn schema() -> Value {
         "properties": properties,
         "additionalProperties": false,
     })
+}
+
+/// The JSON Schema of a short file: its own sections, and any of a full document.
+pub(crate) fn short() -> Value {
+    let mut schema = schema();
+    for top in sidecar::TOP {
+        if let Some(section) = top.section {
+            schema["properties"][top.name] = of_section(section);
+        }
+    }
+    schema["title"] = json!("Tollgate sidecar");
+    schema["required"] = json!(["service"]);
+    schema
 }
 
 fn of_section(section: &Section) -> Value {

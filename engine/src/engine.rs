@@ -54,6 +54,8 @@ pub struct Options {
     pub handover: bool,
     /// What a predecessor handed over.
     pub taken: Option<Taken>,
+    /// Who decides how to stop when the admin address is asked to (`POST /drain`). `None`: it simply does.
+    pub drain_asked: Option<watch::Sender<bool>>,
 }
 
 #[derive(Debug)]
@@ -135,7 +137,10 @@ type Reply = mpsc::Sender<()>;
 impl Handle {
     /// Returns once a complete snapshot serves; `false`: the proxy ended before.
     pub async fn ready(&self) -> bool {
-        { self.ready.clone() }.wait_for(|ready| *ready).await.is_ok()
+        { self.ready.clone() }
+            .wait_for(|ready| *ready)
+            .await
+            .is_ok()
     }
 
     /// Says that nobody should come any more: not ready, and deregistered. Whoever comes is served all the same.
@@ -148,6 +153,12 @@ impl Handle {
     /// ended. No reload opens them again.
     pub async fn drain(&self, listeners: Vec<String>) {
         self.ask(|reply| Control::Close(listeners, reply)).await;
+    }
+
+    /// Reads the document again and applies it; what comes of it is in the log and in `/status`.
+    pub fn reload(&self) {
+        let (reply, _nobody_waits) = blocking::channel();
+        let _ended_has_nothing_to_reload = self.orders.send(Control::Reload(reply));
     }
 
     /// Stops now: nobody waits for callers to hear of it, and what is in flight gets this long. Once more: at once.
@@ -562,7 +573,10 @@ impl Conductor {
                         let words = result.map_err(|problems| problems.0.iter().map(ToString::to_string).collect());
                         let _asker_may_be_gone = reply.send(words);
                     }
-                    Command::Drain => break End::Stop,
+                    Command::Drain => match &self.options.drain_asked {
+                        Some(owner) if owner.send(true).is_ok() => {}
+                        _ => break End::Stop,
+                    },
                 },
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {

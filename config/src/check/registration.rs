@@ -24,7 +24,8 @@ pub(super) fn check(listeners: &Names<'_>, upstreams: &Names<'_>, checks: &mut C
             "`register.upstream` names `{}`, which nobody asks whether it is ready",
             short(name)
         );
-        let hint = "write `[upstream.health]` for it, such as `health = { path = \"/health/ready\" }`";
+        let hint =
+            "write `[upstream.health]` for it, such as `health = { path = \"/health/ready\" }`";
         checks.report.add("no-probe", Some(place), message, hint);
     }
 }

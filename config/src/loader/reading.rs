@@ -256,9 +256,12 @@ impl<'l> Reading<'l> {
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,
-            register: self.control_plane.as_ref().and_then(|(control_plane, place)| {
-                Some((control_plane.register.as_ref()?, place.clone()))
-            }),
+            register: self
+                .control_plane
+                .as_ref()
+                .and_then(|(control_plane, place)| {
+                    Some((control_plane.register.as_ref()?, place.clone()))
+                }),
             fleet: self.fleet,
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,

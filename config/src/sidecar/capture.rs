@@ -57,7 +57,9 @@ pub fn capture(name: &str, text: &str, folder: &Path) -> Result<Option<Capture>,
     }
     let user = capture.get("user").and_then(|written| {
         let number = written.node.count().and_then(|n| u32::try_from(n).ok());
-        number.map(User::Number).or_else(|| Some(User::Name(written.node.text()?.to_owned())))
+        number
+            .map(User::Number)
+            .or_else(|| Some(User::Name(written.node.text()?.to_owned())))
     });
     Ok(Some(Capture {
         inbound_port,

@@ -93,7 +93,10 @@ impl Lowering<'_> {
         }
         if service.text("protocol") == Some("tcp") {
             for key in ["access", "limit"] {
-                if inbound.get(key).is_some_and(|w| w.node.text() != Some("off")) {
+                if inbound
+                    .get(key)
+                    .is_some_and(|w| w.node.text() != Some("off"))
+                {
                     self.refuse(
                         "contradiction",
                         inbound.at(key),
@@ -151,14 +154,21 @@ impl Lowering<'_> {
     fn preamble(&mut self) {
         let name = self.name.clone();
         let short = self.short;
-        self.page.copy(&format!("# What {name} stands for, written out."), 0);
+        self.page
+            .copy(&format!("# What {name} stands for, written out."), 0);
         for copied in short.copied.iter().filter(|one| one.section.is_empty()) {
             self.page.copy(&copied.text, copied.origin.0);
         }
     }
 
     /// A section that the file has or has not, with what is implied put into it.
-    fn completed(&mut self, section: &str, words: &str, implied: &[(&str, String)], origin: Origin) {
+    fn completed(
+        &mut self,
+        section: &str,
+        words: &str,
+        implied: &[(&str, String)],
+        origin: Origin,
+    ) {
         let short = self.short;
         let copied = short.copied.iter().find(|one| one.section == section);
         let missing = |key: &str| copied.is_none_or(|copied| copied.raw.get(key).is_none());
@@ -170,7 +180,8 @@ impl Lowering<'_> {
         let above: Vec<&str> = { above.lines() }
             .map(|line| line.trim_start().trim_start_matches('#').trim_start())
             .collect();
-        self.page.block(&above.join("\n"), &format!("[{section}]"), origin);
+        self.page
+            .block(&above.join("\n"), &format!("[{section}]"), origin);
         for (key, value) in implied.iter().filter(|(key, _)| missing(key)) {
             self.page.key(key, value, origin);
         }
@@ -192,7 +203,12 @@ impl Lowering<'_> {
     }
 
     fn control_plane(&mut self) {
-        if !self.short.copied.iter().any(|one| one.section == "control_plane") {
+        if !self
+            .short
+            .copied
+            .iter()
+            .any(|one| one.section == "control_plane")
+        {
             return;
         }
         let service = &self.short.service;
@@ -208,7 +224,12 @@ impl Lowering<'_> {
             self.register_metadata(),
         );
         let words = "Announces the application for as long as it is ready.";
-        self.completed("control_plane", words, &[("register", register)], service.origin);
+        self.completed(
+            "control_plane",
+            words,
+            &[("register", register)],
+            service.origin,
+        );
     }
 
     /// Where the control plane may ask the application itself, through the inbound door.
@@ -227,10 +248,14 @@ impl Lowering<'_> {
     }
 
     fn is_asked_over_http(&self) -> bool {
-        let path = self.short.service.get("ready").is_some_and(|ready| {
-            ready.node.text().is_some() || ready.node.get("path").is_some()
-        });
-        let http = matches!(self.short.service.text("protocol"), None | Some("http1" | "detect"));
+        let path =
+            self.short.service.get("ready").is_some_and(|ready| {
+                ready.node.text().is_some() || ready.node.get("path").is_some()
+            });
+        let http = matches!(
+            self.short.service.text("protocol"),
+            None | Some("http1" | "detect")
+        );
         path && http && self.mesh.mode.is_none()
     }
 
@@ -253,10 +278,20 @@ impl Lowering<'_> {
     }
 
     fn identity(&mut self) {
-        if self.short.copied.iter().any(|one| one.section == "identity") {
+        if self
+            .short
+            .copied
+            .iter()
+            .any(|one| one.section == "identity")
+        {
             let service = &self.short.service;
             let implied = [("service", service.raw_or("name", "\"\"").to_owned())];
-            self.completed("identity", "Who this is in the mesh.", &implied, service.origin);
+            self.completed(
+                "identity",
+                "Who this is in the mesh.",
+                &implied,
+                service.origin,
+            );
         }
     }
 
@@ -265,7 +300,8 @@ impl Lowering<'_> {
         let (service, inbound) = (&self.short.service, &self.short.inbound);
         let words = "Others come in here, and reach the application.";
         self.page.block(words, "[[listener]]", inbound.origin);
-        self.page.key("name", &format!("\"{INBOUND}\""), inbound.origin);
+        self.page
+            .key("name", &format!("\"{INBOUND}\""), inbound.origin);
         let bind = inbound.raw_or("bind", INBOUND_BIND);
         self.page.key("bind", bind, inbound.at("bind"));
         let protocol = service.text("protocol").unwrap_or("http1");
@@ -273,7 +309,8 @@ impl Lowering<'_> {
         if bytes {
             let origin = service.at("protocol");
             self.available(gate::BYTES, &format!("`protocol = \"{protocol}\"`"), origin);
-            self.page.key("protocol", &format!("\"{protocol}\""), origin);
+            self.page
+                .key("protocol", &format!("\"{protocol}\""), origin);
             self.page.key("forward", "\"app\"", origin);
         }
         if let Some(mode) = self.mesh.mode {
@@ -286,12 +323,14 @@ impl Lowering<'_> {
             return;
         }
         self.page.block("", "[[route]]", inbound.origin);
-        self.page.key("name", &format!("\"{INBOUND}\""), inbound.origin);
+        self.page
+            .key("name", &format!("\"{INBOUND}\""), inbound.origin);
         let matches = format!("{{ listener = \"{INBOUND}\" }}");
         self.page.key("match", &matches, inbound.origin);
         self.page.key("upstream", "\"app\"", service.at("app"));
         let why = "the caller's sidecar waits, and tries again elsewhere";
-        self.page.noted_key("timeout", "\"off\"", why, inbound.origin);
+        self.page
+            .noted_key("timeout", "\"off\"", why, inbound.origin);
         self.page.key("retry", "\"off\"", inbound.origin);
         let mut filters = Vec::new();
         let mut origin = inbound.origin;
@@ -316,7 +355,8 @@ impl Lowering<'_> {
             Some(written) if written.node.text() == Some("off") => None,
             Some(written) => {
                 let (raw, origin) = (written.raw.text.clone(), written.origin);
-                self.available(gate::ACCESS, "`access`", origin).then_some((raw, origin))
+                self.available(gate::ACCESS, "`access`", origin)
+                    .then_some((raw, origin))
             }
             None if self.mesh.mode.is_some() && gate::ACCESS => {
                 Some(("\"audit\"".to_owned(), self.mesh.origin))
@@ -328,7 +368,8 @@ impl Lowering<'_> {
     /// The application itself.
     fn app(&mut self) {
         let service = &self.short.service;
-        self.page.block("The application.", "[[upstream]]", service.origin);
+        self.page
+            .block("The application.", "[[upstream]]", service.origin);
         self.page.key("name", "\"app\"", service.origin);
         let (endpoint, at) = match (service.get("app"), service.get("port")) {
             (Some(app), _) => (app.raw.text.clone(), app.origin),
@@ -344,17 +385,22 @@ impl Lowering<'_> {
             self.page.key("protocol", "\"http2\"", origin);
         }
         let why = "there is no other to go to: callers judge for themselves";
-        self.page.noted_key("breaker", "\"off\"", why, service.origin);
+        self.page
+            .noted_key("breaker", "\"off\"", why, service.origin);
         self.page.key("outlier", "\"off\"", service.origin);
         let health = match service.get("ready") {
             None => format!("{{ tcp = true, interval = {READY_INTERVAL} }}"),
             Some(ready) if ready.node.text().is_some() => {
-                format!("{{ path = {}, interval = {READY_INTERVAL} }}", ready.raw.text)
+                format!(
+                    "{{ path = {}, interval = {READY_INTERVAL} }}",
+                    ready.raw.text
+                )
             }
             Some(ready) => {
                 let written = { ready.raw.entries.iter() };
-                let mut entries: Vec<String> =
-                    written.map(|(key, raw)| format!("{key} = {}", raw.text)).collect();
+                let mut entries: Vec<String> = written
+                    .map(|(key, raw)| format!("{key} = {}", raw.text))
+                    .collect();
                 if ready.raw.get("interval").is_none() {
                     entries.push(format!("interval = {READY_INTERVAL}"));
                 }
@@ -369,21 +415,29 @@ impl Lowering<'_> {
         let outbound = &self.short.outbound;
         let words = "The application goes out here, and reaches others by their names.";
         self.page.block(words, "[[listener]]", outbound.origin);
-        self.page.key("name", &format!("\"{OUTBOUND}\""), outbound.origin);
+        self.page
+            .key("name", &format!("\"{OUTBOUND}\""), outbound.origin);
         let bind = outbound.raw_or("bind", OUTBOUND_BIND);
         self.page.key("bind", bind, outbound.at("bind"));
         self.captured();
         let services: Vec<Written<'_>> = { outbound.get("services").into_iter() }
             .flat_map(|list| {
-                list.node.list().iter().zip(&list.raw.items).map(move |(node, raw)| Written {
-                    node,
-                    raw,
-                    origin: (outbound.origin.0.saturating_add(node.spot.0), node.spot.1),
-                })
+                list.node
+                    .list()
+                    .iter()
+                    .zip(&list.raw.items)
+                    .map(move |(node, raw)| Written {
+                        node,
+                        raw,
+                        origin: (outbound.origin.0.saturating_add(node.spot.0), node.spot.1),
+                    })
             })
             .collect();
         for service in &services {
-            let words = format!("{{ listener = \"{OUTBOUND}\", host = {} }}", service.raw.text);
+            let words = format!(
+                "{{ listener = \"{OUTBOUND}\", host = {} }}",
+                service.raw.text
+            );
             self.route_out(&words, &service.raw.text, service.origin);
             self.upstream_of(&service.raw.text, &service.raw.text, service.origin);
         }
@@ -399,7 +453,8 @@ impl Lowering<'_> {
         self.page.key("match", matches, origin);
         self.page.key("upstream", upstream, origin);
         if let Some(limit) = self.short.outbound.get("limit") {
-            self.page.key("filters", &format!("[{}]", limited(limit)), limit.origin);
+            self.page
+                .key("filters", &format!("[{}]", limited(limit)), limit.origin);
         }
     }
 
@@ -422,10 +477,14 @@ impl Lowering<'_> {
             .collect();
         for port in self.short.outbound.tables("port") {
             let (service, origin) = (port.raw_or("service", "\"\"").to_owned(), port.origin);
-            let name = format!("\"{OUTBOUND}-{}\"", port.text("service").unwrap_or_default());
+            let name = format!(
+                "\"{OUTBOUND}-{}\"",
+                port.text("service").unwrap_or_default()
+            );
             self.page.block("", "[[listener]]", origin);
             self.page.key("name", &name, origin);
-            self.page.key("bind", port.raw_or("listen", "\"\""), port.at("listen"));
+            self.page
+                .key("bind", port.raw_or("listen", "\"\""), port.at("listen"));
             if port.text("protocol") == Some("tcp") {
                 let at = port.at("protocol");
                 self.available(gate::BYTES, "`protocol = \"tcp\"`", at);
@@ -477,9 +536,15 @@ impl Lowering<'_> {
 }
 
 pub(super) fn is_off(capture: &Table) -> bool {
-    capture.get("enabled").and_then(|written| written.node.flag()) == Some(false)
+    capture
+        .get("enabled")
+        .and_then(|written| written.node.flag())
+        == Some(false)
 }
 
 fn limited(limit: Written<'_>) -> String {
-    format!("{{ rate_limit = {{ by = \"route\", rate = {} }} }}", limit.raw.text)
+    format!(
+        "{{ rate_limit = {{ by = \"route\", rate = {} }} }}",
+        limit.raw.text
+    )
 }

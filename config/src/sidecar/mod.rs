@@ -76,6 +76,11 @@ pub fn written_out(name: &str, text: &str, folder: &Path) -> Result<Option<Strin
     }
 }
 
+/// The JSON Schema of a short file.
+pub fn schema() -> serde_json::Value {
+    crate::schema::short()
+}
+
 /// The page of all sections and keys, as Markdown.
 pub fn reference() -> String {
     let sections = TOP.iter().filter_map(|top| top.section);
@@ -111,12 +116,14 @@ announces the service; `[identity]` with `service`. The names `inbound`, `outbou
 
 /// Whether a text can be the name of a service that is reached by it: a label of a host's name.
 pub(crate) fn service_name(text: &str) -> Result<(), Fault> {
-    let good =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let edge = text.starts_with('-') || text.ends_with('-');
     if text.is_empty() || text.len() > 63 || edge || !text.bytes().all(good) {
         return Err(Fault::new(
-            format!("`{}` cannot be the name of a service that is called by it", short(text)),
+            format!(
+                "`{}` cannot be the name of a service that is called by it",
+                short(text)
+            ),
             "use up to 63 lower-case letters, digits and `-`, such as \"orders\"",
         ));
     }

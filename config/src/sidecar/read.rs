@@ -234,7 +234,10 @@ fn table(
             unknown(section, report);
             return None;
         }
-        if let Some(own) = parsed.top().find(|v| TOP.iter().any(|top| top.name == v.key)) {
+        if let Some(own) = parsed
+            .top()
+            .find(|v| TOP.iter().any(|top| top.name == v.key))
+        {
             not_a_section(own.key, own.spot, report);
             return None;
         }
@@ -268,7 +271,10 @@ fn not_a_section(name: &str, spot: (u32, u32), report: &mut ItemReport<'_>) {
         "wrong-type",
         spot,
         format!("`{}` is not written as one section", short(name)),
-        format!("write `[{}]` on a line of its own, and its keys below", short(name)),
+        format!(
+            "write `[{}]` on a line of its own, and its keys below",
+            short(name)
+        ),
     );
 }
 

@@ -231,7 +231,10 @@ impl Feed {
         let Announced::Listener(name) = &register.address else {
             return;
         };
-        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let found = addresses.iter().find(|(known, _)| known == name);
         if let Some((_, address)) = found {
             register.address = Announced::Address(address.to_string());

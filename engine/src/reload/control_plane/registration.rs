@@ -35,7 +35,9 @@ pub(super) async fn keep(feed: Rc<Feed>, settings: ControlPlane, register: Regis
     };
     loop {
         if application.upstream.is_some() {
-            feed.status.borrow_mut().is_withdrawn("none of its probes was good yet");
+            feed.status
+                .borrow_mut()
+                .is_withdrawn("none of its probes was good yet");
         }
         application.answers().await;
         let Some(why) = announce(&feed, &settings, &register, &id, &application).await else {
@@ -83,7 +85,11 @@ async fn announce(
         let (method, path, body) = match act {
             Act::Register => {
                 let address = reached(register, connection.local());
-                (Method::POST, "/register".to_owned(), record(register, &address, id))
+                (
+                    Method::POST,
+                    "/register".to_owned(),
+                    record(register, &address, id),
+                )
             }
             Act::Beat => (
                 Method::PUT,
@@ -133,7 +139,8 @@ struct Application<'f> {
 impl Application<'_> {
     /// Returns as soon as it passed a probe.
     async fn answers(&self) {
-        self.until(|upstream| upstream.standing() == Standing::Well).await;
+        self.until(|upstream| upstream.standing() == Standing::Well)
+            .await;
     }
 
     /// Returns as soon as it fails its probes, and why.
@@ -141,7 +148,9 @@ impl Application<'_> {
         if self.upstream.is_none() {
             return std::future::pending().await;
         }
-        let complaint = self.until(|upstream| upstream.standing() == Standing::Failing).await;
+        let complaint = self
+            .until(|upstream| upstream.standing() == Standing::Failing)
+            .await;
         complaint.unwrap_or_else(|| "there is nobody to ask".to_owned())
     }
 
