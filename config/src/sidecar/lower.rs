@@ -56,6 +56,9 @@ pub(super) fn lower(short: &Short, name: &Arc<str>, report: &mut Report) -> Opti
         report,
     };
     lowering.contradictions(identity);
+    if lowering.report.count() != before {
+        return None;
+    }
     lowering.preamble();
     lowering.server();
     lowering.control_plane();
@@ -438,18 +441,21 @@ impl Lowering<'_> {
                 "{{ listener = \"{OUTBOUND}\", host = {} }}",
                 service.raw.text
             );
-            self.route_out(&words, &service.raw.text, service.origin);
+            let name = format!("{OUTBOUND}-{}", service.node.text().unwrap_or_default());
+            self.route_out(&name, &words, &service.raw.text, service.origin);
             self.upstream_of(&service.raw.text, &service.raw.text, service.origin);
         }
         if gate::LEARN {
             let words = format!("{{ listener = \"{OUTBOUND}\" }}");
-            self.route_out(&words, "\"mesh\"", outbound.origin);
+            self.route_out(OUTBOUND, &words, "\"mesh\"", outbound.origin);
             self.upstream_of("\"mesh\"", "\"*\"", outbound.origin);
         }
     }
 
-    fn route_out(&mut self, matches: &str, upstream: &str, origin: Origin) {
+    /// `name` is the route's; `upstream` a TOML string.
+    fn route_out(&mut self, name: &str, matches: &str, upstream: &str, origin: Origin) {
         self.page.block("", "[[route]]", origin);
+        self.page.key("name", &format!("\"{name}\""), origin);
         self.page.key("match", matches, origin);
         self.page.key("upstream", upstream, origin);
         if let Some(limit) = self.short.outbound.get("limit") {
@@ -477,22 +483,20 @@ impl Lowering<'_> {
             .collect();
         for port in self.short.outbound.tables("port") {
             let (service, origin) = (port.raw_or("service", "\"\"").to_owned(), port.origin);
-            let name = format!(
-                "\"{OUTBOUND}-{}\"",
-                port.text("service").unwrap_or_default()
-            );
+            let listener = format!("{OUTBOUND}-{}", port.text("service").unwrap_or_default());
             self.page.block("", "[[listener]]", origin);
-            self.page.key("name", &name, origin);
-            self.page
-                .key("bind", port.raw_or("listen", "\"\""), port.at("listen"));
+            self.page.key("name", &format!("\"{listener}\""), origin);
+            let listen = port.raw_or("listen", "\"\"");
+            self.page.key("bind", listen, port.at("listen"));
             if port.text("protocol") == Some("tcp") {
                 let at = port.at("protocol");
                 self.available(gate::BYTES, "`protocol = \"tcp\"`", at);
                 self.page.key("protocol", "\"tcp\"", at);
                 self.page.key("forward", &service, port.at("service"));
             } else {
-                let matches = format!("{{ listener = {name} }}");
-                self.route_out(&matches, &service, port.at("service"));
+                let matches = format!("{{ listener = \"{listener}\" }}");
+                let name = format!("{listener}-port");
+                self.route_out(&name, &matches, &service, port.at("service"));
             }
             let name = port.text("service").unwrap_or_default().to_owned();
             if !known.contains(&name) {
