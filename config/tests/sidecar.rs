@@ -296,7 +296,12 @@ fn a_mistake_is_told_with_the_line_that_it_was_made_on() {
         "[[outbound.port]]",
         "service",
     );
-    one(&with("[inbound]\n[inbound] # again\n"), "syntax", "[inbound] # again", "");
+    one(
+        &with("[inbound]\n[inbound] # again\n"),
+        "syntax",
+        "[inbound] # again",
+        "",
+    );
     one(
         &with("[outbound]\nbind = 1 2\n"),
         "syntax",
@@ -336,7 +341,7 @@ fn a_mistake_is_told_with_the_line_that_it_was_made_on() {
     );
     one(
         &with("[inbound]\nbind = \"127.0.0.1:15001\"\n"),
-        "same-address",
+        "duplicate-bind",
         "[service]",
         "",
     );

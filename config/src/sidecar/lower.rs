@@ -154,6 +154,11 @@ impl Lowering<'_> {
         known
     }
 
+    /// Whether the file has this section of a full document.
+    fn has(&self, section: &str) -> bool {
+        self.short.copied.iter().any(|one| one.section == section)
+    }
+
     fn preamble(&mut self) {
         let name = self.name.clone();
         let short = self.short;
@@ -206,12 +211,7 @@ impl Lowering<'_> {
     }
 
     fn control_plane(&mut self) {
-        if !self
-            .short
-            .copied
-            .iter()
-            .any(|one| one.section == "control_plane")
-        {
+        if !self.has("control_plane") {
             return;
         }
         let service = &self.short.service;
@@ -281,12 +281,7 @@ impl Lowering<'_> {
     }
 
     fn identity(&mut self) {
-        if self
-            .short
-            .copied
-            .iter()
-            .any(|one| one.section == "identity")
-        {
+        if self.has("identity") {
             let service = &self.short.service;
             let implied = [("service", service.raw_or("name", "\"\"").to_owned())];
             self.completed(
@@ -445,7 +440,8 @@ impl Lowering<'_> {
             self.route_out(&name, &words, &service.raw.text, service.origin);
             self.upstream_of(&service.raw.text, &service.raw.text, service.origin);
         }
-        if gate::LEARN {
+        // Without a control plane nobody knows where anybody is.
+        if gate::LEARN && self.has("control_plane") {
             let words = format!("{{ listener = \"{OUTBOUND}\" }}");
             self.route_out(OUTBOUND, &words, "\"mesh\"", outbound.origin);
             self.upstream_of("\"mesh\"", "\"*\"", outbound.origin);
