@@ -128,6 +128,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         }
         same_matches(routes, checks);
     }
+    forwards(&upstreams, checks);
     services(checks);
     registration::check(&listeners, &upstreams, checks);
     limits::check(checks);
@@ -206,6 +207,20 @@ fn names_of_route(
     };
     for name in listed {
         let place = route.place(route.matches.at);
+        let bytes = listeners
+            .get(name.as_str())
+            .map(|index| &checks.listeners[*index]);
+        if bytes.is_some_and(|listener| listener.protocol == ListenerProtocol::Tcp) {
+            checks.report.add(
+                "never-http",
+                place.clone(),
+                format!(
+                    "listener `{}` relays bytes and has no requests",
+                    short(name)
+                ),
+                "name another listener, or give that one `protocol = \"detect\"`",
+            );
+        }
         unknown(
             "unknown-listener",
             "listener",
@@ -308,6 +323,42 @@ fn names_of_test(
             upstreams,
             checks,
         );
+    }
+}
+
+/// Where the bytes of listeners go, and whether somebody knows where captured connections were going.
+fn forwards(upstreams: &Names<'_>, checks: &mut Checks<'_>) {
+    for listener in checks.listeners {
+        let Some(Action::Upstream(setting)) = listener.forward.as_ref().map(|route| &route.action)
+        else {
+            continue;
+        };
+        // The fleet's documents may have it.
+        if !upstreams.contains_key(setting.value.as_str()) {
+            let place = listener.place(setting.at);
+            unknown(
+                "unknown-upstream",
+                "upstream",
+                setting,
+                place,
+                upstreams,
+                checks,
+            );
+        }
+    }
+    let captures = checks.listeners.iter().any(|listener| *listener.capture);
+    if captures || checks.fleet || checks.broken.touches("listener") {
+        return;
+    }
+    for upstream in checks.upstreams {
+        if let EndpointSource::Original { at } = &upstream.endpoints {
+            checks.report.add(
+                "no-capture",
+                upstream.place(*at),
+                "no listener takes connections that were going somewhere else",
+                "write `capture = true` in a listener, or list the endpoints",
+            );
+        }
     }
 }
 

@@ -170,6 +170,12 @@ pub struct Listener {
     pub idle_timeout: Setting<Duration>,
     pub max_header_size: Setting<u64>,
     pub trusted_proxies: Vec<Cidr>,
+    /// Where bytes go that are not HTTP: a route that no request takes. Its `idle_timeout` is `relay_idle_timeout`.
+    pub forward: Option<Arc<Route>>,
+    /// With `protocol = "detect"`: a client that has said nothing for so long is relayed.
+    pub detect_timeout: Setting<Duration>,
+    /// Connections were redirected here by the kernel, which knows where they were going.
+    pub capture: Setting<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +183,10 @@ pub enum ListenerProtocol {
     Auto,
     Http1,
     Http2,
+    /// Bytes, whatever they are.
+    Tcp,
+    /// As `Auto` if the first bytes are HTTP, else bytes.
+    Detect,
 }
 
 #[derive(Debug, Clone)]
@@ -508,6 +518,10 @@ pub enum EndpointSource {
         name: String,
         /// Metadata that an instance must have.
         with: Vec<(String, String)>,
+        at: At,
+    },
+    /// Where a captured connection was going.
+    Original {
         at: At,
     },
 }

@@ -1031,3 +1031,73 @@ fn a_key_stands_once_has_one_tier_and_is_never_told() {
     let told = format!("{:?}", loaded.expect("valid").api_keys);
     assert!(!told.contains("0123456789"), "{told}");
 }
+
+#[test]
+fn mesh_102_keys_about_bytes_fit_together() {
+    let needs = "write `forward";
+    one(&listener("protocol = \"tcp\""), "missing-key", 3, needs);
+    one(&listener("protocol = \"detect\""), "missing-key", 3, needs);
+    for protocol in ["auto", "http1", "http2"] {
+        one(
+            &listener(&format!("protocol = \"{protocol}\"\nforward = \"app\"")),
+            "contradiction",
+            4,
+            "`protocol = \"tcp\"` or `protocol = \"detect\"`",
+        );
+    }
+    one(
+        &listener("protocol = \"tcp\"\nforward = \"ap\""),
+        "unknown-upstream",
+        4,
+        "did you mean `app`?",
+    );
+    one(
+        &listener("protocol = \"tcp\"\nforward = \"app\"\ndetect_timeout = \"1s\""),
+        "contradiction",
+        5,
+        "`protocol = \"detect\"`",
+    );
+    one(
+        &listener("relay_idle_timeout = \"1s\""),
+        "missing-key",
+        3,
+        "forward",
+    );
+    one(
+        &format!(
+            "[[route]]\nmatch = {{ listener = \"in\" }}\nupstream = \"app\"\n{}",
+            "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nforward = \"app\""
+        ),
+        "never-http",
+        2,
+        "name another listener",
+    );
+}
+
+#[test]
+fn mesh_101_where_connections_were_going_is_known_to_who_captures_them() {
+    let original = "[[upstream]]\nname = \"app\"\nendpoints = \"original\"\n";
+    one(original, "no-capture", 3, "`capture = true`");
+    let captures = format!("{}{original}", listener("capture = true"));
+    assert_eq!(problems(&around(&captures)), []);
+    for key in [
+        "balance = \"random\"",
+        "breaker = { failures = 3 }",
+        "outlier = { failures = 3 }",
+        "health = { tcp = true }",
+    ] {
+        let name = key.split(' ').next().expect("a key");
+        let hint = format!("take `{name}` out");
+        one(&format!("{captures}{key}\n"), "contradiction", 7, &hint);
+    }
+    assert_eq!(
+        problems(&around(&format!("{captures}breaker = \"off\"\n"))),
+        []
+    );
+    one(
+        &upstream("").replace("[\"127.0.0.1:9000\"]", "\"origin\""),
+        "bad-value",
+        3,
+        "\"original\"",
+    );
+}

@@ -15,6 +15,7 @@ pub(crate) fn upstream(
     report: &mut ItemReport<'_>,
 ) -> Option<Upstream> {
     let tls = node.get("tls").map(|node| tls(node, folder));
+    let original = is_original(node, report);
     let protocol = match text(node, "protocol") {
         Some("http2") => UpstreamProtocol::Http2,
         Some("auto") => UpstreamProtocol::Auto,
@@ -60,8 +61,13 @@ pub(crate) fn upstream(
             |n| n.count().and_then(|n| usize::try_from(n).ok()),
             512,
         ),
-        outlier: outlier(node.get("outlier")),
-        breaker: guard::breaker(node.get("breaker"), report),
+        // What one address does says nothing about another.
+        outlier: { !original }
+            .then(|| outlier(node.get("outlier")))
+            .flatten(),
+        breaker: { !original }
+            .then(|| guard::breaker(node.get("breaker"), report))
+            .flatten(),
         retry_budget: guard::retry_budget(node.get("retry_budget")),
         health,
     })
@@ -77,8 +83,32 @@ pub(super) fn tls(node: &Node, folder: &Path) -> UpstreamTls {
     }
 }
 
+/// Whether the endpoints are wherever clients were going. Then there is nothing to choose from, and nothing that all
+/// endpoints have in common.
+fn is_original(node: &Node, report: &mut ItemReport<'_>) -> bool {
+    if text(node, "endpoints") != Some("original") {
+        return false;
+    }
+    for key in ["balance", "health", "outlier", "breaker"] {
+        if let Some(other) = node.get(key).filter(|node| node.text() != Some("off")) {
+            report.add(
+                "contradiction",
+                other.spot,
+                format!(
+                    "`{key}` is about endpoints that answer alike, and with `endpoints = \"original\"` each is another service"
+                ),
+                format!("take `{key}` out"),
+            );
+        }
+    }
+    true
+}
+
 fn source(node: &Node, report: &mut ItemReport<'_>) -> Option<EndpointSource> {
     if let Some(list) = node.get("endpoints") {
+        if list.text() == Some("original") {
+            return Some(EndpointSource::Original { at: at(list) });
+        }
         if matches!(&list.value, Value::List(nodes) if nodes.is_empty()) {
             report.add(
                 "no-endpoints",

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::keepalive;
 use super::stream::Stream;
 use super::tls::ClientTls;
 
@@ -23,6 +25,7 @@ pub struct DialTls {
 pub async fn dial(address: SocketAddr, tls: Option<&DialTls>) -> io::Result<(Stream, bool)> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    keepalive::set(SockRef::from(&socket))?;
     match tls {
         None => Ok((Stream::Plain(socket), false)),
         Some(tls) => {
@@ -36,8 +39,21 @@ pub async fn dial(address: SocketAddr, tls: Option<&DialTls>) -> io::Result<(Str
 }
 
 impl DialTls {
-    /// For the endpoint written as `host:port`.
+    /// For HTTP with the endpoint written as `host:port`.
     pub fn of(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
+        Self::with(tls, tls.config(), endpoint)
+    }
+
+    /// For bytes that are not HTTP; the endpoint is told so by ALPN, where it cares.
+    pub fn for_bytes(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
+        Self::with(tls, tls.config_for_bytes(), endpoint)
+    }
+
+    fn with(
+        tls: &ClientTls,
+        config: &Arc<rustls::ClientConfig>,
+        endpoint: &str,
+    ) -> io::Result<Self> {
         let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
         let host = host
             .strip_prefix('[')
@@ -47,8 +63,22 @@ impl DialTls {
             .server_name(host)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
         Ok(DialTls {
-            config: tls.config().clone(),
+            config: config.clone(),
             name,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HI-39.
+    #[tokio::test]
+    async fn a_dialled_connection_sends_at_once_and_is_kept_alive() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (stream, _) = dial(listener.local_addr().unwrap(), None).await.unwrap();
+        assert!(stream.socket().nodelay().unwrap());
+        keepalive::assert_set(SockRef::from(stream.socket()));
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
+use super::carry::Carried;
 use super::connection::Connection;
 use super::guard::{self, Pass};
 use super::replay::SharedSource;
@@ -78,6 +79,8 @@ pub struct Exchange {
     pub pass: Pass,
     /// What the route's filters remember until the answer.
     pub notes: Notes,
+    /// A connection's bytes are carried, and no request.
+    pub(super) carried: Option<Carried>,
     closed: bool,
 }
 
@@ -130,6 +133,7 @@ impl Exchange {
             source: None,
             pass: Pass::default(),
             notes: Notes::default(),
+            carried: None,
             closed: false,
         }
     }
@@ -176,6 +180,9 @@ impl Exchange {
             slot.finish(self.outcome, now);
         }
         self.permit = None;
+        if let Some(carried) = self.carried.take() {
+            return carried.close(self, now);
+        }
         let plan = self.route();
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);

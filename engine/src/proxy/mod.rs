@@ -6,6 +6,7 @@
 mod answer;
 mod books;
 mod bulkhead;
+mod carry;
 pub mod connection;
 mod fallback;
 mod forward;
@@ -164,10 +165,13 @@ impl Proxy {
                 .route()
                 .is_some_and(|plan| plan.item.matches.methods.contains(&method))
         };
-        let tunnel = request.is_http2 && request.upgrade.is_some();
+        // A tunnel goes around everything that looks at requests, so a route gives it only by name.
+        let extended = request.is_http2 && request.upgrade.is_some();
         match request.method {
             Method::TRACE if !named(Method::TRACE) => Err(Code::MethodRefused.into()),
-            Method::CONNECT if !tunnel => Err(Code::MethodRefused.into()),
+            Method::CONNECT if !extended && !named(Method::CONNECT) => {
+                Err(Code::MethodRefused.into())
+            }
             _ => Ok(()),
         }
     }

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::workers::Stay;
 use crate::route::ListenerIndex;
+use crate::telemetry::metrics::ListenerSeries;
 
 pub struct Door {
     pub name: Rc<str>,
@@ -33,7 +35,7 @@ impl Door {
             door: self.clone(),
             number,
             known: Cell::new(false),
-            _stay: stay,
+            stay,
         }
     }
 
@@ -60,10 +62,15 @@ pub struct Guest {
     /// Unique in this worker.
     pub number: u64,
     known: Cell<bool>,
-    _stay: Stay,
+    stay: Stay,
 }
 
 impl Guest {
+    /// Where its listener's numbers are counted.
+    pub fn series(&self) -> &Arc<ListenerSeries> {
+        self.stay.series()
+    }
+
     /// Whether to leave; when not, the task is woken once it is time. The connection's own task must ask.
     pub fn is_leaving(&self, cx: &Context<'_>) -> bool {
         if self.door.leaving.get() {

@@ -346,7 +346,7 @@ impl Worker {
         let number = self.next.get();
         self.next.set(number + self.peers.len() as u64);
         let stay = Stay {
-            _held: held,
+            held,
             _load: Load(self.clone()),
         };
         let guest = door.enter(number, stay);
@@ -461,8 +461,15 @@ impl Drop for Held {
 
 /// What a connection counts for while it is served here.
 pub struct Stay {
-    _held: Held,
+    held: Held,
     _load: Load,
+}
+
+impl Stay {
+    /// Where its listener's numbers are counted.
+    pub fn series(&self) -> &Arc<ListenerSeries> {
+        &self.held.series
+    }
 }
 
 struct Load(Rc<Worker>);

@@ -19,7 +19,7 @@ use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RouteSeries};
 use crate::transcode::Transcoders;
 use crate::upstream::Upstream;
 use crate::upstream::pace::PaceMemory;
@@ -38,6 +38,7 @@ pub fn compile(
 ) -> Result<Snapshot, Problems> {
     let mut problems = Vec::new();
     let mut listeners: Vec<Option<Arc<ListenerPlan>>> = Vec::new();
+    let mut beyond = u32::try_from(document.routes.len()).unwrap_or(u32::MAX);
     for item in &document.listeners {
         let index = memory.listener(&item.name);
         let before = former.and_then(|former| former.listener(index));
@@ -47,10 +48,13 @@ pub fn compile(
                 if listeners.len() <= position {
                     listeners.resize_with(position + 1, || None);
                 }
+                let forward = item.forward.as_ref().map(|_| RouteId(beyond));
+                beyond += u32::from(forward.is_some());
                 listeners[position] = Some(Arc::new(ListenerPlan {
                     item: item.clone(),
                     index,
                     tls,
+                    forward,
                 }));
             }
             Err(error) => problems.push(tls_problem(
@@ -107,6 +111,10 @@ pub fn compile(
         transcoders: &transcoders,
     };
     let (routes, table) = routes(document, former, memory, &by_name, &surroundings);
+    let unmatched = metrics.route("none", &[]);
+    let forwards = { document.listeners.iter() }
+        .filter_map(|listener| forward(listener, &by_name, &surroundings, &unmatched))
+        .collect();
     Ok(Snapshot {
         generation: former.map_or(1, |former| former.generation + 1),
         hash: document.hash.clone(),
@@ -114,12 +122,13 @@ pub fn compile(
         listeners,
         table,
         routes,
+        forwards,
         upstreams,
         policies,
         transcoders,
         issuers,
         errors: document.errors,
-        unmatched: metrics.route("none", &[]),
+        unmatched,
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
 }
@@ -231,13 +240,7 @@ fn route(
     surroundings: &Surroundings<'_>,
     paces: &PaceMemory,
 ) -> CompiledRoute {
-    let branch = |name: &str, weight| {
-        by_name.get(name).map(|upstream| Branch {
-            upstream: upstream.clone(),
-            weight,
-            guards: upstream.guards.of_route(upstream.grain(), &item.name),
-        })
-    };
+    let branch = |name: &str, weight| branch(name, weight, &item.name, by_name);
     let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
@@ -273,6 +276,46 @@ fn route(
         series: surroundings.metrics.route(&item.name, &names),
         branches,
     }
+}
+
+fn branch(name: &str, weight: u32, route: &str, by_name: &ByName<'_>) -> Option<Branch> {
+    by_name.get(name).map(|upstream| Branch {
+        upstream: upstream.clone(),
+        weight,
+        guards: upstream.guards.of_route(upstream.grain(), route),
+    })
+}
+
+/// The way of a listener's bytes. It counts nowhere as a route: what is carried is counted at the listener.
+fn forward(
+    listener: &Item<config::Listener>,
+    by_name: &ByName<'_>,
+    surroundings: &Surroundings<'_>,
+    unmatched: &Arc<RouteSeries>,
+) -> Option<RoutePlan> {
+    let route = listener.forward.as_ref()?;
+    let branches = match &route.action {
+        Action::Upstream(name) => branch(name, 1, &route.name, by_name),
+        _ => None,
+    };
+    let compiled = CompiledRoute {
+        chain: Chain::compile(route, surroundings),
+        branches: branches.into_iter().collect(),
+        fallback: None,
+        pace: None,
+        late: None,
+        total_weight: 1,
+        series: unmatched.clone(),
+    };
+    Some(RoutePlan {
+        // Its settings stand in the listener.
+        item: Item {
+            value: route.clone(),
+            file: listener.file.clone(),
+            line: listener.line,
+        },
+        compiled: Arc::new(compiled),
+    })
 }
 
 fn listener_tls(

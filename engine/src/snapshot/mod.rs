@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// By `RouteId`.
     pub routes: Vec<RoutePlan>,
+    /// The ways of bytes that are not HTTP, one for each listener with `forward`; their numbers follow those of routes.
+    pub forwards: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
@@ -61,6 +63,8 @@ pub struct ListenerPlan {
     pub item: Item<config::Listener>,
     pub index: ListenerIndex,
     pub tls: Option<ServerTls>,
+    /// Which way bytes go that are not HTTP.
+    pub forward: Option<RouteId>,
 }
 
 /// A route where it stands in the document today, and its compiled part, shared with every generation in which the
@@ -112,7 +116,11 @@ impl UpstreamPlan {
 
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &RoutePlan {
-        &self.routes[id.0 as usize]
+        let place = id.0 as usize;
+        match place.checked_sub(self.routes.len()) {
+            None => &self.routes[place],
+            Some(beyond) => &self.forwards[beyond],
+        }
     }
 
     pub fn listener(&self, index: ListenerIndex) -> Option<&Arc<ListenerPlan>> {

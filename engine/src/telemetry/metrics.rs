@@ -32,8 +32,8 @@ use route::{Grid, RouteSizes};
 
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
-    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
-    TimeoutKind, Unhedged,
+    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RelayEnd,
+    RetryClass, TimeoutKind, Unhedged,
 };
 pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;

@@ -17,6 +17,8 @@ use super::{TlsError, provider};
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// The same, for what is not HTTP.
+    bytes: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
     digest: Digest,
 }
@@ -50,8 +52,11 @@ impl ClientTls {
             UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
             UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
         };
+        let mut bytes = config.clone();
+        bytes.alpn_protocols.clear();
         Ok(ClientTls {
             config: Arc::new(config),
+            bytes: Arc::new(bytes),
             name,
             digest: files.digest(),
         })
@@ -75,6 +80,11 @@ impl ClientTls {
     /// What handshakes are made with. The same `Arc` as long as nothing changed.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// What handshakes are made with where bytes are relayed: no protocol is named.
+    pub fn config_for_bytes(&self) -> &Arc<ClientConfig> {
+        &self.bytes
     }
 
     /// The name to ask for and to verify at an endpoint whose host (no port) is `host`.

@@ -22,6 +22,9 @@ use rustls::crypto::CryptoProvider;
 pub use client::ClientTls;
 pub use server::{PeerIdentity, PeerRefused, ServerTls};
 
+/// The ALPN name by which one member of a mesh tells another that bytes will follow, and no HTTP.
+pub const BYTES: &[u8] = b"tollgate-bytes";
+
 /// Why TLS cannot be set up as the document says.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -22,6 +22,8 @@ use crate::clock;
 use crate::http1::Wire;
 use crate::http1::wire::{Home, SharedWire};
 use crate::net::connect::{DialTls, dial};
+use crate::net::original::Own;
+use crate::net::stream::Stream;
 use crate::net::tls::ClientTls;
 
 /// Kept idle at most this long, below what common servers allow; a server that says less is believed.
@@ -81,6 +83,8 @@ struct Idle {
 pub struct Open {
     here: Rc<Cell<usize>>,
     endpoint: Arc<Endpoint>,
+    /// Known as ours, should it come back to us.
+    own: Option<Own>,
 }
 
 impl Open {
@@ -90,6 +94,7 @@ impl Open {
         Open {
             here: pool.open.clone(),
             endpoint: pool.endpoint.clone(),
+            own: None,
         }
     }
 }
@@ -180,36 +185,51 @@ impl Pool {
         }
     }
 
-    async fn connect(self: &Rc<Self>, dial_plan: &Dial) -> Result<Way, NoWay> {
+    /// A connection for bytes that are not HTTP; it belongs to one client, and never comes back here.
+    pub async fn bytes(&self, plan: &Dial) -> Result<SharedWire, NoWay> {
+        let (stream, _, open) = self.open(plan, DialTls::for_bytes).await?;
+        Ok(wire(stream, open))
+    }
+
+    async fn connect(self: &Rc<Self>, plan: &Dial) -> Result<Way, NoWay> {
+        let (stream, alpn_http2, open) = self.open(plan, DialTls::of).await?;
+        if plan.http2.unwrap_or(alpn_http2) {
+            let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
+            let place = Place::take(&lane);
+            self.lanes.borrow_mut().push(lane);
+            return Ok(Way::Http2(place));
+        }
+        Ok(Way::Http1 {
+            wire: wire(stream, open),
+            reused: false,
+        })
+    }
+
+    /// Dials, within what may be open; also says whether ALPN chose HTTP/2.
+    async fn open(
+        &self,
+        dial_plan: &Dial,
+        secured: fn(&ClientTls, &str) -> io::Result<DialTls>,
+    ) -> Result<(Stream, bool, Open), NoWay> {
         if dial_plan
             .max_connections
             .is_some_and(|most| u64::from(self.endpoint.connections()) >= most)
         {
             return Err(NoWay::Full);
         }
-        let open = Open::new(self);
+        let mut open = Open::new(self);
         let tls = dial_plan
             .tls
             .as_ref()
-            .map(|tls| DialTls::of(tls, self.endpoint.name()))
+            .map(|tls| secured(tls, self.endpoint.name()))
             .transpose()
             .map_err(NoWay::Io)?;
         let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref())
             .await
             .map_err(NoWay::Io)?;
-        if dial_plan.http2.unwrap_or(alpn_http2) {
-            let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
-            let place = Place::take(&lane);
-            self.lanes.borrow_mut().push(lane);
-            return Ok(Way::Http2(place));
-        }
+        open.own = Own::note(stream.socket());
         clock::now();
-        let mut wire = Wire::new(stream, BytesMut::new());
-        wire.open = Some(Box::new(open));
-        Ok(Way::Http1 {
-            wire: Rc::new(RefCell::new(wire)),
-            reused: false,
-        })
+        Ok((stream, alpn_http2, open))
     }
 
     fn take_idle(&self, now: Instant) -> Option<SharedWire> {
@@ -234,6 +254,12 @@ impl Pool {
             !lane.is_closed()
         });
     }
+}
+
+fn wire(stream: Stream, open: Open) -> SharedWire {
+    let mut wire = Wire::new(stream, BytesMut::new());
+    wire.open = Some(Box::new(open));
+    Rc::new(RefCell::new(wire))
 }
 
 /// One HTTP/2 connection in the making; whoever waits is told when it is there, or failed.
