@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tollgate_config::problem::Problem;
 use tollgate_config::sidecar::{Capture, User, capture, reference, schema, written_out};
-use tollgate_config::{Announced, Document, EndpointSource, Loader, Probe, UpstreamProtocol};
+use tollgate_config::{
+    Announced, Document, EndpointSource, ListenerProtocol, Loader, Probe, UpstreamProtocol,
+};
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -47,6 +49,18 @@ fn one(text: &str, code: &str, line: &str, hint: &str) {
     assert_eq!(problem.text.as_deref(), Some(line), "{problem}");
     let words = problem.hint.as_deref().unwrap_or_default();
     assert!(words.contains(hint), "`{hint}` is not in: {problem}");
+}
+
+/// That a text has these parts, one after the other.
+#[track_caller]
+fn in_order(text: &str, parts: &[&str]) {
+    let mut rest = text;
+    for part in parts {
+        let Some((_, behind)) = rest.split_once(part) else {
+            panic!("there is no\n{part}\nin the rest of\n{text}");
+        };
+        rest = behind;
+    }
 }
 
 const SMALLEST: &str = "[service]\nname = \"orders\"\napp = \"127.0.0.1:9003\"\n";
@@ -170,6 +184,7 @@ fn what_is_written_is_what_is_served_mesh_101_105() {
     let services: Vec<_> = document.upstreams[1..]
         .iter()
         .map(|u| u.name.as_str())
+        .filter(|name| *name != "mesh")
         .collect();
     assert_eq!(services, ["products", "users"], "each once");
     let doors: Vec<_> = document.listeners.iter().map(|l| l.name.as_str()).collect();
@@ -208,22 +223,24 @@ fn the_full_document_is_written_out_with_the_words_of_the_short_one() {
     let text = "# ours\n[service]\nname = \"orders\"\napp = \"127.0.0.1:${env:NOBODY_SETS_THIS:-9003}\"\n\n# whom we ask\n[control_plane]\n\
                 # nearest first\nurls = [\n  \"http://127.0.0.1:8080\",\n]\n\n# gone\n[[route]]\n\
                 match = { listener = \"outbound\", host = \"old\" }  # since May\nrespond = { status = 410 }\n";
-    assert_eq!(
-        out(text),
-        "# What sidecar.toml stands for, written out.\n\n\
-         [server]\nadmin = \"127.0.0.1:15000\"\nstate_dir = \"sidecar-state/orders\"\n\n\
-         # whom we ask\n[control_plane]\n\
-         register = { name = \"orders\", listener = \"inbound\", upstream = \"app\", metadata = { protocol = \"tcp\" } }\n\
-         # nearest first\nurls = [\n  \"http://127.0.0.1:8080\",\n]\n\n\
-         # Others come in here, and reach the application.\n[[listener]]\nname = \"inbound\"\nbind = \"0.0.0.0:15006\"\n\n\
-         [[route]]\nname = \"inbound\"\nmatch = { listener = \"inbound\" }\nupstream = \"app\"\n\
-         timeout = \"off\"  # the caller's sidecar waits, and tries again elsewhere\nretry = \"off\"\n\n\
-         # The application.\n[[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:${env:NOBODY_SETS_THIS:-9003}\"]\n\
-         breaker = \"off\"  # there is no other to go to: callers judge for themselves\noutlier = \"off\"\n\
-         health = { tcp = true, interval = \"1s\" }\n\n\
-         # The application goes out here, and reaches others by their names.\n[[listener]]\nname = \"outbound\"\n\
-         bind = \"127.0.0.1:15001\"\n\n\
-         # gone\n[[route]]\nmatch = { listener = \"outbound\", host = \"old\" }  # since May\nrespond = { status = 410 }\n"
+    in_order(
+        &out(text),
+        &[
+            "# What sidecar.toml stands for, written out.\n\n\
+             [server]\nadmin = \"127.0.0.1:15000\"\nstate_dir = \"sidecar-state/orders\"\n\n\
+             # whom we ask\n[control_plane]\n\
+             register = { name = \"orders\", listener = \"inbound\", upstream = \"app\", metadata = { protocol = \"tcp\" } }\n",
+            "# nearest first\nurls = [\n  \"http://127.0.0.1:8080\",\n]\n\n\
+             # Others come in here, and reach the application.\n[[listener]]\nname = \"inbound\"\nbind = \"0.0.0.0:15006\"\n\n\
+             [[route]]\nname = \"inbound\"\nmatch = { listener = \"inbound\" }\nupstream = \"app\"\n\
+             timeout = \"off\"  # the caller's sidecar waits, and tries again elsewhere\nretry = \"off\"\n\n\
+             # The application.\n[[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:${env:NOBODY_SETS_THIS:-9003}\"]\n\
+             breaker = \"off\"  # there is no other to go to: callers judge for themselves\noutlier = \"off\"\n\
+             health = { tcp = true, interval = \"1s\" }\n\n\
+             # The application goes out here, and reaches others by their names.\n[[listener]]\nname = \"outbound\"\n\
+             bind = \"127.0.0.1:15001\"\n\n",
+            "# gone\n[[route]]\nmatch = { listener = \"outbound\", host = \"old\" }  # since May\nrespond = { status = 410 }\n",
+        ],
     );
     let full = "[[listener]]\nbind = \"127.0.0.1:0\"\n";
     let written = written_out("full.toml", full, Path::new("")).expect("good");
@@ -392,6 +409,95 @@ fn a_part_that_stands_away_from_its_section_is_refused_with_words() {
         "service.name = \"a\"",
         "`[service]`",
     );
+}
+
+const MEMBER: &str = "[identity]\ntoken = \"${file:join.token}\"\n";
+
+#[test]
+fn a_member_speaks_with_members_and_proves_who_it_is_mesh_305() {
+    let text = format!(
+        "{SMALLEST}\n[control_plane]\nurls = [\"http://127.0.0.1:8080\"]\n\n{MEMBER}\n[outbound]\nservices = [\"a\"]\n"
+    );
+    in_order(
+        &out(&text),
+        &[
+            "metadata = { protocol = \"tcp\" }",
+            "[identity]\nservice = \"orders\"\ntoken = \"${file:join.token}\"\n",
+            "name = \"inbound\"\nbind = \"0.0.0.0:15006\"\nmesh = \"strict\"\n",
+            "name = \"a\"\nservice = \"a\"\nmesh = true\nprotocol = \"http2\"\n",
+        ],
+    );
+    let with = |keys: &str| out(&format!("{text}\n[inbound]\n{keys}\n"));
+    let permissive = with("mesh = \"permissive\"\naccess = \"enforce\"");
+    in_order(
+        &permissive,
+        &[
+            "mesh = \"permissive\"\n",
+            "filters = [{ access = \"enforce\" }]\n",
+        ],
+    );
+    let limited = with("access = \"audit\"\nlimit = \"9/s\"");
+    let filters =
+        "filters = [{ access = \"audit\" }, { rate_limit = { by = \"route\", rate = \"9/s\" } }]\n";
+    in_order(&limited, &[filters]);
+    let off = with("mesh = \"off\"");
+    assert!(
+        !off.contains("mesh = true") && !off.contains("strict"),
+        "{off}"
+    );
+    // Who says it otherwise means it.
+    let own = text.replace("token =", "service = \"other\"\ntoken =");
+    assert_eq!(out(&own).matches("service = \"orders\"").count(), 0);
+}
+
+#[test]
+fn bytes_go_to_an_application_that_speaks_no_http_mesh_102() {
+    let document = good(&format!("{SMALLEST}protocol = \"tcp\"\n"));
+    let inbound = &document.listeners[0];
+    assert_eq!(inbound.protocol, ListenerProtocol::Tcp);
+    assert!(document.routes.is_empty(), "bytes have no requests");
+    let document = good(&format!("{SMALLEST}protocol = \"detect\"\n"));
+    assert_eq!(document.listeners[0].protocol, ListenerProtocol::Detect);
+    assert_eq!(document.routes.len(), 1);
+    let document = good(&format!(
+        "{SMALLEST}[control_plane]\nurls = [\"http://127.0.0.1:8080\"]\n\
+         [[outbound.port]]\nlisten = \"127.0.0.1:5432\"\nservice = \"database\"\nprotocol = \"tcp\"\n"
+    ));
+    let door = document
+        .listeners
+        .iter()
+        .find(|l| l.name == "outbound-database");
+    assert_eq!(door.expect("a door").protocol, ListenerProtocol::Tcp);
+    one(
+        &format!("{SMALLEST}protocol = \"tcp\"\n[inbound]\nlimit = \"1/s\"\n"),
+        "contradiction",
+        "limit = \"1/s\"",
+        "service.protocol",
+    );
+}
+
+#[test]
+fn what_is_redirected_goes_where_it_was_going_unless_it_is_for_a_service_mesh_101() {
+    let text = format!(
+        "{SMALLEST}[control_plane]\nurls = [\"http://127.0.0.1:8080\"]\n[outbound]\nservices = [\"a\"]\n[capture]\n"
+    );
+    let document = good(&text);
+    let doors: Vec<_> = { document.listeners.iter() }
+        .map(|l| (l.name.as_str(), l.bind.to_string(), *l.capture))
+        .collect();
+    let door = |name, bind: &str| (name, bind.to_owned(), true);
+    assert_eq!(
+        doors,
+        [
+            door("inbound", "[::]:15006"),
+            door("outbound", "127.0.0.1:15001"),
+            door("outbound6", "[::1]:15001"),
+        ]
+    );
+    let routes: Vec<_> = document.routes.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(routes, ["inbound", "outbound-a", "outbound"]);
+    let off = good(&text.replace("[capture]", "[capture]\nenabled = false"));
+    assert!(off.listeners.iter().all(|l| !*l.capture));
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! starts first, who is told first, and who stops last (`life`, `exec`). No decision about traffic is taken here.
 
 mod app;
+pub mod capture;
 mod exec;
 mod life;
+mod redirect;
 mod signals;
 mod source;
 
@@ -57,6 +59,14 @@ pub enum Command {
         listener: String,
         #[arg(long)]
         json: bool,
+    },
+    /// Rules of the kernel that redirect the application's connections to the sidecar; needs CAP_NET_ADMIN, but for
+    /// `show`.
+    Capture {
+        /// `install` (again: the same), `remove` (nothing is left) or `show`.
+        what: redirect::What,
+        /// The short file; what it says under `[capture]`. Without one, the usual ports.
+        file: Option<PathBuf>,
     },
     /// Prints the short file's JSON Schema, for editors.
     Schema,
@@ -118,6 +128,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
                 json,
             },
         ),
+        Command::Capture { what, file } => redirect::redirect(what, file.as_deref()),
         Command::Schema => {
             program::print_json(&tollgate_config::sidecar::schema());
             ExitCode::SUCCESS

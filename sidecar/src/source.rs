@@ -105,7 +105,7 @@ impl Source {
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
     Problems(vec![Problem {
         code: "missing-file",
         place: None,

@@ -11,6 +11,10 @@ use crate::problem::{Problem, Problems};
 use crate::report::Report;
 use crate::rule;
 
+/// The doors' ports where nobody says otherwise (PROD-20).
+const INBOUND_PORT: u16 = 15006;
+const OUTBOUND_PORT: u16 = 15001;
+
 /// What is to be redirected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capture {
@@ -29,6 +33,19 @@ pub enum User {
     Name(String),
 }
 
+impl Default for Capture {
+    fn default() -> Self {
+        Capture {
+            inbound_port: INBOUND_PORT,
+            outbound_port: OUTBOUND_PORT,
+            user: None,
+            exclude_inbound: Vec::new(),
+            exclude_outbound: Vec::new(),
+            exclude_cidrs: Vec::new(),
+        }
+    }
+}
+
 /// Reads what a short file says. `None`: it says nothing of capture, or that it is off.
 pub fn capture(name: &str, text: &str, folder: &Path) -> Result<Option<Capture>, Problems> {
     let mut report = Report::default();
@@ -45,7 +62,10 @@ pub fn capture(name: &str, text: &str, folder: &Path) -> Result<Option<Capture>,
         let bind = table.text("bind").and_then(|bind| rule::bind(bind).ok());
         bind.map_or(usual, |bind| bind.port())
     };
-    let (inbound_port, outbound_port) = (port(&short.inbound, 15006), port(&short.outbound, 15001));
+    let (inbound_port, outbound_port) = (
+        port(&short.inbound, INBOUND_PORT),
+        port(&short.outbound, OUTBOUND_PORT),
+    );
     if inbound_port == 0 || outbound_port == 0 {
         return Err(Problems(vec![Problem {
             code: "contradiction",

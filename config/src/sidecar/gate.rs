@@ -1,11 +1,27 @@
-//! Which parts of a full document's grammar this build has. Each is `true` as soon as its keys are in the grammar; when
-//! all are, this file goes.
+//! Parts of a full document that a short one implies where the grammar has them. What a short file asks for itself is
+//! never left out: a key that the grammar does not know is refused by whoever reads the full document.
 
-/// `[identity]`, `listener.mesh`, `upstream.mesh`.
-pub(super) const IDENTITY: bool = false;
-/// `listener.protocol` "tcp" and "detect", `listener.forward`, `listener.capture`, `upstream.endpoints = "original"`.
-pub(super) const BYTES: bool = false;
+use crate::grammar::{Kind, sections};
+
 /// `upstream.service = "*"`.
-pub(super) const LEARN: bool = false;
+pub(super) fn learns() -> bool {
+    sections::UPSTREAM.key("learn").is_some()
+}
+
+/// `control_plane.kind`.
+pub(super) fn has_kinds() -> bool {
+    let top = sections::TOP.iter().find(|top| top.name == "control_plane");
+    let section = top.and_then(|top| top.section);
+    section.is_some_and(|section| section.key("kind").is_some())
+}
+
 /// `[[access]]`, and the filter `access`.
-pub(super) const ACCESS: bool = false;
+pub(super) fn has_access() -> bool {
+    let access = sections::FILTER.key("access");
+    access.is_some_and(|key| !matches!(key.kind, Kind::Later))
+}
+
+/// Whether a section is one of a full document.
+pub(super) fn is_full(section: &str) -> bool {
+    section == "identity" || sections::TOP.iter().any(|top| top.name == section)
+}

@@ -13,8 +13,11 @@ use crate::rule;
 
 /// The doors' addresses where the file does not say otherwise (PROD-20), and the operator's.
 const INBOUND_BIND: &str = "\"0.0.0.0:15006\"";
+const INBOUND_BIND_ALL: &str = "\"[::]:15006\"";
 const OUTBOUND_BIND: &str = "\"127.0.0.1:15001\"";
 const ADMIN: &str = "\"127.0.0.1:15000\"";
+/// The second door out, where connections are captured.
+const OUTBOUND_V6: &str = "outbound6";
 /// How often an application is asked where nobody says otherwise: it is near, and others wait for it.
 const READY_INTERVAL: &str = "\"1s\"";
 
@@ -141,19 +144,6 @@ impl Lowering<'_> {
         self.report.add(code, Some(place), message, hint);
     }
 
-    /// Keys of the full document that this build does not have are refused, never left out.
-    fn available(&mut self, known: bool, what: &str, origin: Origin) -> bool {
-        if !known {
-            self.refuse(
-                "not-available",
-                origin,
-                &format!("{what} is not available in this build"),
-                "take it out",
-            );
-        }
-        known
-    }
-
     /// Whether the file has this section of a full document.
     fn has(&self, section: &str) -> bool {
         self.short.copied.iter().any(|one| one.section == section)
@@ -227,12 +217,11 @@ impl Lowering<'_> {
             self.register_metadata(),
         );
         let words = "Announces the application for as long as it is ready.";
-        self.completed(
-            "control_plane",
-            words,
-            &[("register", register)],
-            service.origin,
-        );
+        let mut implied = vec![("register", register)];
+        if gate::has_kinds() {
+            implied.push(("kind", "\"sidecar\"".to_owned()));
+        }
+        self.completed("control_plane", words, &implied, service.origin);
     }
 
     /// Where the control plane may ask the application itself, through the inbound door.
@@ -300,23 +289,28 @@ impl Lowering<'_> {
         self.page.block(words, "[[listener]]", inbound.origin);
         self.page
             .key("name", &format!("\"{INBOUND}\""), inbound.origin);
-        let bind = inbound.raw_or("bind", INBOUND_BIND);
+        // What is redirected comes by either kind of address.
+        let usual = match self.captures() {
+            Some(_) => INBOUND_BIND_ALL,
+            None => INBOUND_BIND,
+        };
+        let bind = inbound.raw_or("bind", usual);
         self.page.key("bind", bind, inbound.at("bind"));
         let protocol = service.text("protocol").unwrap_or("http1");
         let bytes = matches!(protocol, "tcp" | "detect");
         if bytes {
             let origin = service.at("protocol");
-            self.available(gate::BYTES, &format!("`protocol = \"{protocol}\"`"), origin);
             self.page
                 .key("protocol", &format!("\"{protocol}\""), origin);
             self.page.key("forward", "\"app\"", origin);
         }
         if let Some(mode) = self.mesh.mode {
             let origin = self.mesh.origin;
-            self.available(gate::IDENTITY, &format!("`mesh = \"{mode}\"`"), origin);
             self.page.key("mesh", &format!("\"{mode}\""), origin);
         }
-        self.captured();
+        if let Some(origin) = self.captures() {
+            self.page.key("capture", "true", origin);
+        }
         if protocol == "tcp" {
             return;
         }
@@ -347,16 +341,11 @@ impl Lowering<'_> {
     }
 
     /// What `[[access]]` rules do here.
-    fn access(&mut self) -> Option<(String, Origin)> {
-        let inbound = &self.short.inbound;
-        match inbound.get("access") {
+    fn access(&self) -> Option<(String, Origin)> {
+        match self.short.inbound.get("access") {
             Some(written) if written.node.text() == Some("off") => None,
-            Some(written) => {
-                let (raw, origin) = (written.raw.text.clone(), written.origin);
-                self.available(gate::ACCESS, "`access`", origin)
-                    .then_some((raw, origin))
-            }
-            None if self.mesh.mode.is_some() && gate::ACCESS => {
+            Some(written) => Some((written.raw.text.clone(), written.origin)),
+            None if self.mesh.mode.is_some() && gate::has_access() => {
                 Some(("\"audit\"".to_owned(), self.mesh.origin))
             }
             None => None,
@@ -412,12 +401,17 @@ impl Lowering<'_> {
     fn outbound(&mut self) {
         let outbound = &self.short.outbound;
         let words = "The application goes out here, and reaches others by their names.";
-        self.page.block(words, "[[listener]]", outbound.origin);
-        self.page
-            .key("name", &format!("\"{OUTBOUND}\""), outbound.origin);
         let bind = outbound.raw_or("bind", OUTBOUND_BIND);
-        self.page.key("bind", bind, outbound.at("bind"));
-        self.captured();
+        self.door_out(words, OUTBOUND, bind, outbound.at("bind"));
+        if let Some(origin) = self.captures() {
+            if let Some(bind) = self.second_door() {
+                self.door_out("", OUTBOUND_V6, &bind, origin);
+            }
+            let words = "Where a connection was going.";
+            self.page.block(words, "[[upstream]]", origin);
+            self.page.key("name", "\"elsewhere\"", origin);
+            self.page.key("endpoints", "\"original\"", origin);
+        }
         let services: Vec<Written<'_>> = { outbound.get("services").into_iter() }
             .flat_map(|list| {
                 list.node
@@ -433,18 +427,52 @@ impl Lowering<'_> {
             .collect();
         for service in &services {
             let words = format!(
-                "{{ listener = \"{OUTBOUND}\", host = {} }}",
+                "{{ listener = {}, host = {} }}",
+                self.doors_out(),
                 service.raw.text
             );
             let name = format!("{OUTBOUND}-{}", service.node.text().unwrap_or_default());
             self.route_out(&name, &words, &service.raw.text, service.origin);
             self.upstream_of(&service.raw.text, &service.raw.text, service.origin);
         }
-        // Without a control plane nobody knows where anybody is.
-        if gate::LEARN && self.has("control_plane") {
-            let words = format!("{{ listener = \"{OUTBOUND}\" }}");
-            self.route_out(OUTBOUND, &words, "\"mesh\"", outbound.origin);
+        let all = format!("{{ listener = {} }}", self.doors_out());
+        if let Some(origin) = self.captures() {
+            self.route_out(OUTBOUND, &all, "\"elsewhere\"", origin);
+        } else if gate::learns() && self.has("control_plane") {
+            self.route_out(OUTBOUND, &all, "\"mesh\"", outbound.origin);
             self.upstream_of("\"mesh\"", "\"*\"", outbound.origin);
+        }
+    }
+
+    fn door_out(&mut self, words: &str, name: &str, bind: &str, at: Origin) {
+        let origin = self.short.outbound.origin;
+        self.page.block(words, "[[listener]]", origin);
+        self.page.key("name", &format!("\"{name}\""), origin);
+        self.page.key("bind", bind, at);
+        if let Some(origin) = self.captures() {
+            self.page.key("protocol", "\"detect\"", origin);
+            self.page.key("forward", "\"elsewhere\"", origin);
+            self.page.key("capture", "true", origin);
+        }
+    }
+
+    /// What is redirected stays of its kind, and loopback has an address of each.
+    fn second_door(&self) -> Option<String> {
+        self.captures()?;
+        let bind = self.short.outbound.text("bind");
+        match rule::bind(bind.unwrap_or(OUTBOUND_BIND.trim_matches('"'))) {
+            Ok(SocketAddr::V4(bind)) if bind.ip().is_loopback() => {
+                Some(format!("\"[::1]:{}\"", bind.port()))
+            }
+            _ => None,
+        }
+    }
+
+    /// As a route names them.
+    fn doors_out(&self) -> String {
+        match self.second_door() {
+            Some(_) => format!("[\"{OUTBOUND}\", \"{OUTBOUND_V6}\"]"),
+            None => format!("\"{OUTBOUND}\""),
         }
     }
 
@@ -486,7 +514,6 @@ impl Lowering<'_> {
             self.page.key("bind", listen, port.at("listen"));
             if port.text("protocol") == Some("tcp") {
                 let at = port.at("protocol");
-                self.available(gate::BYTES, "`protocol = \"tcp\"`", at);
                 self.page.key("protocol", "\"tcp\"", at);
                 self.page.key("forward", &service, port.at("service"));
             } else {
@@ -502,18 +529,10 @@ impl Lowering<'_> {
         }
     }
 
-    /// Whether connections come that were on their way elsewhere.
-    fn captured(&mut self) {
-        let Some(capture) = &self.short.capture else {
-            return;
-        };
-        if is_off(capture) {
-            return;
-        }
-        let origin = capture.origin;
-        if self.available(gate::BYTES, "`[capture]`", origin) {
-            self.page.key("capture", "true", origin);
-        }
+    /// Where connections are redirected to us: the place that says so.
+    fn captures(&self) -> Option<Origin> {
+        let capture = self.short.capture.as_ref()?;
+        (!is_off(capture)).then_some(capture.origin)
     }
 
     /// Sections of a full document that nothing had to be put into.

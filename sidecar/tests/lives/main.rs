@@ -85,6 +85,9 @@ impl Drop for App {
     }
 }
 
+/// Asked often, and never given up: a machine that stands still fails no probe three times in a row by that.
+const READY: &str = "ready = { path = \"/ready\", interval = \"1s\", unhealthy_after = 100 }";
+
 /// The sections that name a control plane.
 fn with(control: &ControlPlane) -> String {
     format!(
@@ -101,4 +104,11 @@ fn heard(control: &ControlPlane, begin: &str) -> usize {
         .iter()
         .filter(|call| call.starts_with(begin))
         .count()
+}
+
+/// Whether the last that the registry heard is that the instance is gone.
+fn is_taken_back(control: &ControlPlane) -> bool {
+    let journal = control.journal();
+    let last = journal.registry.last();
+    last.is_some_and(|call| call.starts_with("DELETE /services/orders-"))
 }
