@@ -3,6 +3,7 @@
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
 mod callers;
+mod identity;
 mod limits;
 mod registration;
 mod transcode;
@@ -72,6 +73,9 @@ pub(crate) struct Checks<'a> {
     pub(crate) control_plane: bool,
     /// The instance that this process announces.
     pub(crate) register: Option<(&'a Register, Place)>,
+    pub(crate) identity: Option<&'a Identity>,
+    /// There is a folder for what outlives the process.
+    pub(crate) keeps_state: bool,
     /// Listeners and certificates are of nodes that are not here.
     pub(crate) fleet: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
@@ -131,6 +135,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
     forwards(&upstreams, checks);
     services(checks);
     registration::check(&listeners, &upstreams, checks);
+    identity::check(checks);
     limits::check(checks);
     callers::check(checks);
     for test in checks.tests {
@@ -427,6 +432,7 @@ fn files(checks: &mut Checks<'_>) {
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
     wanted.extend(transcode::files(checks.routes));
+    wanted.extend({ checks.identity }.into_iter().flat_map(identity::files));
     if let Some((Some(sharing), place)) = checks.sharing
         && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
         && store.tls

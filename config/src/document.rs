@@ -21,6 +21,7 @@ mod browsers;
 mod callers;
 mod control_plane;
 mod faults;
+mod identity;
 mod limits;
 mod transcode;
 
@@ -28,6 +29,7 @@ pub use browsers::*;
 pub use callers::*;
 pub use control_plane::*;
 pub use faults::*;
+pub use identity::*;
 pub use limits::*;
 pub use transcode::*;
 
@@ -37,6 +39,8 @@ pub struct Document {
     pub server: Server,
     /// Absent: the file is everything.
     pub control_plane: Option<ControlPlane>,
+    /// Absent: this data plane is no member of a mesh.
+    pub identity: Option<Identity>,
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
@@ -165,6 +169,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     pub protocol: ListenerProtocol,
     pub tls: Option<ListenerTls>,
+    /// Never together with `tls`.
+    pub mesh: Setting<Mesh>,
     pub max_connections: Setting<u64>,
     pub header_timeout: Setting<Duration>,
     pub idle_timeout: Setting<Duration>,
@@ -484,6 +490,8 @@ pub struct Upstream {
     pub endpoints: EndpointSource,
     pub protocol: UpstreamProtocol,
     pub tls: Option<UpstreamTls>,
+    /// Never together with `tls`.
+    pub mesh: Option<MeshPeer>,
     pub balance: Balance,
     pub connect_timeout: Setting<Duration>,
     /// Per endpoint; `None` = "off".

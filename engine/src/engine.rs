@@ -17,6 +17,7 @@ use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
+use crate::identity::{self, Identity};
 use crate::leasing::leasing;
 use crate::net::accept::{self, Permits};
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
@@ -127,6 +128,9 @@ enum Control {
     Withdraw(Reply),
     /// Close these listeners for good; answered when nobody is inside any more.
     Close(Vec<String>, Reply),
+    /// Dropped by each worker at its next turn.
+    #[cfg(feature = "testing")]
+    Turn(blocking::Sender<()>),
     /// As the document says, or at once with so long for what is in flight.
     Stop(Option<Duration>),
 }
@@ -199,6 +203,12 @@ impl Engine {
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
         }
+        // Nobody is asked: what an earlier process left makes us a member before the first connection.
+        let membership = identity::restore(
+            file.identity.as_ref(),
+            file.server.state_dir.as_deref(),
+            &memory.member,
+        );
         let services = memory.services.clone();
         let Beginning {
             pair,
@@ -211,6 +221,9 @@ impl Engine {
             Ok(first)
         })
         .map_err(StartError::Problems)?;
+        if let Some(held) = &first.held {
+            memory.hold(held);
+        }
         let inputs = Inputs::new(pair);
         let mut inherited: Vec<Handed> = options
             .taken
@@ -282,7 +295,7 @@ impl Engine {
                     inbox,
                     &told,
                     options,
-                    (state, restored, started, becoming),
+                    (state, restored, membership, started, becoming),
                 )
             })
             .map_err(StartError::Io)?;
@@ -355,6 +368,17 @@ impl Running {
         answer.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Waits until every worker has finished what it was in the middle of; blocking. A client may hold the last byte of an
+    /// answer before its books are closed: after this they are.
+    #[cfg(feature = "testing")]
+    pub fn settle(&self) {
+        let (asker, answer) = blocking::channel();
+        if self.handle.orders.send(Control::Turn(asker)).is_ok() {
+            // Nothing is ever sent: it ends when the last worker has dropped its end.
+            let _all_have_had_their_turn = answer.recv_timeout(crate::testing::PATIENCE);
+        }
+    }
+
     /// Drains and stops; blocking.
     pub fn stop(mut self) -> DrainReport {
         let _may_have_stopped_itself = self.handle.orders.send(Control::Stop(None));
@@ -396,7 +420,13 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    (state, restored, started, becoming): (Option<State>, Restored, Instant, watch::Sender<bool>),
+    (state, restored, membership, started, becoming): (
+        Option<State>,
+        Restored,
+        identity::Restored,
+        Instant,
+        watch::Sender<bool>,
+    ),
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -426,8 +456,20 @@ fn control(
             common.store.clone(),
             reloader.addresses.clone(),
         );
+        let member = reloader.memory.member.clone();
+        common.metrics.identity().watch(&member);
+        let orders = reloader.workers.clone_orders();
+        let look_again = move || {
+            for worker in &orders {
+                let _ended_workers_need_no_orders = worker.send(Order::LookAgain);
+            }
+        };
+        let metrics = common.metrics.clone();
+        let identity = Identity::new(membership, member, metrics, look_again);
         Conductor {
             feed,
+            complete: Rc::default(),
+            identity,
             reloader,
             common,
             options,
@@ -447,6 +489,10 @@ struct Conductor {
     reloader: Reloader,
     /// What the control plane tells.
     feed: Rc<Feed>,
+    /// What serves is all that there should be.
+    complete: Rc<Cell<bool>>,
+    /// Who we are in the mesh.
+    identity: Rc<Identity>,
     common: Common,
     options: Options,
     /// The folder for what outlives the process.
@@ -516,11 +562,18 @@ impl Conductor {
         let feed = self.feed.clone();
         feed.follow(&self.reloader.inputs.served().file);
         let keeping = tokio::task::spawn_local(feed.clone().keep()).abort_handle();
+        let identity = self.identity.clone();
+        identity.follow(&self.reloader.inputs.served().file);
+        let identity_tasks = [
+            tokio::task::spawn_local(identity.clone().write()).abort_handle(),
+            tokio::task::spawn_local(identity.clone().watch_files()).abort_handle(),
+        ];
         if !self.becomes_ready(&ready) {
-            log::warn(
-                "not ready: no route is known before the control plane tells the first",
-                &[],
-            );
+            let why = match self.reloader.inputs.served().is_complete() {
+                true => "not ready: this data plane has no certificate of the mesh yet",
+                false => "not ready: no route is known before the control plane tells the first",
+            };
+            log::warn(why, &[]);
         }
         self.copy_sockets(admin_copy.as_ref());
         let offered = self.handed.clone();
@@ -542,6 +595,10 @@ impl Conductor {
                         let result = self.reload(&mut upkeep, &mut watch);
                         let _asker_may_be_gone = reply.send(result);
                     }
+                    #[cfg(feature = "testing")]
+                    Some(Control::Turn(asker)) => for order in self.reloader.workers.clone_orders() {
+                        let _ended_workers_are_done = order.send(Order::Turn(asker.clone()));
+                    },
                     Some(Control::Withdraw(reply)) => {
                         self.withdrawn = true;
                         ready.store(false, Ordering::Release);
@@ -578,6 +635,7 @@ impl Conductor {
                         _ => break End::Stop,
                     },
                 },
+                () = identity.changed() => {}
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
@@ -597,6 +655,9 @@ impl Conductor {
             self.copy_sockets(admin_copy.as_ref());
         };
         keeping.abort();
+        identity_tasks
+            .iter()
+            .for_each(tokio::task::AbortHandle::abort);
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
@@ -607,6 +668,7 @@ impl Conductor {
             }
         }
         feed.end(end != End::Succeeded);
+        identity.end();
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
@@ -627,6 +689,7 @@ impl Conductor {
         if result.is_ok() {
             upkeep.follow(&self.common.store.current(), &self.reloader.memory);
             self.feed.follow(&self.reloader.inputs.served().file);
+            self.identity.follow(&self.reloader.inputs.served().file);
             if self.options.watch {
                 watch.follow(&self.reloader.document.sources);
             }
@@ -653,6 +716,9 @@ impl Conductor {
                 Err(problems) => self.feed.outcome(batch, Err(problems)),
             }
         }
+        if let Some(trust) = arrived.trust {
+            self.identity.told(trust);
+        }
         if !arrived.services.is_empty() {
             upkeep.services_changed(&arrived.services, &self.reloader.memory);
         }
@@ -660,7 +726,10 @@ impl Conductor {
 
     /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
     fn becomes_ready(&mut self, ready: &AtomicBool) -> bool {
-        if self.withdrawn || !self.reloader.inputs.served().is_complete() {
+        let complete = self.reloader.inputs.served().is_complete();
+        self.complete.set(complete);
+        let member = (self.identity).is_enough_for(&self.common.store.current());
+        if self.withdrawn || !complete || !member {
             return ready.load(Ordering::Acquire);
         }
         self.becoming.send_replace(true);
@@ -691,10 +760,12 @@ impl Conductor {
             limits: self.reloader.memory.limits.clone(),
             report: self.reloader.report.clone(),
             ready: ready.clone(),
+            complete: self.complete.clone(),
             commands,
             addresses: self.reloader.addresses.clone(),
             started: self.started,
             feed: self.feed.clone(),
+            identity: self.identity.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

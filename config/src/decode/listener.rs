@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use std::sync::Arc;
 
-use super::{at, duration, file, or_off, retry, setting, setting_text, size, text, texts};
+use super::{
+    at, duration, file, identity, or_off, retry, setting, setting_text, size, text, texts,
+};
 use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
@@ -18,6 +20,7 @@ pub(crate) fn listener(
 ) -> Option<Listener> {
     let bind_text = text(node, "bind")?;
     let bind = rule::bind(bind_text).ok()?;
+    let tls = { node.get("tls") }.and_then(|tls| listener_tls(tls, folder, report));
     let name = text(node, "name").unwrap_or(bind_text);
     let protocol = match text(node, "protocol") {
         Some("http1") => ListenerProtocol::Http1,
@@ -34,9 +37,8 @@ pub(crate) fn listener(
         forward: forward(node, name, report),
         detect_timeout: setting(node, "detect_timeout", duration, Duration::from_millis(500)),
         capture: setting(node, "capture", Node::flag, false),
-        tls: node
-            .get("tls")
-            .and_then(|tls| listener_tls(tls, folder, report)),
+        mesh: identity::listener(node, tls.as_ref(), report),
+        tls,
         max_connections: setting(node, "max_connections", Node::count, 20_000),
         header_timeout: setting(node, "header_timeout", duration, Duration::from_secs(10)),
         idle_timeout: setting(node, "idle_timeout", duration, Duration::from_secs(75)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{at, bulkhead, count, duration, file, guard, or_off, parsed, setting, text};
+use super::{at, bulkhead, count, duration, file, guard, identity, or_off, parsed, setting, text};
 use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
@@ -15,6 +15,7 @@ pub(crate) fn upstream(
     report: &mut ItemReport<'_>,
 ) -> Option<Upstream> {
     let tls = node.get("tls").map(|node| tls(node, folder));
+    let mesh = identity::upstream(node, tls.as_ref(), report);
     let original = is_original(node, report);
     let protocol = match text(node, "protocol") {
         Some("http2") => UpstreamProtocol::Http2,
@@ -29,7 +30,7 @@ pub(crate) fn upstream(
     {
         let speaks_http2 = match protocol {
             UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Auto => tls.is_some(),
+            UpstreamProtocol::Auto => tls.is_some() || mesh.is_some(),
             UpstreamProtocol::Http1 => false,
         };
         if !speaks_http2 {
@@ -50,6 +51,7 @@ pub(crate) fn upstream(
         endpoints: source(node, report)?,
         protocol,
         tls,
+        mesh,
         balance: balance(node.get("balance")),
         connect_timeout: setting(node, "connect_timeout", duration, Duration::from_secs(1)),
         max_connections: setting(node, "max_connections", or_off(Node::count), None),

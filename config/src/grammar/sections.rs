@@ -3,7 +3,8 @@
 
 use super::rules::*;
 use super::{
-    Key, Kind, Presence, Section, Top, browsers, callers, faults, limits, subscription, transcode,
+    Key, Kind, Presence, Section, Top, browsers, callers, faults, identity, limits, subscription,
+    transcode,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -135,6 +136,12 @@ pub(crate) static TOP: &[Top] = &[
         section: Some(&subscription::CONTROL_PLANE),
         doc: "",
     },
+    Top {
+        name: "identity",
+        list: false,
+        section: Some(&identity::IDENTITY),
+        doc: "",
+    },
 ];
 
 /// What may stand before the first header.
@@ -238,6 +245,7 @@ pub(crate) static LISTENER: Section = Section {
             ]),
             "Certificate, or a list of certificates chosen by SNI. Absent: clear text.",
         ),
+        identity::LISTENER_MESH,
         default(
             "max_connections",
             Kind::Count(1, 10_000_000),
@@ -809,6 +817,7 @@ pub(crate) static UPSTREAM: Section = Section {
             Kind::Table(&UPSTREAM_TLS),
             "Encrypts. Absent: clear text.",
         ),
+        identity::UPSTREAM_MESH,
         default(
             "balance",
             Kind::Either(&[

@@ -12,13 +12,15 @@ use tokio_rustls::TlsConnector;
 
 use super::keepalive;
 use super::stream::Stream;
-use super::tls::ClientTls;
+use super::tls::{ClientTls, Member, Side};
 
 /// How to secure a connection to an endpoint.
 #[derive(Clone)]
 pub struct DialTls {
     pub config: Arc<rustls::ClientConfig>,
     pub name: ServerName<'static>,
+    /// Endpoints are members of the mesh.
+    pub member: Option<Arc<Member>>,
 }
 
 /// Connects. The second value tells whether ALPN chose HTTP/2.
@@ -29,9 +31,18 @@ pub async fn dial(address: SocketAddr, tls: Option<&DialTls>) -> io::Result<(Str
     match tls {
         None => Ok((Stream::Plain(socket), false)),
         Some(tls) => {
-            let stream = TlsConnector::from(tls.config.clone())
-                .connect(tls.name.clone(), socket)
-                .await?;
+            let lacks = tls.member.as_ref().and_then(|member| member.lacks());
+            let connected = match lacks {
+                Some(refusal) => Err(io::Error::other(refusal)),
+                None => {
+                    let connector = TlsConnector::from(tls.config.clone());
+                    connector.connect(tls.name.clone(), socket).await
+                }
+            };
+            let stream = connected.map_err(|error| match &tls.member {
+                Some(member) => io::Error::new(error.kind(), member.failed(Side::Client, &error)),
+                None => error,
+            })?;
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             Ok((Stream::Client(Box::new(stream)), http2))
         }
@@ -65,6 +76,7 @@ impl DialTls {
         Ok(DialTls {
             config: config.clone(),
             name,
+            member: tls.mesh().cloned(),
         })
     }
 }

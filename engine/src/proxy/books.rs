@@ -187,6 +187,10 @@ impl Exchange {
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);
         let duration = now.saturating_duration_since(self.started);
+        if let Some(code) = self.error {
+            self.proxy.metrics.answered_error(self.proxy.worker, code);
+        }
+        // Last of all that is counted: whoever sees the request in the figures sees the rest of it, too.
         series.observe(
             self.proxy.worker,
             &Observation {
@@ -198,9 +202,6 @@ impl Exchange {
                 bytes_out: self.bytes_out,
             },
         );
-        if let Some(code) = self.error {
-            self.proxy.metrics.answered_error(self.proxy.worker, code);
-        }
         let mut log = self.proxy.log();
         if !log.is_on() {
             return;

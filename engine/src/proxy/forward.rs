@@ -409,6 +409,7 @@ impl Attempt<'_> {
             deadline: exchange.left(clock::recent()),
             attempt: self.announced.then_some(self.number),
             hedge: self.hedge,
+            caller: exchange.connection.caller.as_ref(),
             host: self
                 .plan
                 .item

@@ -43,6 +43,7 @@ use crate::clock;
 use crate::exchange::base64;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written};
+use crate::exchange::headers::disown_client_cert;
 use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
@@ -103,6 +104,11 @@ impl Proxy {
     ) -> Answer {
         let mut asked = Asked::begin(self, connection, alarm, request);
         let Asked { exchange, request } = &mut *asked;
+        let listener = exchange.world.listener(exchange.connection.listener);
+        if listener.is_some_and(|listener| listener.mesh.is_some()) {
+            // Before anything looks at it, and with or without TLS: who calls is for the handshake to say.
+            disown_client_cert(&mut request.headers);
+        }
         let answered = match self.route(exchange, request) {
             Ok(()) => self.act(exchange, request).await,
             Err(error) => Err(error),

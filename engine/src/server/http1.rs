@@ -143,7 +143,7 @@ impl Visit {
     /// Nobody is leaving and nothing was said: only the pause was long.
     fn is_pausing(&self) -> bool {
         let wire = self.wire.borrow();
-        !wire.ended && wire.read.is_empty() && !self.guest.door.is_closing()
+        !wire.ended && wire.read.is_empty() && !self.guest.is_asked_to_leave()
     }
 
     async fn refuse_head(&self, code: Code, limits: &Limits) -> After {
@@ -264,7 +264,7 @@ impl Visit {
             return Box::pin(switch(wire, upstream, answer)).await;
         }
         let drained = drain_ready(wire);
-        let persists = persists && drained && !guest.door.is_closing();
+        let persists = persists && drained && !guest.is_asked_to_leave();
         match write(wire, &mut answer, is_head, is_1_0, persists).await {
             Ok(true) => answer.finish(),
             Ok(false) => {

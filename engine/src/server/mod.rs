@@ -10,5 +10,6 @@ mod linger;
 mod liveness;
 mod relay;
 pub(crate) mod request;
+mod secure;
 pub mod socket;
 pub mod workers;

@@ -16,12 +16,12 @@ use tollgate_config::ListenerProtocol;
 use super::detect::{self, Speech};
 use super::door::Guest;
 use super::http1::{self, Limits};
+use super::secure::{Secured, secure};
 use super::{http2, relay};
 use crate::alarm::Alarm;
 use crate::net::original;
 use crate::net::relay::reset;
 use crate::net::stream::Stream;
-use crate::net::tls::BYTES;
 use crate::proxy::{Connection, Proxy};
 use crate::telemetry::log;
 
@@ -71,60 +71,27 @@ async fn meet(
             return None;
         }
     }
-    let (mut sni, mut alpn) = (None, None);
-    let mut stream = match &plan.tls {
-        None => Stream::Plain(socket),
-        Some(tls) => {
-            let alarm = Alarm::default();
-            let accepting =
-                Box::pin(tokio_rustls::TlsAcceptor::from(tls.config().clone()).accept(socket));
-            let by = Instant::now() + limits.header_timeout;
-            let Ok(Ok(stream)) = alarm.until(Some(by), accepting).await else {
-                proxy
-                    .metrics
-                    .listener(&door.name)
-                    .handshake_failed(proxy.worker);
-                return None;
-            };
-            let session = stream.get_ref().1;
-            sni = session.server_name().map(Into::into);
-            // A ticket may outlive the certificate that earned it.
-            if tls
-                .peer(session, rustls_pki_types::UnixTime::now())
-                .is_err()
-            {
-                proxy
-                    .metrics
-                    .listener(&door.name)
-                    .handshake_failed(proxy.worker);
-                return None;
-            }
-            alpn = match session.alpn_protocol() {
-                Some(b"h2") => Some(Speech::Http2),
-                Some(BYTES) => Some(Speech::Bytes),
-                Some(_) => Some(Speech::Http1),
-                // Whoever names nothing speaks HTTP/1.1, where there is nothing else.
-                None if plan.item.protocol == ListenerProtocol::Detect => None,
-                None => Some(Speech::Http1),
-            };
-            Stream::Server(Box::new(stream))
-        }
-    };
+    let Secured {
+        mut stream,
+        sni,
+        caller,
+        speech,
+    } = secure(&proxy, &guest, &plan, socket, peer.ip(), limits).await?;
     let connection = Rc::new(Connection {
         number: guest.number,
         listener: door.index,
         listener_name: door.name.clone(),
         peer: peer.ip(),
         peer_text: peer.ip().to_canonical().to_string().into(),
-        is_tls: plan.tls.is_some(),
+        is_tls: stream.is_tls(),
         sni,
         original,
-        caller: None,
+        caller,
     });
     let (protocol, silence) = (plan.item.protocol, plan.item.detect_timeout.value);
     drop(plan);
     let known = |speech| (speech, BytesMut::new());
-    let (speech, read) = match (protocol, alpn) {
+    let (speech, read) = match (protocol, speech) {
         (ListenerProtocol::Tcp, _) => known(Speech::Bytes),
         (ListenerProtocol::Http1, _) => known(Speech::Http1),
         (ListenerProtocol::Http2, _) => known(Speech::Http2),

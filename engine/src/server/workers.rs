@@ -47,10 +47,15 @@ pub enum Order {
         peer: SocketAddr,
         held: Held,
     },
+    /// Whom the mesh trusts has changed: connections of members that were revoked leave.
+    LookAgain,
     /// Answers close their connections, idle ones are closed. New connections are still accepted until `Close`.
     Leave,
     /// End now, whoever is inside.
     Cut,
+    /// Answered between two tasks: whatever this worker was in the middle of is done.
+    #[cfg(feature = "testing")]
+    Turn(std::sync::mpsc::Sender<()>),
 }
 
 pub struct Opening {
@@ -206,7 +211,10 @@ impl Worker {
                     Some(Order::Open(opening)) => self.open(opening),
                     Some(Order::Close(index, bind)) => self.close(index, bind),
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
+                    Some(Order::LookAgain) => self.look_again(),
                     Some(Order::Leave) => self.leave(),
+                    #[cfg(feature = "testing")]
+                    Some(Order::Turn(asker)) => drop(asker),
                     Some(Order::Cut) | None => return,
                 },
                 _ = tick.tick() => {
@@ -359,6 +367,12 @@ impl Worker {
                 let _ends_only_when_told = socket.send(());
             }
             entrance.door.close();
+        }
+    }
+
+    fn look_again(&self) {
+        for entrance in self.doors.borrow().values() {
+            entrance.door.look_again();
         }
     }
 

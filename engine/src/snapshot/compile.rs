@@ -17,7 +17,7 @@ use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPl
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
-use crate::net::tls::{ClientTls, ServerTls, TlsError};
+use crate::net::tls::{ClientTls, Expected, Held, MemberTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
 use crate::telemetry::metrics::{Metrics, RouteSeries};
 use crate::transcode::Transcoders;
@@ -42,8 +42,9 @@ pub fn compile(
     for item in &document.listeners {
         let index = memory.listener(&item.name);
         let before = former.and_then(|former| former.listener(index));
-        match listener_tls(item, before) {
-            Ok(tls) => {
+        let mesh = MemberTls::new(&memory.member, item.mesh.value, item.protocol);
+        match listener_tls(item, before).and_then(|tls| Ok((tls, mesh?))) {
+            Ok((tls, mesh)) => {
                 let position = index.0 as usize;
                 if listeners.len() <= position {
                     listeners.resize_with(position + 1, || None);
@@ -54,6 +55,7 @@ pub fn compile(
                     item: item.clone(),
                     index,
                     tls,
+                    mesh,
                     forward,
                 }));
             }
@@ -74,7 +76,8 @@ pub fn compile(
         .collect();
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        match upstream(item, before, memory, metrics, workers) {
+        let expected = expected(item, document);
+        match upstream(item, before, expected, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -94,6 +97,18 @@ pub fn compile(
             problems.extend(bad);
             Arc::default()
         });
+    let held = match document.identity.as_ref().map(Held::of_files) {
+        None => None,
+        Some(Ok(held)) => held,
+        Some(Err(error)) => {
+            let place = document
+                .identity
+                .as_ref()
+                .map(|identity| identity.place.clone());
+            problems.extend(place.map(|place| tls_problem(place, "identity", &error)));
+            None
+        }
+    };
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -127,6 +142,7 @@ pub fn compile(
         policies,
         transcoders,
         issuers,
+        held,
         errors: document.errors,
         unmatched,
         active: (0..workers).map(|_| super::Active::default()).collect(),
@@ -334,6 +350,7 @@ fn listener_tls(
 fn upstream(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
+    expected: Option<Expected>,
     memory: &Memory,
     metrics: &Metrics,
     workers: usize,
@@ -342,6 +359,7 @@ fn upstream(
         && Arc::ptr_eq(&before.item.value, &item.value)
         && before.item.line == item.line
         && item.tls.is_none()
+        && before.dial.tls.as_ref().and_then(ClientTls::expected) == expected.as_ref()
     {
         return Ok(before.clone());
     }
@@ -349,16 +367,16 @@ fn upstream(
         &item.tls,
         before.and_then(|before| before.dial.tls.as_ref()),
     ) {
-        (None, _) => None,
+        (None, _) => { expected.as_ref() }
+            .map(|expected| ClientTls::member(&memory.member, expected, item.protocol))
+            .transpose()?,
         (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
         (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
     };
-    let identity = item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*"));
-    let known =
-        |one: crate::upstream::Resolved| memory.endpoints.endpoint(&item.name, identity, &one);
+    let identity = peer_name(&item.value, tls.as_ref());
+    let known = |one: crate::upstream::Resolved| {
+        { &memory.endpoints }.endpoint(&item.name, identity.as_deref(), &one)
+    };
     let endpoints = match (
         memory
             .services
@@ -382,18 +400,41 @@ fn upstream(
             Instant::now(),
         )),
         dial: Dial {
-            tls,
-            http2: match (item.protocol, item.tls.is_some()) {
+            http2: match (item.protocol, tls.is_some()) {
                 (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, false) => Some(false),
                 (UpstreamProtocol::Http2, _) => Some(true),
                 (UpstreamProtocol::Auto, true) => None,
             },
+            tls,
             keep: item.idle_connections.value,
             max_connections: item.max_connections.value,
         },
         series,
         item: item.clone(),
     }))
+}
+
+/// The member that an upstream's endpoints must be.
+fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
+    let (mesh, identity) = (item.mesh.as_ref()?, document.identity.as_ref()?);
+    let service = match (&mesh.service, &item.endpoints) {
+        (Some(service), _) => service,
+        (None, config::EndpointSource::Service { name, .. }) => name,
+        (None, _) => return None,
+    };
+    let namespace = mesh.namespace.as_ref().unwrap_or(&identity.namespace);
+    Some(Expected {
+        namespace: namespace.clone(),
+        service: service.clone(),
+    })
+}
+
+/// What endpoints of an upstream have to prove, as part of what they are remembered under.
+pub(crate) fn peer_name(item: &config::Upstream, tls: Option<&ClientTls>) -> Option<String> {
+    match tls.and_then(ClientTls::expected) {
+        Some(expected) => Some(format!("member {expected}")),
+        None => { item.tls.as_ref() }.map(|tls| tls.name.as_deref().unwrap_or("*").to_owned()),
+    }
 }
 
 fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {

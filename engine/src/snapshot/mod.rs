@@ -19,7 +19,7 @@ use tollgate_config::{self as config, BreakerGrain, Item, Place};
 use crate::filter::Chain;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
-use crate::net::tls::ServerTls;
+use crate::net::tls::{Held, MemberTls, ServerTls};
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
+    /// Who we are in the mesh and whom we trust, where files say so; becomes true when this snapshot serves.
+    pub held: Option<Held>,
     /// How our own answers look.
     pub errors: config::ErrorBody,
     /// For requests that no route matched.
@@ -63,6 +65,8 @@ pub struct ListenerPlan {
     pub item: Item<config::Listener>,
     pub index: ListenerIndex,
     pub tls: Option<ServerTls>,
+    /// Mutual TLS with members of the mesh; never together with `tls`.
+    pub mesh: Option<MemberTls>,
     /// Which way bytes go that are not HTTP.
     pub forward: Option<RouteId>,
 }

@@ -10,7 +10,9 @@ use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
 
+use super::BYTES;
 use super::files::{Digest, Files};
+use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
 /// TLS towards one upstream. Cheap to clone.
@@ -20,6 +22,8 @@ pub struct ClientTls {
     /// The same, for what is not HTTP.
     bytes: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    /// Endpoints are members of the mesh.
+    mesh: Option<(Arc<Member>, Expected)>,
     digest: Digest,
 }
 
@@ -58,8 +62,37 @@ impl ClientTls {
             config: Arc::new(config),
             bytes: Arc::new(bytes),
             name,
+            mesh: None,
             digest: files.digest(),
         })
+    }
+
+    /// Mutual TLS with a member of the mesh.
+    pub fn member(
+        member: &Arc<Member>,
+        expected: &Expected,
+        protocol: UpstreamProtocol,
+    ) -> Result<Self, TlsError> {
+        let config = member::client(member, expected, member::protocols(protocol))?;
+        let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
+        Ok(ClientTls {
+            config: Arc::new(config),
+            bytes: Arc::new(bytes),
+            // Neither told nor verified: a member is known by its identity.
+            name: Some(server_name("member.invalid")?),
+            mesh: Some((member.clone(), expected.clone())),
+            digest: [0; _],
+        })
+    }
+
+    /// Who we are in the mesh, when endpoints are members of it.
+    pub fn mesh(&self) -> Option<&Arc<Member>> {
+        self.mesh.as_ref().map(|(member, _)| member)
+    }
+
+    /// The member that endpoints must be.
+    pub fn expected(&self) -> Option<&Expected> {
+        self.mesh.as_ref().map(|(_, expected)| expected)
     }
 
     /// Reads all files again. Returns what was there before when no byte and no setting changed, so that sessions with
@@ -82,7 +115,7 @@ impl ClientTls {
         &self.config
     }
 
-    /// What handshakes are made with where bytes are relayed: no protocol is named.
+    /// What handshakes are made with where bytes are relayed: members are told so, others are named no protocol.
     pub fn config_for_bytes(&self) -> &Arc<ClientConfig> {
         &self.bytes
     }

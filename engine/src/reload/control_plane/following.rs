@@ -40,7 +40,7 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Link, String>
         services: Wanted::Routed(Routed::Routed),
         also: asks.also.clone(),
         listeners: asks.listeners.clone(),
-        trust: false,
+        trust: asks.trust,
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     Link::open(url, &asks.settings, &subscribe).await
@@ -54,6 +54,7 @@ async fn follow(
     mut link: Link,
     turns: &mut Turns,
 ) -> String {
+    feed.known.borrow_mut().asked_for_trust(asks.trust);
     feed.known.borrow_mut().connected(Instant::now());
     let mut reporting: Option<Reporting> = None;
     let mut looking = std::pin::pin!(look_back(feed, asks, turn));

@@ -24,6 +24,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     jwt::write(metrics, &mut text);
     gateway(metrics, &mut text);
     metrics.control_plane.write(&mut text);
+    metrics.identity.write(&mut text);
     process::write(&mut text);
     text.finish()
 }

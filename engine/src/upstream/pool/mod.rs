@@ -24,7 +24,7 @@ use crate::http1::wire::{Home, SharedWire};
 use crate::net::connect::{DialTls, dial};
 use crate::net::original::Own;
 use crate::net::stream::Stream;
-use crate::net::tls::ClientTls;
+use crate::net::tls::{ClientTls, Peer};
 
 /// Kept idle at most this long, below what common servers allow; a server that says less is believed.
 pub const IDLE: Duration = Duration::from_secs(50);
@@ -187,30 +187,31 @@ impl Pool {
 
     /// A connection for bytes that are not HTTP; it belongs to one client, and never comes back here.
     pub async fn bytes(&self, plan: &Dial) -> Result<SharedWire, NoWay> {
-        let (stream, _, open) = self.open(plan, DialTls::for_bytes).await?;
-        Ok(wire(stream, open))
+        Ok(self.open(plan, DialTls::for_bytes).await?.into_wire())
     }
 
     async fn connect(self: &Rc<Self>, plan: &Dial) -> Result<Way, NoWay> {
-        let (stream, alpn_http2, open) = self.open(plan, DialTls::of).await?;
-        if plan.http2.unwrap_or(alpn_http2) {
-            let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
+        let opened = self.open(plan, DialTls::of).await?;
+        if plan.http2.unwrap_or(opened.alpn_http2) {
+            let lane = Lane::start(opened.stream, opened.open, opened.peer)
+                .await
+                .map_err(NoWay::Http2)?;
             let place = Place::take(&lane);
             self.lanes.borrow_mut().push(lane);
             return Ok(Way::Http2(place));
         }
         Ok(Way::Http1 {
-            wire: wire(stream, open),
+            wire: opened.into_wire(),
             reused: false,
         })
     }
 
-    /// Dials, within what may be open; also says whether ALPN chose HTTP/2.
+    /// Dials, within what may be open.
     async fn open(
         &self,
         dial_plan: &Dial,
         secured: fn(&ClientTls, &str) -> io::Result<DialTls>,
-    ) -> Result<(Stream, bool, Open), NoWay> {
+    ) -> Result<Opened, NoWay> {
         if dial_plan
             .max_connections
             .is_some_and(|most| u64::from(self.endpoint.connections()) >= most)
@@ -227,15 +228,29 @@ impl Pool {
         let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref())
             .await
             .map_err(NoWay::Io)?;
+        // An endpoint's member is remembered, so that nothing more is sent to it once its certificate was revoked.
+        let peer = { tls.as_ref().and_then(|tls| tls.member.as_ref()) }
+            .map(|member| member.peer(stream.peer_certificates()))
+            .transpose()
+            .map_err(|refusal| NoWay::Io(io::Error::other(refusal)))?;
         open.own = Own::note(stream.socket());
         clock::now();
-        Ok((stream, alpn_http2, open))
+        Ok(Opened {
+            stream,
+            alpn_http2,
+            open,
+            peer,
+        })
     }
 
     fn take_idle(&self, now: Instant) -> Option<SharedWire> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { wire, until }) = idle.pop() {
-            if until > now && wire.borrow().is_idle() {
+            let wanted = {
+                let wire = wire.borrow();
+                until > now && wire.is_idle() && !wire.peer.as_ref().is_some_and(|p| p.is_revoked())
+            };
+            if wanted {
                 return Some(wire);
             }
         }
@@ -244,11 +259,13 @@ impl Pool {
 
     fn sweep(&self, now: Instant) {
         let gone = self.endpoint.is_removed();
-        self.idle
-            .borrow_mut()
-            .retain(|idle| !gone && idle.until > now && idle.wire.borrow().is_idle());
+        self.idle.borrow_mut().retain(|idle| {
+            let wire = idle.wire.borrow();
+            let revoked = wire.peer.as_ref().is_some_and(|peer| peer.is_revoked());
+            !gone && !revoked && idle.until > now && wire.is_idle()
+        });
         self.lanes.borrow_mut().retain(|lane| {
-            if gone || lane.is_stale(now) {
+            if gone || lane.is_stale(now) || lane.is_revoked() {
                 lane.retire();
             }
             !lane.is_closed()
@@ -256,10 +273,22 @@ impl Pool {
     }
 }
 
-fn wire(stream: Stream, open: Open) -> SharedWire {
-    let mut wire = Wire::new(stream, BytesMut::new());
-    wire.open = Some(Box::new(open));
-    Rc::new(RefCell::new(wire))
+/// A connection that was just made.
+struct Opened {
+    stream: Stream,
+    alpn_http2: bool,
+    open: Open,
+    /// The member of the mesh at its other end.
+    peer: Option<Peer>,
+}
+
+impl Opened {
+    fn into_wire(self) -> SharedWire {
+        let mut wire = Wire::new(self.stream, BytesMut::new());
+        wire.open = Some(Box::new(self.open));
+        wire.peer = self.peer.map(Box::new);
+        Rc::new(RefCell::new(wire))
+    }
 }
 
 /// One HTTP/2 connection in the making; whoever waits is told when it is there, or failed.
