@@ -7,6 +7,7 @@ mod app;
 pub mod capture;
 mod exec;
 mod life;
+mod ready;
 mod redirect;
 mod signals;
 mod source;
@@ -67,6 +68,12 @@ pub enum Command {
         what: redirect::What,
         /// The short file; what it says under `[capture]`. Without one, the usual ports.
         file: Option<PathBuf>,
+    },
+    /// Whether a running sidecar is ready: exits with 0 or 1. For probes that can start a program.
+    Ready {
+        /// Its admin address.
+        #[arg(long, default_value = "127.0.0.1:15000")]
+        admin: std::net::SocketAddr,
     },
     /// Prints the short file's JSON Schema, for editors.
     Schema,
@@ -129,6 +136,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
             },
         ),
         Command::Capture { what, file } => redirect::redirect(what, file.as_deref()),
+        Command::Ready { admin } => ready::ready(admin),
         Command::Schema => {
             program::print_json(&tollgate_config::sidecar::schema());
             ExitCode::SUCCESS

@@ -47,21 +47,30 @@ pub(crate) fn run(source: &Source) -> ExitCode {
     on_runtime(async {
         let mut signals = Signals::new().map_err(unheard)?;
         let life = Life::start(source)?;
-        loop {
+        let asked = loop {
             tokio::select! {
                 wish = signals.next() => match wish {
-                    Wish::Stop(_) => break,
+                    Wish::Stop(_) => break false,
                     Wish::Other(Signal::HUP) => life.handle.reload(),
                     // Somebody else's process is not ours to tell.
                     Wish::Other(_) => {}
                 },
-                () = life.asked() => break,
+                () = life.asked() => break true,
                 report = life.ended() => return Ok(program::stopped(&report)),
             }
-        }
-        let hurry = signals.hurry();
+        };
+        let mut hurry = signals.hurry();
         let ending = async {
             life.leave(&hurry).await;
+            if asked {
+                // The application may still have to reach others; whoever stops it stops us.
+                log::info(
+                    "drained: the way out is open until the process is told to end",
+                    &[],
+                );
+                let _told = hurry.or(std::future::pending::<()>()).await;
+                hurry = hurry.from_now();
+            }
             life.stop(&hurry).await
         };
         tokio::select! {

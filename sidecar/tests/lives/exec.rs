@@ -73,11 +73,12 @@ fn an_application_starts_when_the_sidecar_is_ready_and_not_before_mesh_107() {
     let mut sidecar = site.exec(&[], "echo started >> log; while :; do sleep 0.05; done");
     sidecar.says("not ready");
     assert_eq!(sidecar.ask("GET /health/ready").status, 503);
+    assert_eq!(is_ready(&mut sidecar), Some(1));
     assert_eq!(site.said("log"), "");
     control.silent(false);
     control.change([answering("a", "/a", "one")], &[]);
     site.hears("log", "started");
-    assert_eq!(sidecar.ask("GET /health/ready").status, 200);
+    assert_eq!(is_ready(&mut sidecar), Some(0));
     assert_eq!(
         Client::connect(sidecar.listener("in")).get("/a").text(),
         "one"
@@ -222,4 +223,12 @@ fn sidecar_address(sidecar: &Sidecar, name: &str) -> String {
     let line = words.lines().find_map(|line| line.strip_prefix(&before));
     line.unwrap_or_else(|| panic!("no {name} in:\n{words}"))
         .to_owned()
+}
+
+/// What `ready` exits with.
+fn is_ready(sidecar: &mut Sidecar) -> Option<i32> {
+    let admin = sidecar.admin().to_string();
+    let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate-sidecar"));
+    let status = asked.args(["ready", "--admin", &admin]).status();
+    status.expect("the program can be started").code()
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod exec;
+mod manifests;
 mod registering;
 mod stopping;
 mod support;

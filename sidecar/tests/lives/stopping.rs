@@ -107,3 +107,23 @@ fn the_admin_address_ends_it_in_the_same_order_mesh_109() {
     sidecar.ends_with(7);
     assert!(is_taken_back(&control));
 }
+
+#[test]
+fn a_sidecar_alone_that_is_asked_to_drain_keeps_the_way_out_open_until_it_is_told_mesh_109() {
+    let (app, control) = (App::new(true), ControlPlane::start());
+    let more = with(&control) + ELSEWHERE;
+    let site = Site::new(app.upstream.address(), READY, &more);
+    let mut sidecar = site.run();
+    until("a registration", || heard(&control, "POST /register") > 0);
+    let (inbound, outbound) = (sidecar.listener("inbound"), sidecar.listener("outbound"));
+    assert_eq!(sidecar.ask("POST /drain").status, 202);
+    until("the closed door", || is_closed(inbound));
+    assert!(is_taken_back(&control));
+    sidecar.says("the way out is open");
+    assert_eq!(
+        Client::connect(outbound).get("/elsewhere").text(),
+        "elsewhere"
+    );
+    sidecar.tell(Signal::TERM);
+    sidecar.ends_with(0);
+}

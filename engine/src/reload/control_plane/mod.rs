@@ -286,7 +286,10 @@ impl Feed {
         self.left.set(true);
         let settings = self.following.borrow_mut().as_mut().and_then(|following| {
             following.registration.take()?.abort();
-            Some(following.asks.settings.clone())
+            let settings = following.asks.settings.clone();
+            // What `follow` wants from now on: a reload shall change nothing.
+            following.asks.settings.register = None;
+            Some(settings)
         });
         let registered = self.status.borrow().registered();
         if let (Some(settings), Some(id)) = (settings, registered) {
