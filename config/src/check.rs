@@ -5,6 +5,7 @@
 mod callers;
 mod identity;
 mod limits;
+mod registration;
 mod transcode;
 
 use std::collections::{HashMap, HashSet};
@@ -71,6 +72,8 @@ pub(crate) struct Checks<'a> {
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
+    /// The instance that this process announces.
+    pub(crate) register: Option<(&'a Register, Place)>,
     pub(crate) identity: Option<&'a Identity>,
     /// There is a folder for what outlives the process.
     pub(crate) keeps_state: bool,
@@ -132,6 +135,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
     }
     forwards(&upstreams, checks);
     services(checks);
+    registration::check(&listeners, &upstreams, checks);
     identity::check(checks);
     limits::check(checks);
     callers::check(checks);

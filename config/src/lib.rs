@@ -28,6 +28,7 @@ mod reference;
 mod report;
 mod rule;
 mod schema;
+pub mod sidecar;
 pub mod unit;
 mod validate;
 mod warning;

@@ -24,6 +24,7 @@ fn every_sample_loads_without_a_problem() {
                 "Cargo.toml",
                 "control-plane.toml",
                 "control-plane-etcd.toml",
+                "sidecar.toml",
             ];
             path.extension().is_some_and(|e| e == "toml")
                 && !another_kind.iter().any(|name| path.ends_with(name))

@@ -21,6 +21,7 @@ pub mod leasing;
 mod moment;
 pub mod net;
 pub mod process;
+pub mod program;
 pub mod proxy;
 mod redis;
 pub mod reflecting;

@@ -13,6 +13,7 @@ mod identity;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
+pub(crate) mod sidecar;
 mod store;
 mod subscription;
 mod transcode;

@@ -54,6 +54,7 @@ rules! {
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
     BODY_SCHEMA: "bad-schema", "a JSON Schema", "{ \"type\": \"object\" }", crate::BodySchema::parse;
+    SERVICE_NAME: "bad-name", "the name of a service", "orders", crate::sidecar::service_name;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
     MEMBERS: "bad-name", "a service, or several", "orders", crate::decode::members;
     GRPC_METHOD: "bad-name", "a gRPC method", "payments.v1.PaymentsService/ProcessPayment", crate::decode::grpc_method;

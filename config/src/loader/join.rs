@@ -182,7 +182,7 @@ impl Reading<'_> {
         let word = one.map_or("", |one| one.section(&block.text));
         if one.is_none() || word != block.kind.word() {
             // A mistake of syntax explains itself; anything else is the sender's.
-            if too_deep.is_some() || self.parse(&here, &block.text, too_deep).is_some() {
+            if too_deep.is_some() || self.parse(&here, &block.text, None, too_deep).is_some() {
                 self.foreign(block, word, begins);
             }
             self.broken.section(block.kind.word());
@@ -191,7 +191,7 @@ impl Reading<'_> {
         let text = one.map_or("", |one| one.text(&block.text));
         // The cutter counts from the start of the text, a place from the start of the file.
         let too_deep = too_deep.map(|line| block.line.saturating_add(line - 1));
-        let Some(parsed) = self.parse(&here, text, too_deep) else {
+        let Some(parsed) = self.parse(&here, text, None, too_deep) else {
             self.broken.section(block.kind.word());
             return;
         };

@@ -55,6 +55,8 @@ pub(super) struct Reading<'l> {
     /// A text could not be cut, so what it holds is not remembered.
     pub(super) whole: bool,
     fleet: bool,
+    /// The first text may be a short one.
+    pub(super) short: bool,
 }
 
 /// The text that is being read, and where it stands.
@@ -104,6 +106,7 @@ impl<'l> Reading<'l> {
             broken: Broken::default(),
             whole: false,
             fleet,
+            short: false,
         }
     }
 
@@ -263,6 +266,12 @@ impl<'l> Reading<'l> {
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,
+            register: self
+                .control_plane
+                .as_ref()
+                .and_then(|(control_plane, place)| {
+                    Some((control_plane.register.as_ref()?, place.clone()))
+                }),
             identity: self.identity.as_ref().map(|(identity, _)| identity),
             keeps_state: self.keeps_state
                 || admin.is_some_and(|(server, _)| server.state_dir.is_some()),

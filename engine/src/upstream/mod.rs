@@ -40,6 +40,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tollgate_config::{Item, Priority};
 
 pub use breaker::Breaker;
@@ -86,6 +87,19 @@ pub struct Upstream {
     originals: Arc<Originals>,
     /// Tells the prober that there are other endpoints.
     changed: Notify,
+    /// Tells whoever waits that a probe ended.
+    probed: Notify,
+}
+
+/// What probes say of an upstream as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// An endpoint passed its last probe.
+    Well,
+    /// None did, and not enough failed to say more; or none was asked yet.
+    Unsure,
+    /// Every endpoint fails its probes.
+    Failing,
 }
 
 #[derive(Debug, Default)]
@@ -152,8 +166,32 @@ impl Upstream {
                 .filter(|before| before.settings.tls == settings.tls)
                 .map_or_else(Arc::default, |before| before.originals.clone()),
             changed: Notify::new(),
+            probed: Notify::new(),
             settings,
         }
+    }
+
+    /// What probes say.
+    pub fn standing(&self) -> Standing {
+        let set = self.endpoints();
+        if set.iter().any(|endpoint| endpoint.verdict.is_passing()) {
+            return Standing::Well;
+        }
+        match set.iter().all(|endpoint| endpoint.verdict.is_failing()) {
+            true => Standing::Failing,
+            false => Standing::Unsure,
+        }
+    }
+
+    /// Why the last failed probe of an endpoint failed.
+    pub fn complaint(&self) -> Option<String> {
+        let set = self.endpoints();
+        set.iter().find_map(|endpoint| endpoint.verdict.reason())
+    }
+
+    /// Returns after the next probe of any endpoint.
+    pub fn probed(&self) -> Notified<'_> {
+        self.probed.notified()
     }
 
     pub fn name(&self) -> &str {

@@ -194,6 +194,16 @@ impl Feed {
         }
     }
 
+    /// The word is taken back, for this reason, until that is over.
+    pub(super) fn withdrawn(&self, why: &str) {
+        self.metrics.control_plane().registered(false);
+        self.status.borrow_mut().is_withdrawn(why);
+        log::warn(
+            "the application does not answer its probes; it is announced again when it does",
+            &[("why", &why)],
+        );
+    }
+
     fn disconnected(&self, url: &str, why: &str) {
         self.metrics.control_plane().connected(false);
         if self.status.borrow_mut().disconnected(url, why) {
