@@ -16,6 +16,7 @@ fn upstream(balance: Balance, count: u8, now: Instant) -> Upstream {
         endpoints: EndpointSource::Static(Vec::new()),
         protocol: UpstreamProtocol::Http1,
         tls: None,
+        mesh: None,
         balance,
         connect_timeout: Setting::default_of(Duration::from_secs(1)),
         max_connections: Setting::default_of(None),

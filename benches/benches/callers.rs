@@ -14,6 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tollgate_config::Loader;
+use tollgate_config::identity::SpiffeId;
 use tollgate_engine::exchange::body::Body;
 use tollgate_engine::exchange::{Marks, Request, Response, Target};
 use tollgate_engine::filter::jwt::Cache;
@@ -26,13 +27,17 @@ const SECRET: &str = "a-secret-of-thirty-two-characters";
 
 /// One route with these filters; `cache`: how many tokens are remembered.
 fn world(signer: &Signer, cache: usize, filters: &str) -> Snapshot {
+    world_with(signer, cache, filters, "")
+}
+
+fn world_with(signer: &Signer, cache: usize, filters: &str, more: &str) -> Snapshot {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
     std::fs::write(&path, jwks(&[signer])).expect("a file");
     let text = format!(
         "[[listener]]\nname = \"http\"\nbind = \"127.0.0.1:0\"\n\n[[route]]\nname = \"own\"\nmatch = {{ path = \"/users/{{id}}\" }}\n\
          respond = {{ status = 200 }}\nfilters = [{filters}]\n\n\
-         [[jwt]]\nname = \"users\"\nissuer = \"users\"\naudience = \"shop\"\ncache = {cache}\nkeys = [{{ file = \"{}\" }}]\n",
+         [[jwt]]\nname = \"users\"\nissuer = \"users\"\naudience = \"shop\"\ncache = {cache}\nkeys = [{{ file = \"{}\" }}]\n{more}",
         path.display()
     );
     let document = Loader::new()
@@ -73,7 +78,7 @@ fn request(signer: &Signer) -> Request {
     }
 }
 
-fn caller(tokens: &Cache) -> Caller<'_> {
+fn caller<'a>(tokens: &'a Cache, world: &'a Snapshot) -> Caller<'a> {
     Caller {
         peer: IpAddr::from([10, 0, 0, 1]),
         trusted: &[],
@@ -83,6 +88,8 @@ fn caller(tokens: &Cache) -> Caller<'_> {
         now: Instant::now(),
         unix: NOW,
         draw: 0,
+        member: None,
+        access: &world.access,
     }
 }
 
@@ -111,7 +118,7 @@ fn one(criterion: &mut Criterion) {
     ] {
         let (world, mut request) = (world(signer, cache, filters), request(signer));
         let tokens = Cache::default();
-        let caller = caller(&tokens);
+        let caller = caller(&tokens, &world);
         assert!(ask(&world, &mut request, &caller).0, "{name} is let in");
         group.bench_function(name, |bencher| {
             bencher.iter(|| ask(black_box(&world), &mut request, &caller).0);
@@ -123,7 +130,7 @@ fn one(criterion: &mut Criterion) {
         request(&Signer::secret("another-secret-of-32-characters!")),
     );
     let (tokens, refused) = (Cache::default(), Cell::new(0u64));
-    let asking = caller(&tokens);
+    let asking = caller(&tokens, &refusing);
     group.bench_function("forged/hs256", |bencher| {
         bencher.iter(|| {
             refused.set(refused.get() + u64::from(!ask(&refusing, &mut forged, &asking).0))
@@ -150,6 +157,36 @@ fn one(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The last of so many rules about a service lets the caller in; each lets another one, but for the first few.
+fn services(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("services");
+    let signer = Signer::secret(SECRET);
+    let member = SpiffeId::new("shop.example", "default", "orders").expect("good names");
+    for count in [1, 100] {
+        let rule = |number: usize| {
+            let from = match number + 1 == count {
+                true => "orders".to_owned(),
+                false => format!("service-{number}"),
+            };
+            format!(
+                "[[access]]\nname = \"{number}\"\nfrom = [\"{from}\"]\nmethods = [\"GET\"]\npath = \"/users/{{id}}\"\n"
+            )
+        };
+        let rules: String = (0..count).map(rule).collect();
+        let world = world_with(&signer, 64, "{ access = \"enforce\" }", &rules);
+        let (mut request, tokens) = (request(&signer), Cache::default());
+        let caller = Caller {
+            member: Some(&member),
+            ..caller(&tokens, &world)
+        };
+        assert!(ask(&world, &mut request, &caller).0, "it is let in");
+        group.bench_function(format!("{count}_rules"), |bencher| {
+            bencher.iter(|| ask(black_box(&world), &mut request, &caller).0);
+        });
+    }
+    group.finish();
+}
+
 /// Two workers that know the same token: they share its settings and keys, and nothing that is written.
 fn two(criterion: &mut Criterion) {
     let signer = Signer::secret(SECRET);
@@ -161,7 +198,7 @@ fn two(criterion: &mut Criterion) {
                 let (mut request, tokens) = (request(&signer), Cache::default());
                 begin.wait();
                 let began = Instant::now();
-                let caller = caller(&tokens);
+                let caller = caller(&tokens, &world);
                 for _ in 0..times {
                     black_box(ask(&world, &mut request, &caller).0);
                 }
@@ -175,5 +212,5 @@ fn two(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, one, two);
+criterion_group!(benches, one, services, two);
 criterion_main!(benches);

@@ -78,6 +78,8 @@ fn run(criterion: &mut Criterion) {
             now: Instant::now(),
             unix: 0,
             draw: 0,
+            member: None,
+            access: &world.access,
         };
         group.bench_function(filters.to_string(), |bencher| {
             bencher.iter_batched_ref(

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::{Barrier, LazyLock};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tollgate_config::Loader;
 use tollgate_engine::exchange::body::Body;
 use tollgate_engine::exchange::{Marks, Request, Response, Target};
+use tollgate_engine::filter::access::Access;
 use tollgate_engine::filter::jwt::Cache;
 use tollgate_engine::filter::{Caller, Notes};
 use tollgate_engine::snapshot::{self, Snapshot};
@@ -59,6 +60,8 @@ fn request() -> Request {
     }
 }
 
+static NO_RULES: LazyLock<Access> = LazyLock::new(Access::default);
+
 fn caller(tokens: &Cache, peer: impl Into<IpAddr>, now: Instant) -> Caller<'_> {
     Caller {
         peer: peer.into(),
@@ -69,6 +72,8 @@ fn caller(tokens: &Cache, peer: impl Into<IpAddr>, now: Instant) -> Caller<'_> {
         now,
         unix: 1_796_083_200,
         draw: 0,
+        member: None,
+        access: &NO_RULES,
     }
 }
 

@@ -85,6 +85,7 @@ fn access(criterion: &mut Criterion) {
         let telemetry = Telemetry {
             access_log: target,
             access_log_sample: 1.0,
+            labels: Vec::new(),
         };
         let log = AccessLog::start(&telemetry).expect("the log opens");
         let mut worker = log.worker(1);

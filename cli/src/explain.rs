@@ -13,6 +13,7 @@ use crate::table::{row, table};
 pub(crate) struct Question {
     pub(crate) headers: Vec<String>,
     pub(crate) listener: Option<String>,
+    pub(crate) caller: Option<String>,
     pub(crate) json: bool,
 }
 
@@ -34,6 +35,7 @@ pub(crate) fn live(
         "url": url,
         "headers": headers,
         "listener": question.listener,
+        "caller": question.caller,
     });
     let answer = admin.ask("POST", "/explain", &asked.to_string())?;
     Ok(if question.json {
@@ -78,6 +80,18 @@ fn told(answer: &Value) -> String {
     }
     for filter in list(&answer["filters"]) {
         rows.push(row(&["filter", &word(filter)]));
+    }
+    for rule in list(&answer["access"]) {
+        rows.push(row(&[
+            "access",
+            &format!(
+                "{}: {}: {}",
+                word(&rule["rule"]),
+                word(&rule["says"]),
+                standing(rule)
+            ),
+            &at(&rule["at"]),
+        ]));
     }
     for upstream in upstreams {
         let share = upstream["share"].as_f64().unwrap_or(1.0) * 100.0;
@@ -136,6 +150,17 @@ fn at(place: &Value) -> String {
     match place.as_str() {
         Some("default") | None => "default".to_owned(),
         Some(place) => place.to_owned(),
+    }
+}
+
+fn standing(rule: &Value) -> String {
+    match rule["standing"].as_str() {
+        Some("other_caller") => "is for other callers".to_owned(),
+        Some("other_method") => "is for other methods".to_owned(),
+        Some("other_path") => "is for other paths".to_owned(),
+        Some("other_person") => "needs a token that says more of the person".to_owned(),
+        Some(other) => other.replace('_', " "),
+        None => "-".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
-//! `rollback`, `rollout`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
+//! `rollback`, `rollout`, `identity`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -8,8 +8,10 @@ mod breakers;
 mod client;
 mod control;
 mod desk;
+mod edges;
 mod explain;
 mod fleet;
+mod identity;
 mod inspect;
 mod rollout;
 mod secure;
@@ -68,6 +70,9 @@ enum Command {
         /// The listener's name; the first one without it.
         #[arg(long)]
         listener: Option<String>,
+        /// The service that calls, for rules of access: `orders`, or `shop/orders`.
+        #[arg(long, value_name = "SERVICE")]
+        caller: Option<String>,
         /// The answer as JSON.
         #[arg(long)]
         json: bool,
@@ -91,6 +96,10 @@ enum Command {
     Rollback(control::Rollback),
     /// A change on its way to all nodes: how far it is; pauses, resumes, promotes or aborts it.
     Rollout(rollout::Arguments),
+    /// The authority of a mesh: makes tokens to join with, shows members, revokes, bars, changes the key.
+    Identity(identity::Arguments),
+    /// Which service calls which, how often, and how that goes: the edges of a service map.
+    Edges(edges::Arguments),
     /// Who changed something, who was refused, what became of instances.
     Audit(inspect::Audit),
     /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
@@ -112,12 +121,14 @@ fn main() -> ExitCode {
             admin,
             headers,
             listener,
+            caller,
             json,
             words,
         } => {
             let question = explain::Question {
                 headers,
                 listener,
+                caller,
                 json,
             };
             match (live, words.as_slice()) {
@@ -130,6 +141,7 @@ fn main() -> ExitCode {
                             url: url.clone(),
                             headers: question.headers,
                             listener: question.listener,
+                            caller: question.caller,
                             json,
                         },
                     })
@@ -148,6 +160,8 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => control::plan(&arguments),
         Command::Rollback(arguments) => control::rollback(&arguments),
         Command::Rollout(arguments) => rollout::rollout(&arguments),
+        Command::Identity(arguments) => identity::identity(&arguments),
+        Command::Edges(arguments) => edges::edges(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
         Command::Diagnose(arguments) => inspect::diagnose(&arguments),
         Command::Completion { shell } => {

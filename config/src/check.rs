@@ -3,7 +3,9 @@
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
 mod callers;
+mod identity;
 mod limits;
+mod registration;
 mod transcode;
 
 use std::collections::{HashMap, HashSet};
@@ -65,10 +67,16 @@ pub(crate) struct Checks<'a> {
     pub(crate) tiers: &'a [Item<Tier>],
     pub(crate) api_keys: &'a [Item<ApiKey>],
     pub(crate) jwts: &'a [Item<Jwt>],
+    pub(crate) accesses: &'a [Item<Access>],
     pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
+    /// The instance that this process announces.
+    pub(crate) register: Option<(&'a Register, Place)>,
+    pub(crate) identity: Option<&'a Identity>,
+    /// There is a folder for what outlives the process.
+    pub(crate) keeps_state: bool,
     /// Listeners and certificates are of nodes that are not here.
     pub(crate) fleet: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
@@ -125,7 +133,10 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         }
         same_matches(routes, checks);
     }
+    forwards(&upstreams, checks);
     services(checks);
+    registration::check(&listeners, &upstreams, checks);
+    identity::check(checks);
     limits::check(checks);
     callers::check(checks);
     for test in checks.tests {
@@ -202,6 +213,20 @@ fn names_of_route(
     };
     for name in listed {
         let place = route.place(route.matches.at);
+        let bytes = listeners
+            .get(name.as_str())
+            .map(|index| &checks.listeners[*index]);
+        if bytes.is_some_and(|listener| listener.protocol == ListenerProtocol::Tcp) {
+            checks.report.add(
+                "never-http",
+                place.clone(),
+                format!(
+                    "listener `{}` relays bytes and has no requests",
+                    short(name)
+                ),
+                "name another listener, or give that one `protocol = \"detect\"`",
+            );
+        }
         unknown(
             "unknown-listener",
             "listener",
@@ -307,6 +332,41 @@ fn names_of_test(
     }
 }
 
+/// Where the bytes of listeners go, and whether somebody knows where captured connections were going.
+fn forwards(upstreams: &Names<'_>, checks: &mut Checks<'_>) {
+    for listener in checks.listeners {
+        let Some(Action::Upstream(setting)) = listener.forward.as_ref().map(|route| &route.action)
+        else {
+            continue;
+        };
+        if !upstreams.contains_key(setting.value.as_str()) {
+            let place = listener.place(setting.at);
+            unknown(
+                "unknown-upstream",
+                "upstream",
+                setting,
+                place,
+                upstreams,
+                checks,
+            );
+        }
+    }
+    let captures = checks.listeners.iter().any(|listener| *listener.capture);
+    if captures || checks.fleet || checks.broken.touches("listener") {
+        return;
+    }
+    for upstream in checks.upstreams {
+        if let EndpointSource::Original { at } = &upstream.endpoints {
+            checks.report.add(
+                "no-capture",
+                upstream.place(*at),
+                "no listener takes connections that were going somewhere else",
+                "write `capture = true` in a listener, or list the endpoints",
+            );
+        }
+    }
+}
+
 fn services(checks: &mut Checks<'_>) {
     if checks.control_plane || checks.broken.touches("control_plane") {
         return;
@@ -372,6 +432,7 @@ fn files(checks: &mut Checks<'_>) {
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
     wanted.extend(transcode::files(checks.routes));
+    wanted.extend({ checks.identity }.into_iter().flat_map(identity::files));
     if let Some((Some(sharing), place)) = checks.sharing
         && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
         && store.tls

@@ -17,19 +17,25 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use crate::path::PathPattern;
 use crate::unit::Rate;
 
+mod access;
 mod browsers;
 mod callers;
 mod control_plane;
 mod faults;
+mod identity;
 mod limits;
 mod transcode;
+mod validate;
 
+pub use access::*;
 pub use browsers::*;
 pub use callers::*;
 pub use control_plane::*;
 pub use faults::*;
+pub use identity::*;
 pub use limits::*;
 pub use transcode::*;
+pub use validate::*;
 
 /// A whole document: everything one data plane needs to serve.
 #[derive(Debug, Clone)]
@@ -37,6 +43,8 @@ pub struct Document {
     pub server: Server,
     /// Absent: the file is everything.
     pub control_plane: Option<ControlPlane>,
+    /// Absent: this data plane is no member of a mesh.
+    pub identity: Option<Identity>,
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
@@ -45,6 +53,8 @@ pub struct Document {
     pub tiers: Vec<Item<Tier>>,
     pub api_keys: Vec<Item<ApiKey>>,
     pub jwts: Vec<Item<Jwt>>,
+    /// Who may call whom in the mesh, in order.
+    pub accesses: Vec<Item<Access>>,
     /// How the proxy's own answers look.
     pub errors: ErrorBody,
     /// `None`: every limit is this process's own.
@@ -165,11 +175,19 @@ pub struct Listener {
     pub bind: SocketAddr,
     pub protocol: ListenerProtocol,
     pub tls: Option<ListenerTls>,
+    /// Never together with `tls`.
+    pub mesh: Setting<Mesh>,
     pub max_connections: Setting<u64>,
     pub header_timeout: Setting<Duration>,
     pub idle_timeout: Setting<Duration>,
     pub max_header_size: Setting<u64>,
     pub trusted_proxies: Vec<Cidr>,
+    /// Where bytes go that are not HTTP: a route that no request takes. Its `idle_timeout` is `relay_idle_timeout`.
+    pub forward: Option<Arc<Route>>,
+    /// With `protocol = "detect"`: a client that has said nothing for so long is relayed.
+    pub detect_timeout: Setting<Duration>,
+    /// Connections were redirected here by the kernel, which knows where they were going.
+    pub capture: Setting<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +195,10 @@ pub enum ListenerProtocol {
     Auto,
     Http1,
     Http2,
+    /// Bytes, whatever they are.
+    Tcp,
+    /// As `Auto` if the first bytes are HTTP, else bytes.
+    Detect,
 }
 
 #[derive(Debug, Clone)]
@@ -388,8 +410,10 @@ pub enum Filter {
     /// Boxed: it is large, and rare.
     Transcode(Box<Transcode>),
     GrpcWeb,
+    Validate(Arc<Validate>),
     Jwt(JwtUse),
     Allow(Allow),
+    Access(AccessMode),
     Cors(Cors),
     SecurityHeaders(SecurityHeaders),
 }
@@ -474,6 +498,8 @@ pub struct Upstream {
     pub endpoints: EndpointSource,
     pub protocol: UpstreamProtocol,
     pub tls: Option<UpstreamTls>,
+    /// Never together with `tls`.
+    pub mesh: Option<MeshPeer>,
     pub balance: Balance,
     pub connect_timeout: Setting<Duration>,
     /// Per endpoint; `None` = "off".
@@ -508,6 +534,10 @@ pub enum EndpointSource {
         name: String,
         /// Metadata that an instance must have.
         with: Vec<(String, String)>,
+        at: At,
+    },
+    /// Where a captured connection was going.
+    Original {
         at: At,
     },
 }
@@ -699,6 +729,8 @@ pub struct Telemetry {
     pub access_log: AccessLog,
     /// 0.0 to 1.0: share of lines written; answers of 500 and above are always written.
     pub access_log_sample: f64,
+    /// On every series of this process.
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -719,6 +751,8 @@ pub struct Test {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Listener name; `None` = the first listener.
     pub listener: Option<String>,
+    /// Who calls whom, and what the rules about that shall say.
+    pub access: Option<AccessTest>,
     pub expect: Expect,
     pub at: At,
 }

@@ -5,6 +5,7 @@
 //! the words of `feed`.
 
 mod binding;
+mod body_schema;
 mod check;
 pub mod control_plane;
 mod cut;
@@ -27,10 +28,14 @@ mod reference;
 mod report;
 mod rule;
 mod schema;
+pub mod sidecar;
 pub mod unit;
 mod validate;
 mod warning;
 
+pub use body_schema::{
+    BodyFormat, BodyKind, BodyNode, BodySchema, Bounds, NodeId, OtherProperties,
+};
 pub use document::*;
 pub use loader::Loader;
 pub use problem::{Fault, Problem, Problems};
@@ -38,6 +43,11 @@ pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
 pub use warning::warnings;
+
+/// Reads `orders`, which is of the namespace `default`, or `shop/orders`.
+pub fn member(text: &str) -> Result<Member, Fault> {
+    decode::member(text)
+}
 
 /// Whether a text is `host:port`, as an endpoint of an upstream is written.
 pub fn endpoint(text: &str) -> Result<(), Fault> {

@@ -124,11 +124,42 @@ pub(crate) struct Parsed<'t> {
     root: Spanned<DeTable<'t>>,
 }
 
+/// A value as it stands in the text; what is below headers of its own as the inline table that it could be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Raw {
+    pub(crate) text: String,
+    /// Of a table.
+    pub(crate) entries: Vec<(String, Raw)>,
+    /// Of a list.
+    pub(crate) items: Vec<Raw>,
+}
+
+impl Raw {
+    pub(crate) fn get(&self, key: &str) -> Option<&Raw> {
+        let mut entries = self.entries.iter();
+        entries.find(|(known, _)| known == key).map(|(_, raw)| raw)
+    }
+}
+
 /// A mistake of syntax: its line (0 is the text's first) and column, and what is wrong.
 pub(crate) type SyntaxError = (Spot, String);
 
 pub(crate) fn parse(text: &str) -> Result<Parsed<'_>, Vec<SyntaxError>> {
-    let lines = Lines::of(text);
+    parse_written(text, None)
+}
+
+/// Where the lines of a text were written that was made from another: for each its line there, counted from 0, and its
+/// column, or `None` where the line stands there as it is. Spots are then those of the other text.
+pub(crate) type Origins = [(u32, Option<u32>)];
+
+pub(crate) fn parse_written<'t>(
+    text: &'t str,
+    origins: Option<&'t Origins>,
+) -> Result<Parsed<'t>, Vec<SyntaxError>> {
+    let lines = Lines {
+        origins,
+        ..Lines::of(text)
+    };
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(Parsed { lines, root });
@@ -197,6 +228,11 @@ impl<'p, 't> TopValue<'p, 't> {
             DeValue::Table(table) => table.iter().any(|(known, _)| known.get_ref() == key),
             _ => false,
         }
+    }
+
+    /// The value as its writer put it, its references not looked up.
+    pub(crate) fn raw(&self) -> Raw {
+        self.parsed.lines.raw(self.value, 0)
     }
 
     /// The value as nodes with spots relative to `line` of the text.
@@ -324,6 +360,7 @@ impl Reader<'_, '_, '_, '_> {
 struct Lines<'t> {
     text: &'t str,
     starts: Vec<usize>,
+    origins: Option<&'t Origins>,
     last: Cell<(usize, usize, u32)>,
 }
 
@@ -333,8 +370,46 @@ impl<'t> Lines<'t> {
         Lines {
             text,
             starts: std::iter::once(0).chain(ends).collect(),
+            origins: None,
             last: Cell::new((usize::MAX, 0, 0)),
         }
+    }
+
+    fn raw(&self, value: &Spanned<DeValue<'_>>, depth: u32) -> Raw {
+        let span = value.span();
+        let mut raw = Raw::default();
+        if depth > DEEPEST {
+            return raw;
+        }
+        let inline = |open| self.text.as_bytes().get(span.start) == Some(&open);
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                let entries = table.iter().map(|(key, value)| {
+                    let name = self.text.get(key.span()).unwrap_or_default();
+                    (name.to_owned(), self.raw(value, depth + 1))
+                });
+                raw.entries = entries.collect();
+                if !inline(b'{') {
+                    let words =
+                        { raw.entries.iter() }.map(|(key, raw)| format!("{key} = {}", raw.text));
+                    let words: Vec<String> = words.collect();
+                    raw.text = format!("{{ {} }}", words.join(", "));
+                    return raw;
+                }
+            }
+            DeValue::Array(array) => {
+                raw.items = array
+                    .iter()
+                    .map(|value| self.raw(value, depth + 1))
+                    .collect();
+            }
+            _ => {}
+        }
+        self.text
+            .get(span)
+            .unwrap_or_default()
+            .clone_into(&mut raw.text);
+        raw
     }
 
     /// The line, counted from 0, and the column, counted from 1 in characters.
@@ -358,6 +433,9 @@ impl<'t> Lines<'t> {
             .count();
         let column = before.saturating_add(u32::try_from(characters).unwrap_or(u32::MAX));
         self.last.set((line, offset, column));
-        (u32::try_from(line).unwrap_or(u32::MAX), column)
+        match self.origins.and_then(|origins| origins.get(line)) {
+            Some((written, at)) => (*written, at.unwrap_or(column)),
+            None => (u32::try_from(line).unwrap_or(u32::MAX), column),
+        }
     }
 }

@@ -35,6 +35,20 @@ pub(crate) fn window(text: &str) -> Result<Duration, Fault> {
     Ok(window)
 }
 
+/// A label of Prometheus that neither a histogram nor the server that scrapes gives itself.
+pub(crate) fn label(text: &str) -> Result<(), Fault> {
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let good = text.bytes().all(letters) && !text.starts_with(|first: char| first.is_ascii_digit());
+    let taken = text.starts_with("__") || matches!(text, "" | "le" | "job" | "instance");
+    if !good || taken || text.len() > 64 {
+        return Err(Fault::new(
+            format!("`{}` cannot be the name of a label", short(text)),
+            "write letters, digits and `_`, such as \"proxy\"; `le`, `job`, `instance` and what begins with `__` are taken",
+        ));
+    }
+    Ok(())
+}
+
 /// A whole request head has to fit, and every connection may hold one: neither tiny nor huge.
 pub(crate) fn header_size(text: &str) -> Result<u64, Fault> {
     let bytes = unit::size(text)?;

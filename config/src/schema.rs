@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::grammar::{Key, Kind, Presence, Section, sections};
+use crate::grammar::{Key, Kind, Presence, Section, sections, sidecar};
 
 /// The JSON Schema of a document.
 pub fn schema() -> Value {
@@ -28,6 +28,19 @@ pub fn schema() -> Value {
         "properties": properties,
         "additionalProperties": false,
     })
+}
+
+/// The JSON Schema of a short file: its own sections, and any of a full document.
+pub(crate) fn short() -> Value {
+    let mut schema = schema();
+    for top in sidecar::TOP {
+        if let Some(section) = top.section {
+            schema["properties"][top.name] = of_section(section);
+        }
+    }
+    schema["title"] = json!("Tollgate sidecar");
+    schema["required"] = json!(["service"]);
+    schema
 }
 
 fn of_section(section: &Section) -> Value {
@@ -134,7 +147,7 @@ mod tests {
         let control_plane = &schema["properties"]["control_plane"];
         assert_eq!(control_plane["required"], json!(["urls"]));
         let register = &control_plane["properties"]["register"];
-        assert_eq!(register["required"], json!(["name", "address"]));
+        assert_eq!(register["required"], json!(["name"]));
         let tier = &schema["properties"]["tiers"]["additionalProperties"];
         assert_eq!(tier["required"], json!(["rate"]));
     }

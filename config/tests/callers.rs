@@ -291,3 +291,85 @@ fn the_sample_is_a_document() {
         (1, 4, 2)
     );
 }
+
+/// An `[[access]]` that begins on line 10.
+fn access(keys: &str) -> String {
+    format!("[[access]]\nname = \"orders-pay\"\n{keys}")
+}
+
+#[test]
+fn a_rule_of_access_says_who_may_call_what_and_everything_else_is_refused_mesh_402() {
+    let good = [
+        "from = \"*\"",
+        "from = [\"orders\", \"shop/web\", \"attic/*\"]\nto = \"shop/payments\"\nmethods = [\"GET\"]\npath = [\"/a/{b}\", \"/c/*\"]",
+        "from = \"orders\"\nto = \"payments\"\ngrpc = [\"a.v1.B/Get\", \"a.v1.C/*\"]",
+        "from = \"orders\"\nroles = [\"support\"]\nclaims = { tenant = [\"a\", \"b\"], region = \"eu\" }",
+    ];
+    for keys in good {
+        let text = document("{ access = \"audit\" }", &access(keys));
+        assert_eq!(problems(&text), [], "{keys}");
+    }
+    let cases = [
+        (access(""), "missing-key", 10, "from"),
+        (
+            access("from = []"),
+            "missing-key",
+            12,
+            "nobody or everybody",
+        ),
+        (access("from = \"a b\""), "bad-name", 12, "shop/orders"),
+        (access("from = \"*/orders\""), "bad-name", 12, "shop/orders"),
+        (
+            access("from = \"orders\"\nto = \"a/b/c\""),
+            "bad-name",
+            13,
+            "shop/orders",
+        ),
+        (
+            access("from = \"orders\"\ngrpc = \"a.v1.B\""),
+            "bad-name",
+            13,
+            "a.v1.B` is not a gRPC method",
+        ),
+        (
+            access("from = \"orders\"\ngrpc = \"a.v1.B/*\"\npath = \"/a\""),
+            "contradiction",
+            13,
+            "path",
+        ),
+        (
+            access("from = \"orders\"\npath = \"/a//b\""),
+            "bad-pattern",
+            13,
+            "normal form",
+        ),
+        (
+            access("from = \"orders\"\nfor = \"payments\""),
+            "unknown-key",
+            13,
+            "from",
+        ),
+        (
+            format!("{0}\n{0}", access("from = \"orders\"")),
+            "duplicate-name",
+            13,
+            "another `name`",
+        ),
+    ];
+    for (more, code, line, words) in cases {
+        one(&document("", &more), code, line, words);
+    }
+    let twice = document("{ access = \"audit\" }, { access = \"enforce\" }", "");
+    one(&twice, "contradiction", 6, "two filters `access`");
+    let mode = document("{ access = \"on\" }", "");
+    one(&mode, "bad-value", 6, "enforce");
+}
+
+#[test]
+fn a_label_of_all_series_has_a_name_that_a_series_may_have_mesh_501() {
+    let labels = |labels: &str| document("", &format!("[telemetry]\nlabels = {{ {labels} }}"));
+    assert_eq!(problems(&labels("proxy = \"sidecar\"")), []);
+    for name in ["le", "job", "__name__", "\"a-b\"", "\"1a\""] {
+        one(&labels(&format!("{name} = \"x\"")), "bad-name", 11, "proxy");
+    }
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tollgate_config::KeyHash;
 use tollgate_config::control_plane::{
-    ControlPlane, Etcd, Role, Rollout, Secret, Stage, Store, StoreTls, WithoutTraffic, load,
-    load_text, reference, warnings,
+    AuthorityFiles, ControlPlane, Etcd, Identity, Kubernetes, Role, Rollout, Secret, Stage, Store,
+    StoreTls, WithoutTraffic, load, load_text, reference, warnings,
 };
 use tollgate_config::problem::Problem;
 
@@ -104,6 +104,22 @@ fn every_key_is_read() {
         error_rise = 0.4
         refusal_rise = 0.5
         slow_rise = 0.6
+        [identity]
+        enabled = false
+        trust_domain = "shop.example"
+        certificate_lifetime = "1h"
+        authority_lifetime = "200h"
+        overlap = "2h"
+        token_lifetime = "3m"
+        grace = "4m"
+        cert = "authority.pem"
+        key = "authority.key"
+        roots = "roots.pem"
+        [identity.kubernetes]
+        issuer = "https://kubernetes.default.svc"
+        audience = "mesh"
+        keys = "jwks.json"
+        services = { "shop/orders-account" = "shop/orders" }
         [[token]]
         name = "ada"
         role = "administer"
@@ -169,6 +185,28 @@ fn every_key_is_read() {
         slow_rise: 0.6,
     };
     assert_eq!(document.rollout, rollout);
+    let own = |name: &str, other: &str| (name.to_owned(), other.to_owned());
+    let identity = Identity {
+        enabled: false,
+        trust_domain: "shop.example".to_owned(),
+        certificate_lifetime: second(3600),
+        authority_lifetime: second(200 * 3600),
+        overlap: second(7200),
+        token_lifetime: second(180),
+        grace: second(240),
+        files: Some(AuthorityFiles {
+            cert: "/etc/cp/authority.pem".into(),
+            key: "/etc/cp/authority.key".into(),
+            roots: Some("/etc/cp/roots.pem".into()),
+        }),
+        kubernetes: Some(Kubernetes {
+            issuer: "https://kubernetes.default.svc".to_owned(),
+            audience: "mesh".to_owned(),
+            keys: "/etc/cp/jwks.json".into(),
+            services: [(own("shop", "orders-account"), own("shop", "orders"))].into(),
+        }),
+    };
+    assert_eq!(document.identity, identity);
     // A key that the reader forgot would keep its default.
     let default = format!("{:#?}", ControlPlane::default());
     let found = format!("{document:#?}");
@@ -354,7 +392,11 @@ fn without_tokens_only_loopback_is_served() {
         "[server]\nbind = \"10.0.0.1:8080\"\n[[token]]\nname = \"a\"\nrole = \"read\"\n{HASH}"
     );
     let clear = read(&text).expect("accepted");
-    assert!(warnings(&clear)[0].contains("tls"));
+    let words = warnings(&clear);
+    assert!(words.len() == 2 && words.iter().all(|one| one.contains("tls")));
+    assert!(words[1].contains("join the mesh"));
+    let no_mesh = read(&format!("{text}\n[identity]\nenabled = false\n")).expect("accepted");
+    assert_eq!(warnings(&no_mesh).len(), 1);
     let tls = text.replace("8080\"\n", "8080\"\ntls = { cert = \"a\", key = \"b\" }\n");
     assert!(warnings(&read(&tls).expect("accepted")).is_empty());
 }
@@ -479,4 +521,30 @@ fn a_node_that_sends_its_token_readable_is_warned() {
     assert_eq!(warned("http://127.0.0.1:8080"), "");
     assert_eq!(warned("http://[::1]:8080"), "");
     assert_eq!(warned("https://cp.internal:8443"), "");
+}
+
+#[test]
+fn an_authority_that_cannot_be_is_told_with_its_line_and_the_next_step_mesh_303() {
+    one("[identity]\ncert = \"a.pem\"\n", "missing-key", 2, "key");
+    one(
+        "[identity]\ntrust_domain = \"Shop\"\n",
+        "bad-host",
+        2,
+        "example.org",
+    );
+    one(
+        "[identity]\n\nauthority_lifetime = \"100h\"\n",
+        "contradiction",
+        3,
+        "144h",
+    );
+    one(
+        "[identity.kubernetes]\nissuer = \"i\"\nkeys = \"k\"\nservices = { orders = \"shop/orders\" }\n",
+        "bad-name",
+        4,
+        "shop/orders",
+    );
+    let kubernetes = read("[identity.kubernetes]\nissuer = \"i\"\nkeys = \"k\"\n");
+    let identity = kubernetes.expect("accepted").identity;
+    assert_eq!(identity.kubernetes.expect("written").audience, "tollgate");
 }

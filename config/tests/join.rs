@@ -81,6 +81,12 @@ fn a_file_and_a_feed_are_one_document() {
             ),
             put("k", Kind::ApiKey, 50, &key),
             put(
+                "m",
+                Kind::Access,
+                55,
+                "[[access]]\nname = \"pay\"\nfrom = \"orders\"\nto = \"payments\"\n",
+            ),
+            put(
                 "test",
                 Kind::Test,
                 60,
@@ -103,6 +109,9 @@ fn a_file_and_a_feed_are_one_document() {
         EndpointSource::Service { name, with, .. } if name == "orders" && with == &[("version".to_owned(), "2".to_owned())]));
     assert_eq!(document.api_keys[0].key, hash);
     assert_eq!((document.tiers.len(), document.tests.len()), (1, 1));
+    let access = &document.accesses[0];
+    assert_eq!(access.begins().to_string(), "routes/shop.toml:55:1");
+    assert_eq!(access.to_string(), "orders may ask for everything");
     let control_plane = document.control_plane.expect("written");
     assert_eq!(control_plane.node.as_deref(), Some("edge-1"));
     assert_eq!(control_plane.urls[0].address, "127.0.0.1:8080");

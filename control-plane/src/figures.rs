@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tollgate_config::feed::{Figures, MOST_FIGURES, Tally};
+use tollgate_config::feed::{Direction, Figures, MOST_FIGURES, Tally};
 
 /// What is shown as "now" is of one to two of these.
 const SHOWN: Duration = Duration::from_secs(30);
@@ -17,6 +17,10 @@ const MOST_SUMS: usize = 500_000;
 const MOST_NAMES: usize = 2 * MOST_FIGURES;
 /// Upstreams of all nodes together.
 const MOST_UPSTREAMS: usize = 10_000;
+/// Edges of the service map.
+const MOST_EDGES: usize = 10_000;
+/// After so long without a call an edge is none any more.
+const EDGE_LASTS: Duration = Duration::from_secs(3600);
 
 /// Sums of what some nodes served in some time.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -106,10 +110,33 @@ struct Sheet {
     old: Sums,
 }
 
+/// What both ends of an edge say; sums over all instances of each.
+#[derive(Debug, Default)]
+struct Way {
+    inbound: Turning<Tally>,
+    outbound: Turning<Tally>,
+    seen: Duration,
+}
+
+/// Calls from one service to another (MESH-504).
+#[derive(Debug)]
+pub struct EdgeSeen<'b> {
+    pub source: &'b str,
+    pub destination: &'b str,
+    /// Of which end the figures are: the callee's, where it tells any.
+    pub by: Direction,
+    /// `None`: nothing lately.
+    pub red: Option<Red>,
+    /// Since the last call.
+    pub silent: Duration,
+}
+
 #[derive(Debug, Default)]
 pub struct Book {
     sheets: BTreeMap<String, Sheet>,
     upstreams: BTreeMap<String, Turning<Tally>>,
+    /// By source and destination.
+    edges: BTreeMap<(String, String), Way>,
     /// The revision that is rolled out.
     watched: Option<u64>,
     /// By route, of all nodes; counted exactly at every tick.
@@ -146,6 +173,20 @@ impl Book {
             upstream.turn(SHOWN, now);
             upstream.now.add(tally);
         }
+        for edge in &figures.edges {
+            let name = (edge.source.clone(), edge.destination.clone());
+            if self.edges.len() >= MOST_EDGES && !self.edges.contains_key(&name) {
+                continue;
+            }
+            let way = self.edges.entry(name).or_default();
+            let side = match edge.direction {
+                Direction::Inbound => &mut way.inbound,
+                Direction::Outbound => &mut way.outbound,
+            };
+            side.turn(SHOWN, now);
+            side.now.add(&edge.tally);
+            way.seen = now;
+        }
     }
 
     /// From now on what is served with this revision is counted apart; a stage begins.
@@ -166,6 +207,7 @@ impl Book {
         self.sums = lengths.sum();
         self.upstreams
             .retain(|_, one| one.began.is_some_and(|began| now < began + BEFORE));
+        self.edges.retain(|_, way| now < way.seen + EDGE_LASTS);
     }
 
     /// With the new revision since the stage began, of these nodes.
@@ -203,6 +245,24 @@ impl Book {
         red(&self.sheets.get(name)?.shown, now)
     }
 
+    /// Which service calls which, in order.
+    pub fn edges(&self, now: Duration) -> impl Iterator<Item = EdgeSeen<'_>> {
+        self.edges.iter().map(move |((source, destination), way)| {
+            let (by, red) = match (red(&way.inbound, now), red(&way.outbound, now)) {
+                (None, Some(outbound)) => (Direction::Outbound, Some(outbound)),
+                (None, None) if way.inbound.began.is_none() => (Direction::Outbound, None),
+                (inbound, _) => (Direction::Inbound, inbound),
+            };
+            EdgeSeen {
+                source,
+                destination,
+                by,
+                red,
+                silent: now.saturating_sub(way.seen),
+            }
+        })
+    }
+
     /// What all nodes together send to each upstream now.
     pub fn upstreams(&self, now: Duration) -> impl Iterator<Item = (&str, Red)> {
         let all = self.upstreams.iter();
@@ -226,6 +286,8 @@ fn red(shown: &Turning<Tally>, now: Duration) -> Option<Red> {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_config::feed::Edge;
+
     use super::*;
 
     const fn s(seconds: u64) -> Duration {
@@ -246,6 +308,7 @@ mod tests {
             routes: BTreeMap::from([("r".to_owned(), tally.clone())]),
             upstreams: BTreeMap::from([("u".to_owned(), tally)]),
             refused: BTreeMap::from([("no_route".to_owned(), errors)]),
+            edges: Vec::new(),
         }
     }
 
@@ -295,6 +358,38 @@ mod tests {
     }
 
     #[test]
+    fn both_ends_tell_of_an_edge_and_the_callee_is_believed_mesh_504() {
+        let mut book = Book::default();
+        let edge = |direction, requests| Edge {
+            source: "default/orders".to_owned(),
+            destination: "default/payments".to_owned(),
+            direction,
+            tally: Tally {
+                requests,
+                ..Tally::default()
+            },
+        };
+        let mut caller = report(1, 1, 0);
+        caller.edges = vec![edge(Direction::Outbound, 7)];
+        book.take("orders-1", &caller, s(0));
+        let one = book.edges(s(10)).next().expect("an edge");
+        let requests = one.red.as_ref().map(|red| red.tally.requests);
+        assert_eq!((one.by, requests), (Direction::Outbound, Some(7)));
+        let mut callee = report(1, 1, 0);
+        callee.edges = vec![edge(Direction::Inbound, 3)];
+        book.take("payments-1", &callee, s(5));
+        book.take("payments-2", &callee, s(5));
+        let one = book.edges(s(15)).next().expect("an edge");
+        let requests = one.red.as_ref().map(|red| red.tally.requests);
+        assert_eq!((one.by, requests), (Direction::Inbound, Some(6)));
+        assert_eq!((one.silent, book.edges.len()), (s(10), 1));
+        let one = book.edges(s(500)).next().expect("an edge");
+        assert_eq!((one.red, one.silent), (None, s(495)));
+        book.tick(|_| true, s(4000));
+        assert_eq!(book.edges(s(4000)).count(), 0);
+    }
+
+    #[test]
     fn a_node_that_invents_names_fills_no_memory() {
         let mut book = Book::default();
         book.watch(Some(2));
@@ -306,6 +401,14 @@ mod tests {
                 .map(|more| (format!("{}-{more}", name("u")), Tally::default()))
                 .collect();
             figures.refused = BTreeMap::from([(name("c"), 1)]);
+            figures.edges = (0..5)
+                .map(|more| Edge {
+                    source: format!("{}-{more}", name("s")),
+                    destination: "d".to_owned(),
+                    direction: Direction::Inbound,
+                    tally: Tally::default(),
+                })
+                .collect();
             book.take("a", &figures, s(0));
         }
         let all = |_: &str| true;
@@ -313,6 +416,7 @@ mod tests {
             assert!(sums.routes.len() <= MOST_NAMES && sums.refused.len() <= MOST_NAMES);
         }
         assert!(book.upstreams.len() <= MOST_UPSTREAMS);
+        assert!(book.edges.len() <= MOST_EDGES);
     }
 
     #[test]

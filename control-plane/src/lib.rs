@@ -4,13 +4,14 @@
 //! may do what);
 //! `keeper` (the one who calls the registry); `catalog` (documents and revisions), `view` (pure: what one node should see of
 //! them), `figures` (pure: what nodes served), `feed` (who listens, and what each was told) and `rollout` (a revision goes to
-//! some first); `lease` (pure: tokens of shared limits) and `lending` (who calls it); `api` (HTTP in, HTTP out); `server`
+//! some first); `lease` (pure: tokens of shared limits) and `lending` (who calls it); `authority` (who is who in a mesh); `api` (HTTP in, HTTP out); `server`
 //! (sockets); `run` (a process).
 //! docs/architecture.md is the map, docs/control-plane.md tells what all of it is for.
 
 pub mod access;
 pub mod api;
 pub mod audit;
+pub mod authority;
 pub mod catalog;
 pub mod diagnose;
 pub mod feed;

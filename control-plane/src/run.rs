@@ -22,6 +22,7 @@ use crate::api::Api;
 use crate::api::elsewhere::hand_signs_on;
 use crate::api::peers::Peers;
 use crate::audit::{self, Audit};
+use crate::authority::{self, Authority, NotStarted, Unusable};
 use crate::catalog::{Catalog, files};
 use crate::feed::Feed;
 use crate::keeper::Keeper;
@@ -69,6 +70,8 @@ pub enum StartError {
     Store(OpenError),
     Etcd(EtcdError),
     Read(StoreError),
+    /// The authority's key, in files.
+    Identity(Unusable),
     Audit(io::Error),
     Tls(TlsError),
     PeersTls(TlsError),
@@ -82,6 +85,9 @@ impl fmt::Display for StartError {
             StartError::Store(error) => write!(f, "{error}"),
             StartError::Etcd(error) => write!(f, "{error}"),
             StartError::Read(error) => write!(f, "{error}"),
+            StartError::Identity(why) => {
+                write!(f, "the authority's key in `[identity]` cannot be used: {why}")
+            }
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
             StartError::Tls(error) => write!(f, "`server.tls` cannot be used: {error}"),
             StartError::PeersTls(error) => write!(f, "`store.peers` cannot be used: {error}"),
@@ -97,7 +103,9 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             StartError::Bind(_, error) => exit_code_of_bind(error),
-            StartError::Tls(_) | StartError::PeersTls(_) => ExitCode::from(exit::BAD_DOCUMENT),
+            StartError::Tls(_) | StartError::PeersTls(_) | StartError::Identity(_) => {
+                ExitCode::from(exit::BAD_DOCUMENT)
+            }
             _ => ExitCode::from(exit::FAILURE),
         }
     }
@@ -245,7 +253,13 @@ impl House {
         // The next one that leads lends, too; whoever begins then does not know what was lent.
         let lasting = server.state_dir.is_some() && self.store.cluster().is_none();
         let lending = Lending::start(self.store.clone(), lasting).await;
-        let result = match (&signals, &kept, &catalog) {
+        let identity = self.document.identity.clone();
+        let authority = Authority::start(self.store.clone(), self.audit.clone(), identity).await;
+        let authority = authority.map_err(|why| match why {
+            NotStarted::Store(error) => StartError::Read(error),
+            NotStarted::Files(why) => StartError::Identity(why),
+        });
+        let mut result = match (&signals, &kept, &catalog) {
             (Err(error), ..) => Err(StartError::Other(io::Error::new(
                 error.kind(),
                 error.to_string(),
@@ -256,11 +270,24 @@ impl House {
                 .map(|_| ())
                 .map_err(|error| StartError::Read(error.clone())),
         };
+        let authority = match authority {
+            Ok(authority) => Some(authority),
+            Err(why) => {
+                result = result.and(Err(why));
+                None
+            }
+        };
         let good = result.is_ok();
         // Whoever starts us waits for this.
         drop(started.send(result));
-        let (Ok(signals), Ok((keeper, tasks)), Ok(catalog), Ok(lending), true) =
-            (signals, kept, catalog, lending, good)
+        let (
+            Ok(signals),
+            Ok((keeper, tasks)),
+            Ok(catalog),
+            Ok(lending),
+            Some((authority, signing)),
+            true,
+        ) = (signals, kept, catalog, lending, authority, good)
         else {
             return tollgate_engine::drain::Ledger::default().report(std::time::Duration::ZERO);
         };
@@ -269,7 +296,13 @@ impl House {
             Some(cluster) => cluster.node.to_string(),
             None => machine(),
         };
-        let (feed, feeding) = Feed::start(catalog.clone(), keeper.clone(), feed, name);
+        let (feed, feeding) = Feed::start(
+            catalog.clone(),
+            keeper.clone(),
+            authority.changes(),
+            feed,
+            name,
+        );
         let shared = self.store.cluster().is_some();
         let sharing = shared.then(|| tokio::spawn(catalog.clone().follow()));
         let (rollouts, rolling) =
@@ -288,7 +321,7 @@ impl House {
             self.store.clone(),
             catalog,
             (feed.clone(), lending, rollouts),
-            Arc::new(Access::new(&self.document.tokens)),
+            (Arc::new(Access::new(&self.document.tokens)), authority),
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
             self.peers,
@@ -333,7 +366,7 @@ impl House {
             task.abort();
         }
         rolling.abort();
-        drop((tasks, feeding));
+        drop((tasks, feeding, signing));
         report
     }
 }
@@ -411,6 +444,7 @@ fn reload(api: &Api, file: Option<&Path>, started_with: &ControlPlane) {
                 ("catalog", document.catalog == started_with.catalog),
                 ("feed", document.feed == started_with.feed),
                 ("rollout", document.rollout == started_with.rollout),
+                ("identity", document.identity == started_with.identity),
             ] {
                 if !same {
                     let words = "a section has changed that needs a restart";
@@ -474,7 +508,8 @@ pub(crate) fn check(file: &Path) -> ExitCode {
             let tls = document.server.tls.as_ref().map(crate::tls::load);
             let tls = tls.transpose().map_err(StartError::Tls);
             let peers = peers(&document).map_err(StartError::PeersTls);
-            if let Some(error) = tls.err().or(peers.err()) {
+            let key = authority::check(&document.identity).map_err(StartError::Identity);
+            if let Some(error) = tls.err().or(peers.err()).or(key.err()) {
                 eprintln!("{}: {error}", file.display());
                 return ExitCode::from(exit::BAD_DOCUMENT);
             }

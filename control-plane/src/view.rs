@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tollgate_config::feed::{Block, Kind, NodeKind};
-use tollgate_config::{Action, Document, EndpointSource, FallbackAction, Filter, RateLimit, Route};
+use tollgate_config::{
+    Action, Document, EndpointSource, FallbackAction, Filter, Member, RateLimit, Route,
+};
 
 use crate::catalog::World;
 
@@ -15,6 +17,8 @@ pub struct Wishes {
     pub kind: Kinds,
     /// Names of the node's listeners; empty = all routes, whoever serves them.
     pub listeners: BTreeSet<Arc<str>>,
+    /// The service that the node is of; the rules about who may call it come with it.
+    pub callee: Option<Member>,
 }
 
 /// `NodeKind`, in an order.
@@ -78,6 +82,7 @@ pub fn view(world: &World, wishes: &Wishes) -> View {
     let mut routes = served.into_iter();
     let mut upstreams = document.upstreams.iter();
     let mut limits = document.limits.iter();
+    let mut accesses = document.accesses.iter();
     for block in world.blocks.iter() {
         let wanted = match block.kind {
             Kind::Route => routes.next().unwrap_or(false),
@@ -88,6 +93,11 @@ pub fn view(world: &World, wishes: &Wishes) -> View {
                 { limits.next() }.is_some_and(|one| needs.limits.contains(one.name.as_str()))
             }
             Kind::Tiers | Kind::ApiKey => needs.callers,
+            // A node's own routes may ask for them, too; who is nobody in the mesh gets those about everybody, for the
+            // routes that it is told of.
+            Kind::Access => accesses.next().is_some_and(|rule| {
+                (wishes.callee.is_some() || needs.access) && rule.is_about(wishes.callee.as_ref())
+            }),
             // They were run before the revision was accepted, against all that there is.
             Kind::Test => false,
         };
@@ -112,6 +122,8 @@ struct Needs<'d> {
     limits: HashSet<&'d str>,
     /// Keys and tiers.
     callers: bool,
+    /// Rules about services.
+    access: bool,
 }
 
 impl<'d> Needs<'d> {
@@ -137,6 +149,7 @@ impl<'d> Needs<'d> {
                     self.limits.insert(name);
                 }
                 Filter::RateLimit(RateLimit::Tiers) | Filter::ApiKey(_) => self.callers = true,
+                Filter::Access(_) => self.access = true,
                 _ => {}
             }
         }
@@ -172,6 +185,7 @@ pub fn touched(document: &Document, changed: &HashSet<&str>, world: &World) -> B
                 needs.limits.extend(name);
             }
             Kind::Tiers | Kind::ApiKey => needs.callers |= is_changed,
+            Kind::Access => needs.access |= is_changed,
             Kind::Test => {}
         }
     }
@@ -182,6 +196,7 @@ pub fn touched(document: &Document, changed: &HashSet<&str>, world: &World) -> B
             || !own.upstreams.is_disjoint(&needs.upstreams)
             || !own.limits.is_disjoint(&needs.limits)
             || (own.callers && needs.callers)
+            || (own.access && needs.access)
     };
     let routes = document.routes.iter().filter(is_touched);
     routes.map(|route| route.name.clone()).collect()

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use support::{Caller, Here, Process, Site, document, until};
 use tollgate_config::feed::Line;
 use tollgate_engine::testing::gateway::Gateway;
+use tollgate_engine::testing::members::Members;
+use tollgate_engine::testing::store::free;
 use tollgate_engine::testing::upstream::Upstream;
 
 /// A gateway that asks this control plane and has no route of its own.
@@ -164,7 +166,7 @@ fn instances_that_register_get_traffic_and_those_that_leave_get_none_cp_102() {
     let mut caller = control.caller();
     let (one, two) = (Upstream::fixed("one"), Upstream::fixed("two"));
     let text = "[[upstream]]\nname = \"orders\"\nservice = \"orders\"\n\n\
-                [[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\n";
+                [[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\ntimeout = \"60s\"\n";
     applied(&mut caller, "shop.toml", text);
     let register = |id: &str, upstream: &Upstream| {
         json!({ "id": id, "name": "orders", "address": upstream.address().to_string(), "health": "healthy" }).to_string()
@@ -233,7 +235,7 @@ fn a_node_gets_what_it_can_serve_and_an_unrelated_change_is_no_change_for_it() {
 
 #[test]
 fn the_control_plane_dies_and_comes_back_cp_106() {
-    let site = Site::with("");
+    let site = Site::at(free());
     let process = Process::run(&site.document());
     let mut caller = process.caller();
     applied(&mut caller, "shop.toml", &answering("hello", "one"));
@@ -241,11 +243,8 @@ fn the_control_plane_dies_and_comes_back_cp_106() {
     runs(&mut caller, "edge-1", 1);
     let load = Load::on(&gateway, "/hello");
     load.more();
-    let address = process.address;
     drop((process, caller));
     load.more();
-    let text = format!("server = {{ bind = \"{address}\", state_dir = \"state\" }}\n");
-    std::fs::write(site.document(), text).expect("written");
     let process = Process::run(&site.document());
     let mut caller = process.caller();
     assert_eq!(caller.json("GET /revisions", "", 200)["revision"], 1);
@@ -451,4 +450,95 @@ fn a_person_can_read_a_feed() {
     caller.json("POST /nodes/ada/report", r#"{"observed": []}"#, 200);
     caller.json("POST /nodes/ada/report", r#"{"revision": "x"}"#, 400);
     caller.json("POST /feed", r#"{"node": ""}"#, 400);
+}
+
+/// A data plane of a service, with the certificate that an authority in memory signed; its rules come from the feed.
+fn member(members: &Members, service: &str, control: SocketAddr, rest: &str) -> Gateway {
+    let identity = members.folder_for(service).section(service);
+    Gateway::start(&format!(
+        "{identity}[server]\nworkers = 1\ndrain = \"2s\"\n\n\
+         [control_plane]\nurls = [\"http://{control}\"]\nnode = \"{service}-1\"\n\n{rest}"
+    ))
+}
+
+#[test]
+fn rules_of_access_reach_who_they_are_about_and_the_map_shows_who_calls_mesh_402_mesh_403_mesh_504()
+{
+    let mut settings = document();
+    settings.feed.figures = Some(std::time::Duration::from_millis(100));
+    let plane = Here::start(settings);
+    let mut caller = plane.caller();
+    let rule = |name: &str, from: &str, to: &str| {
+        format!("[[access]]\nname = \"{name}\"\nfrom = \"{from}\"\nto = \"{to}\"\n\n")
+    };
+    let test = |from: &str, wanted: &str| {
+        format!(
+            "[[test]]\nrequest = {{ path = \"/\", caller = \"{from}\", service = \"payments\" }}\n\
+             expect = {{ access = \"{wanted}\" }}\n\n"
+        )
+    };
+    let rules = rule("pay", "orders", "payments") + &rule("other", "payments", "users");
+    let bad = rules.clone() + &test("users", "allowed");
+    let body = json!({ "documents": { "access.toml": bad }, "by": "test" }).to_string();
+    let refused = caller.json("POST /apply", &body, 422);
+    assert!(
+        refused
+            .to_string()
+            .contains("gets refused for default/users"),
+        "{refused}"
+    );
+    let good = rules.clone() + &test("users", "refused") + &test("orders", "allowed");
+    assert_eq!(applied(&mut caller, "access.toml", &good), 1);
+    let members = Members::new();
+    let app = Upstream::fixed("paid");
+    let payments = member(
+        &members,
+        "payments",
+        plane.address,
+        &format!(
+            "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\nmesh = \"strict\"\n\n\
+             [[route]]\nname = \"app\"\nupstream = \"app\"\nretry = \"off\"\nfilters = [{{ access = \"enforce\" }}]\n\n\
+             [[upstream]]\nname = \"app\"\nendpoints = [\"{}\"]\n",
+            app.address()
+        ),
+    );
+    let out = format!(
+        "[[listener]]\nname = \"out\"\nbind = \"127.0.0.1:0\"\n\n\
+         [[route]]\nname = \"out\"\nupstream = \"payments\"\nretry = \"off\"\n\n\
+         [[upstream]]\nname = \"payments\"\nendpoints = [\"{}\"]\nmesh = \"payments\"\nconnect_timeout = \"30s\"\n",
+        payments.address()
+    );
+    let orders = member(&members, "orders", plane.address, &out);
+    let users = member(&members, "users", plane.address, &out);
+    runs(&mut caller, "payments-1", 1);
+    assert_eq!(
+        node(&mut caller, "payments-1")["callee"],
+        "default/payments"
+    );
+    assert_eq!(orders.get("/").status, 200);
+    assert_eq!(users.get("/").status, 403);
+    // A rule that is taken out is gone where it was.
+    let none = applied(
+        &mut caller,
+        "access.toml",
+        &rule("other", "payments", "users"),
+    );
+    runs(&mut caller, "payments-1", none);
+    assert_eq!(orders.get("/").status, 403);
+    let edge = |edges: &Value, source: &str| {
+        let edges = edges["edges"].as_array().expect("a list");
+        let edge = edges
+            .iter()
+            .find(|edge| edge["source"] == source && edge["destination"] == "default/payments");
+        edge.cloned().unwrap_or_default()
+    };
+    let mut seen = plane.caller();
+    until("both ends of both edges", || {
+        let edges = seen.json("GET /edges", "", 200);
+        let told = |source| edge(&edges, source)["seen_by"] == "inbound";
+        told("default/orders") && told("default/users")
+    });
+    let edges = caller.json("GET /edges", "", 200);
+    let users = edge(&edges, "default/users");
+    assert!(users["last_seen_seconds"].is_u64(), "{users}");
 }

@@ -172,11 +172,11 @@ struct Told {
 
 /// One caller: registers, and deregisters some of what it registered, until it is cut off.
 fn call(address: std::net::SocketAddr, told: &Told, prefix: &str, stop: &AtomicBool) {
-    let Ok(stream) = std::net::TcpStream::connect(address) else {
+    // It may have been killed before this thread had its turn.
+    let Ok(client) = Client::try_connect(address) else {
         return;
     };
-    drop(stream);
-    let mut caller = Caller(Client::connect(address));
+    let mut caller = Caller(client);
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;

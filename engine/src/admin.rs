@@ -5,6 +5,7 @@ mod breakers;
 mod hedges;
 mod jwt;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,13 +23,16 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tollgate_config::Action;
 
 use crate::clock::unix_seconds;
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
 use crate::filter::rate_limit::LimitMemory;
+use crate::identity::Identity;
 use crate::reload::SharedReport;
 use crate::reload::control_plane::Feed;
+use crate::snapshot::ListenerPlan;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 
@@ -45,11 +49,14 @@ pub struct Admin {
     pub limits: Arc<LimitMemory>,
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
+    /// Whether the configuration that serves is all that there should be.
+    pub complete: Rc<Cell<bool>>,
     pub commands: mpsc::UnboundedSender<Command>,
     /// Where each listener really listens; a document may ask for port 0.
     pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
     pub started: Instant,
     pub feed: Rc<Feed>,
+    pub identity: Rc<Identity>,
     pub connections: Box<dyn Fn() -> usize>,
 }
 
@@ -106,6 +113,9 @@ impl Admin {
                 StatusCode::OK,
                 &breakers::all(&self.store.current(), Instant::now()),
             ),
+            (&Method::GET | &Method::HEAD, "/edges") => {
+                json_answer(StatusCode::OK, &json!({ "edges": self.metrics.edges() }))
+            }
             (&Method::POST, path) if path.starts_with("/breakers/") => {
                 self.hold(peer, &path["/breakers/".len()..], request).await
             }
@@ -118,13 +128,13 @@ impl Admin {
             (
                 _,
                 "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status"
-                | "/breakers",
+                | "/breakers" | "/edges",
             ) => refused("GET, HEAD"),
             (_, "/reload" | "/drain" | "/explain") => refused("POST"),
             (_, path) if path.starts_with("/breakers/") => refused("POST"),
             _ => json_answer(
                 StatusCode::NOT_FOUND,
-                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
+                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "GET /edges", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
             ),
         }
     }
@@ -137,13 +147,36 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "timestamp": http_date(now),
             "uptime": self.started.elapsed().as_secs(),
-            "checks": { "configuration": self.configuration() },
+            "checks": self.checks(),
         })
+    }
+
+    fn checks(&self) -> serde_json::Value {
+        let mut checks = json!({ "configuration": self.configuration() });
+        if let Some(identity) = self.certificate() {
+            checks["identity"] = identity;
+        }
+        checks
+    }
+
+    /// Whether there is a certificate of the mesh, where one is needed; what a process that just started waits for.
+    fn certificate(&self) -> Option<serde_json::Value> {
+        if self.ready.load(Ordering::Acquire) || self.identity.is_enough_for(&self.store.current())
+        {
+            return self
+                .identity
+                .status()
+                .map(|_| json!({ "status": "healthy" }));
+        }
+        Some(json!({
+            "status": "unhealthy",
+            "waits_for": { "a certificate of the mesh": { "why_not": self.identity.why_not() } },
+        }))
     }
 
     /// Whether there is a complete one; what a process that just started waits for.
     fn configuration(&self) -> serde_json::Value {
-        if self.ready.load(Ordering::Acquire) {
+        if self.ready.load(Ordering::Acquire) || self.complete.get() {
             return json!({ "status": "healthy" });
         }
         let waits_for = self.feed.status().map(|feed| {
@@ -211,7 +244,7 @@ impl Admin {
             .listeners
             .iter()
             .flatten()
-            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some() }))
+            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some(), "forward": forward(plan) }))
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -224,6 +257,7 @@ impl Admin {
             "reload": report,
             "last_reload": { "micros": report.micros },
             "control_plane": self.feed.status(),
+            "identity": self.identity.status(),
             "generations": generations,
             "connections": (self.connections)(),
             "routes": snapshot.routes.len(),
@@ -282,7 +316,7 @@ impl Admin {
             Err(error) => {
                 return json_answer(
                     StatusCode::BAD_REQUEST,
-                    &json!({ "error": error, "expected": { "method": "GET", "url": "http://host/path?query", "headers": { "name": "value" }, "listener": "optional" } }),
+                    &json!({ "error": error, "expected": { "method": "GET", "url": "http://host/path?query", "headers": { "name": "value" }, "listener": "optional", "caller": "optional" } }),
                 );
             }
         };
@@ -307,6 +341,14 @@ async fn asked(request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>
     }
 }
 
+/// Where the bytes of a listener go, if it has any.
+fn forward(listener: &ListenerPlan) -> Option<&str> {
+    match &listener.item.forward.as_ref()?.action {
+        Action::Upstream(name) => Some(name),
+        _ => None,
+    }
+}
+
 /// What `POST /explain` takes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,6 +360,9 @@ pub struct Question {
     #[serde(default)]
     pub headers: std::collections::BTreeMap<String, String>,
     pub listener: Option<String>,
+    /// The service that calls: `orders`, or `shop/orders`.
+    #[serde(default)]
+    pub caller: Option<String>,
 }
 
 fn get() -> String {
@@ -347,7 +392,9 @@ impl Question {
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())
             .map(str::to_owned);
+        let caller = self.caller.as_deref().map(tollgate_config::member);
         Ok(Ask {
+            caller: caller.transpose().map_err(|fault| fault.message)?,
             listener: self.listener,
             method,
             host: named.unwrap_or(host),

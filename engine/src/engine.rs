@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
+use crate::identity::{self, Identity};
 use crate::leasing::leasing;
-use crate::net::accept;
+use crate::net::accept::{self, Permits};
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
 use crate::process::{self, Request as Signal};
 use crate::reload::control_plane::{self, Beginning, Feed, Restored};
@@ -35,13 +36,18 @@ use crate::state::{State, keeper};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::transcode::Learned;
 use crate::upkeep::Upkeep;
 
+/// How often a listener that drains is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long the last access lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub struct Options {
+    /// Reads the document, now and at every reload.
+    pub loader: Loader,
     /// Listen to SIGTERM, SIGINT and SIGHUP; only the program's own process should.
     pub signals: bool,
     /// Reload when the document's files change.
@@ -50,6 +56,8 @@ pub struct Options {
     pub handover: bool,
     /// What a predecessor handed over.
     pub taken: Option<Taken>,
+    /// Who decides how to stop when the admin address is asked to (`POST /drain`). `None`: it simply does.
+    pub drain_asked: Option<watch::Sender<bool>>,
 }
 
 #[derive(Debug)]
@@ -100,19 +108,75 @@ pub struct Engine;
 
 /// A proxy that serves. Dropping it stops it.
 pub struct Running {
-    orders: mpsc::UnboundedSender<Control>,
+    handle: Handle,
     thread: Option<JoinHandle<DrainReport>>,
     addresses: Addresses,
     admin: Option<SocketAddr>,
 }
 
+/// Gives orders to a running proxy, from any task. What a proxy that has ended is told changes nothing.
+#[derive(Clone)]
+pub struct Handle {
+    orders: mpsc::UnboundedSender<Control>,
+    /// Written by the control thread, which drops it when it ends.
+    ready: watch::Receiver<bool>,
+}
+
 /// What the owner asks of the control thread.
 enum Control {
     Reload(blocking::Sender<Result<u64, Problems>>),
+    /// Turn unready and take the word back that an instance is here; what serves goes on.
+    Withdraw(Reply),
+    /// Close these listeners for good; answered when nobody is inside any more.
+    Close(Vec<String>, Reply),
     /// Dropped by each worker at its next turn.
     #[cfg(feature = "testing")]
     Turn(blocking::Sender<()>),
-    Stop,
+    /// As the document says, or at once with so long for what is in flight.
+    Stop(Option<Duration>),
+}
+
+/// Dropped when it is done.
+type Reply = mpsc::Sender<()>;
+
+impl Handle {
+    /// Returns once a complete snapshot serves; `false`: the proxy ended before.
+    pub async fn ready(&self) -> bool {
+        { self.ready.clone() }
+            .wait_for(|ready| *ready)
+            .await
+            .is_ok()
+    }
+
+    /// Says that nobody should come any more: not ready, and deregistered. Whoever comes is served all the same.
+    /// Returns when the control plane knows, or could not be told in time.
+    pub async fn withdraw(&self) {
+        self.ask(Control::Withdraw).await;
+    }
+
+    /// Closes listeners while the others go on, and returns when the last connection that came in by one of them has
+    /// ended. No reload opens them again.
+    pub async fn drain(&self, listeners: Vec<String>) {
+        self.ask(|reply| Control::Close(listeners, reply)).await;
+    }
+
+    /// Reads the document again and applies it; what comes of it is in the log and in `/status`.
+    pub fn reload(&self) {
+        let (reply, _nobody_waits) = blocking::channel();
+        let _ended_has_nothing_to_reload = self.orders.send(Control::Reload(reply));
+    }
+
+    /// Stops now: nobody waits for callers to hear of it, and what is in flight gets this long. Once more: at once.
+    pub fn stop(&self, at_most: Duration) {
+        let _may_have_stopped_itself = self.orders.send(Control::Stop(Some(at_most)));
+    }
+
+    async fn ask(&self, control: impl FnOnce(Reply) -> Control) {
+        let (reply, mut done) = mpsc::channel(1);
+        let _ended_has_nothing_to_do = self.orders.send(control(reply));
+        // It is never sent on: it closes when the last copy is dropped.
+        let _closed = done.recv().await;
+    }
 }
 
 impl Engine {
@@ -127,7 +191,7 @@ impl Engine {
 
     fn start_origin(origin: Origin, mut options: Options) -> Result<Running, StartError> {
         let started = Instant::now();
-        let mut loader = Loader::new();
+        let mut loader = std::mem::take(&mut options.loader);
         let file = origin.load(&mut loader).map_err(StartError::Problems)?;
         let count = file.server.workers.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
@@ -139,7 +203,14 @@ impl Engine {
             let limits;
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
+            memory.learned = Arc::new(Learned::kept_in(folder));
         }
+        // Nobody is asked: what an earlier process left makes us a member before the first connection.
+        let membership = identity::restore(
+            file.identity.as_ref(),
+            file.server.state_dir.as_deref(),
+            &memory.member,
+        );
         let services = memory.services.clone();
         let Beginning {
             pair,
@@ -152,6 +223,9 @@ impl Engine {
             Ok(first)
         })
         .map_err(StartError::Problems)?;
+        if let Some(held) = &first.held {
+            memory.hold(held);
+        }
         let inputs = Inputs::new(pair);
         let mut inherited: Vec<Handed> = options
             .taken
@@ -197,6 +271,7 @@ impl Engine {
             .and_then(|socket| socket.local_addr().ok());
         let access_log = Arc::new(AccessLog::start(&document.telemetry).map_err(StartError::Io)?);
         metrics.watch_access_log(access_log.dropped_counter());
+        metrics.label(&document.telemetry.labels);
         let store = Arc::new(Store::new(Arc::new(first)));
         let common = Common {
             store,
@@ -206,6 +281,7 @@ impl Engine {
         };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
         let (orders, inbox) = mpsc::unbounded_channel();
+        let (becoming, ready_now) = watch::channel(false);
         let (told, ready) = blocking::channel();
         let shared = common.clone();
         let build = move || -> Result<Reloader, std::io::Error> {
@@ -222,13 +298,16 @@ impl Engine {
                     inbox,
                     &told,
                     options,
-                    (state, restored, started),
+                    (state, restored, membership, started, becoming),
                 )
             })
             .map_err(StartError::Io)?;
         match ready.recv() {
             Ok(Ok(addresses)) => Ok(Running {
-                orders,
+                handle: Handle {
+                    orders,
+                    ready: ready_now,
+                },
                 thread: Some(thread),
                 addresses,
                 admin: admin_address,
@@ -277,11 +356,16 @@ impl Running {
         self.admin
     }
 
+    /// For orders from elsewhere.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Reads the document again and applies it; blocking.
     pub fn reload(&self) -> Result<u64, Problems> {
         let (reply, answer) = blocking::channel();
         let stopped = || Problems(Vec::new());
-        self.orders
+        { &self.handle.orders }
             .send(Control::Reload(reply))
             .map_err(|_| stopped())?;
         answer.recv().unwrap_or_else(|_| Err(stopped()))
@@ -292,7 +376,7 @@ impl Running {
     #[cfg(feature = "testing")]
     pub fn settle(&self) {
         let (asker, answer) = blocking::channel();
-        if self.orders.send(Control::Turn(asker)).is_ok() {
+        if self.handle.orders.send(Control::Turn(asker)).is_ok() {
             // Nothing is ever sent: it ends when the last worker has dropped its end.
             let _all_have_had_their_turn = answer.recv_timeout(crate::testing::PATIENCE);
         }
@@ -300,7 +384,7 @@ impl Running {
 
     /// Drains and stops; blocking.
     pub fn stop(mut self) -> DrainReport {
-        let _may_have_stopped_itself = self.orders.send(Control::Stop);
+        let _may_have_stopped_itself = self.handle.orders.send(Control::Stop(None));
         self.join()
     }
 
@@ -320,8 +404,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _may_have_stopped_itself = self.orders.send(Control::Stop);
         if self.thread.is_some() {
+            let _may_have_stopped_itself = self.handle.orders.send(Control::Stop(None));
             self.join();
         }
     }
@@ -339,7 +423,13 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    (state, restored, started): (Option<State>, Restored, Instant),
+    (state, restored, membership, started, becoming): (
+        Option<State>,
+        Restored,
+        identity::Restored,
+        Instant,
+        watch::Sender<bool>,
+    ),
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -367,14 +457,30 @@ fn control(
             services,
             common.metrics.clone(),
             common.store.clone(),
+            reloader.addresses.clone(),
         );
+        let member = reloader.memory.member.clone();
+        common.metrics.identity().watch(&member);
+        let orders = reloader.workers.clone_orders();
+        let look_again = move || {
+            for worker in &orders {
+                let _ended_workers_need_no_orders = worker.send(Order::LookAgain);
+            }
+        };
+        let metrics = common.metrics.clone();
+        let identity = Identity::new(membership, member, metrics, look_again);
         Conductor {
             feed,
+            complete: Rc::default(),
+            identity,
             reloader,
             common,
             options,
             state: state.map(Rc::new),
             started,
+            becoming,
+            withdrawn: false,
+            at_most: None,
             handed: Rc::default(),
         }
         .run(admin_socket, inbox, told)
@@ -386,11 +492,21 @@ struct Conductor {
     reloader: Reloader,
     /// What the control plane tells.
     feed: Rc<Feed>,
+    /// What serves is all that there should be.
+    complete: Rc<Cell<bool>>,
+    /// Who we are in the mesh.
+    identity: Rc<Identity>,
     common: Common,
     options: Options,
     /// The folder for what outlives the process.
     state: Option<Rc<State>>,
     started: Instant,
+    /// Tells the owner.
+    becoming: watch::Sender<bool>,
+    /// Nobody should come any more.
+    withdrawn: bool,
+    /// What an owner in a hurry gives to those who are inside.
+    at_most: Option<Duration>,
     /// Copies of all listening sockets, for a successor.
     handed: Rc<RefCell<Vec<Handed>>>,
 }
@@ -420,9 +536,11 @@ impl Conductor {
             .listeners
             .first()
             .map(|first| handover::key(document.server.admin, first.bind));
-        let mut upkeep = Upkeep::default();
+        let mut upkeep = Upkeep::new(self.common.metrics.clone());
         upkeep.follow(&self.common.store.current(), &self.reloader.memory);
-        upkeep.first_answers().await;
+        upkeep.first_answers(&self.reloader.memory).await;
+        let learned = self.reloader.memory.learned.clone();
+        self.learned(&mut upkeep);
         let admin_copy = admin_socket
             .as_ref()
             .and_then(|socket| socket.try_clone().ok());
@@ -449,11 +567,18 @@ impl Conductor {
         let feed = self.feed.clone();
         feed.follow(&self.reloader.inputs.served().file);
         let keeping = tokio::task::spawn_local(feed.clone().keep()).abort_handle();
+        let identity = self.identity.clone();
+        identity.follow(&self.reloader.inputs.served().file);
+        let identity_tasks = [
+            tokio::task::spawn_local(identity.clone().write()).abort_handle(),
+            tokio::task::spawn_local(identity.clone().watch_files()).abort_handle(),
+        ];
         if !self.becomes_ready(&ready) {
-            log::warn(
-                "not ready: no route is known before the control plane tells the first",
-                &[],
-            );
+            let why = match self.reloader.inputs.served().is_complete() {
+                true => "not ready: this data plane has no certificate of the mesh yet",
+                false => "not ready: no route is known before the control plane tells the first",
+            };
+            log::warn(why, &[]);
         }
         self.copy_sockets(admin_copy.as_ref());
         let offered = self.handed.clone();
@@ -479,7 +604,30 @@ impl Conductor {
                     Some(Control::Turn(asker)) => for order in self.reloader.workers.clone_orders() {
                         let _ended_workers_are_done = order.send(Order::Turn(asker.clone()));
                     },
-                    Some(Control::Stop) | None => break End::Stop,
+                    Some(Control::Withdraw(reply)) => {
+                        self.withdrawn = true;
+                        ready.store(false, Ordering::Release);
+                        let feed = self.feed.clone();
+                        // Ends by itself, soon.
+                        tokio::task::spawn_local(async move {
+                            feed.unregister().await;
+                            drop(reply);
+                        });
+                    }
+                    Some(Control::Close(names, reply)) => {
+                        // A door that closes must not be kept open by a copy.
+                        self.handed.borrow_mut().clear();
+                        let permits = self.reloader.close(&names);
+                        tokio::task::spawn_local(async move {
+                            all_gone(permits).await;
+                            drop(reply);
+                        });
+                    }
+                    Some(Control::Stop(at_most)) => {
+                        self.at_most = at_most;
+                        break End::Stop;
+                    }
+                    None => break End::Stop,
                 },
                 Some(command) = asked.recv() => match command {
                     Command::Reload(reply) => {
@@ -487,9 +635,14 @@ impl Conductor {
                         let words = result.map_err(|problems| problems.0.iter().map(ToString::to_string).collect());
                         let _asker_may_be_gone = reply.send(words);
                     }
-                    Command::Drain => break End::Stop,
+                    Command::Drain => match &self.options.drain_asked {
+                        Some(owner) if owner.send(true).is_ok() => {}
+                        _ => break End::Stop,
+                    },
                 },
+                () = identity.changed() => {}
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
+                () = learned.news.notified() => self.learned(&mut upkeep),
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 },
@@ -508,6 +661,9 @@ impl Conductor {
             self.copy_sockets(admin_copy.as_ref());
         };
         keeping.abort();
+        identity_tasks
+            .iter()
+            .for_each(tokio::task::AbortHandle::abort);
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
@@ -518,12 +674,13 @@ impl Conductor {
             }
         }
         feed.end(end != End::Succeeded);
+        identity.end(end != End::Succeeded);
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
         self.handed.borrow_mut().clear();
         drop(admin_copy);
-        let report = self.drain(end, &mut signals).await;
+        let report = self.drain(end, &mut signals, &mut inbox).await;
         leasing.abort();
         if let Some(serving) = serving {
             serving.abort();
@@ -538,11 +695,19 @@ impl Conductor {
         if result.is_ok() {
             upkeep.follow(&self.common.store.current(), &self.reloader.memory);
             self.feed.follow(&self.reloader.inputs.served().file);
+            self.identity.follow(&self.reloader.inputs.served().file);
             if self.options.watch {
                 watch.follow(&self.reloader.document.sources);
             }
         }
         result
+    }
+
+    /// An upstream told other descriptors than before; or it may have, before anybody could hear of it.
+    fn learned(&mut self, upkeep: &mut Upkeep) {
+        if self.reloader.learned() {
+            upkeep.follow(&self.common.store.current(), &self.reloader.memory);
+        }
     }
 
     /// The control plane told something.
@@ -564,6 +729,9 @@ impl Conductor {
                 Err(problems) => self.feed.outcome(batch, Err(problems)),
             }
         }
+        if let Some(trust) = arrived.trust {
+            self.identity.told(trust);
+        }
         if !arrived.services.is_empty() {
             upkeep.services_changed(&arrived.services, &self.reloader.memory);
         }
@@ -571,9 +739,13 @@ impl Conductor {
 
     /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
     fn becomes_ready(&mut self, ready: &AtomicBool) -> bool {
-        if !self.reloader.inputs.served().is_complete() {
+        let complete = self.reloader.inputs.served().is_complete();
+        self.complete.set(complete);
+        let member = (self.identity).is_enough_for(&self.common.store.current());
+        if self.withdrawn || !complete || !member {
             return ready.load(Ordering::Acquire);
         }
+        self.becoming.send_replace(true);
         ready.store(true, Ordering::Release);
         self.feed.ready();
         if let Some(taken) = self.options.taken.take()
@@ -601,10 +773,12 @@ impl Conductor {
             limits: self.reloader.memory.limits.clone(),
             report: self.reloader.report.clone(),
             ready: ready.clone(),
+            complete: self.complete.clone(),
             commands,
             addresses: self.reloader.addresses.clone(),
             started: self.started,
             feed: self.feed.clone(),
+            identity: self.identity.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),
@@ -636,11 +810,24 @@ impl Conductor {
     }
 
     /// Stops taking, lets finish, then cuts.
-    async fn drain(mut self, end: End, signals: &mut Option<process::Signals>) -> DrainReport {
+    async fn drain(
+        mut self,
+        end: End,
+        signals: &mut Option<process::Signals>,
+        inbox: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> DrainReport {
         let began = Instant::now();
         let server = &self.reloader.document.server;
-        let (drain, lag) = (server.drain, server.drain_lag);
-        let mut hurry = std::pin::pin!(second_stop(end, signals));
+        let (drain, lag) = match self.at_most {
+            Some(at_most) => (at_most, Duration::ZERO),
+            None => (server.drain, server.drain_lag),
+        };
+        let mut hurry = std::pin::pin!(async {
+            tokio::select! {
+                () = second_stop(end, signals) => {}
+                () = stop_ordered(inbox) => {}
+            }
+        });
         let mut hurried = false;
         if end != End::Succeeded && !lag.is_zero() {
             hurried = tokio::time::timeout(lag, hurry.as_mut()).await.is_ok();
@@ -738,6 +925,25 @@ async fn hand_over(offer: Offer, handed: &RefCell<Vec<Handed>>, handing: &Handin
         "a successor serves on our sockets; draining",
         &[("pid", &successor.pid.to_string())],
     );
+}
+
+/// Returns when nobody else holds one of these.
+async fn all_gone(permits: Vec<Arc<Permits>>) {
+    while permits.iter().any(|permits| Arc::strong_count(permits) > 1) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Returns when the owner says once more to stop.
+async fn stop_ordered(inbox: &mut mpsc::UnboundedReceiver<Control>) {
+    loop {
+        match inbox.recv().await {
+            Some(Control::Stop(_)) => return,
+            // Whoever asked is answered by the drop.
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Returns when a draining process is told to stop once more: the drain's own signal does not count.

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use serde::Serialize;
-use tollgate_config::{Action, ApiKeyUse, At, Filter, Item, Place, path};
+use tollgate_config::{Action, ApiKeyUse, At, Filter, Item, Member, Place, path};
 
 use crate::exchange::Target;
 use crate::exchange::error::written;
+use crate::filter::access::{Call, Standing};
 use crate::route::{Explanation, Found, Lookup, pattern_of, rewritten};
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::upstream::{HealthStatus, UpstreamStatus};
@@ -23,6 +24,8 @@ pub struct Ask {
     /// Path and query.
     pub target: String,
     pub headers: HeaderMap,
+    /// The service that calls; `None`: nobody that is known.
+    pub caller: Option<Member>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +44,8 @@ pub struct Explained {
     /// The path an upstream is sent.
     pub sent_path: Option<String>,
     pub filters: Vec<String>,
+    /// The rules about who may call, in order, where the route asks them.
+    pub access: Vec<Ruled>,
     pub upstreams: Vec<Chosen>,
     pub timers: Vec<Timer>,
     pub candidates: Explanation,
@@ -56,6 +61,15 @@ pub struct Chosen {
     pub share: f64,
     pub at: String,
     pub state: UpstreamStatus,
+}
+
+/// What a rule of access says to the request.
+#[derive(Serialize)]
+pub struct Ruled {
+    pub rule: String,
+    pub at: String,
+    pub says: String,
+    pub standing: Standing,
 }
 
 #[derive(Serialize)]
@@ -111,6 +125,7 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         action: None,
         sent_path: None,
         filters: Vec::new(),
+        access: Vec::new(),
         upstreams: Vec::new(),
         timers: Vec::new(),
         candidates: snapshot.table.explain(&lookup),
@@ -172,6 +187,12 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
             if let Filter::Allow(rules) = &filter.value {
                 word = format!("{word} {rules}");
             }
+            if let Filter::Access(mode) = &filter.value {
+                let caller = ask.caller.as_ref().map(Member::to_string);
+                let caller = caller.as_deref().unwrap_or("nobody that is known");
+                word = format!("{word} {}, called by {caller}", mode.word());
+                explained.access = ruled(snapshot, ask, target.path());
+            }
             format!("{word} ({})", at(item, filter.at))
         })
         .collect();
@@ -220,6 +241,25 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
     Ok(explained)
 }
 
+fn ruled(snapshot: &Snapshot, ask: &Ask, path: &str) -> Vec<Ruled> {
+    let caller = ask.caller.as_ref();
+    let call = Call {
+        caller: caller.map(|caller| (caller.namespace.as_str(), caller.service.as_str())),
+        method: &ask.method,
+        path,
+        is_bytes: false,
+        person: None,
+    };
+    let rules = snapshot.access.rules().iter();
+    let told = rules.map(|rule| Ruled {
+        rule: rule.item.name.clone(),
+        at: rule.item.begins().to_string(),
+        says: rule.item.to_string(),
+        standing: snapshot.access.standing(rule, &call),
+    });
+    told.collect()
+}
+
 fn connect_timer(upstream: &UpstreamPlan) -> Timer {
     let setting = upstream.item.connect_timeout;
     timer(
@@ -251,8 +291,10 @@ fn filter_word(filter: &Filter) -> &'static str {
         Filter::Fault(_) => "fault",
         Filter::Transcode(_) => "transcode",
         Filter::GrpcWeb => "grpc_web",
+        Filter::Validate(_) => "validate",
         Filter::Jwt(_) => "jwt",
         Filter::Allow(_) => "allow",
+        Filter::Access(_) => "access",
         Filter::Cors(_) => "cors",
         Filter::SecurityHeaders(_) => "security_headers",
     }
@@ -289,6 +331,16 @@ impl std::fmt::Display for Explained {
         }
         for filter in &self.filters {
             writeln!(f, "  filter     {filter}")?;
+        }
+        for ruled in &self.access {
+            writeln!(
+                f,
+                "    rule {}: {}: {}  ({})",
+                ruled.rule,
+                ruled.says,
+                ruled.standing.words(),
+                ruled.at
+            )?;
         }
         for chosen in &self.upstreams {
             writeln!(

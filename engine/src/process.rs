@@ -39,6 +39,20 @@ pub fn give_way() {
     let _refused_means_equal = rustix::process::nice(CONTROL_NICENESS);
 }
 
+/// Asks for small pages: with huge ones the allocator's first touch of each arena costs two megabytes, and an idle
+/// gateway ten. To be called first in `main`; where the kernel refuses, nothing is lost but memory.
+pub fn modest_pages() {
+    let _unsupported_means_bigger = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// Does this as the process began: with the pages that it was given, which a process started here inherits.
+pub fn with_usual_pages<T>(start: impl FnOnce() -> T) -> T {
+    let _stays_as_it_is = rustix::thread::disable_transparent_huge_pages(false);
+    let started = start();
+    modest_pages();
+    started
+}
+
 /// What someone outside asks of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {

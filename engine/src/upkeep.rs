@@ -12,21 +12,24 @@ use tollgate_config::EndpointSource;
 use crate::jwks::Fetching;
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
+use crate::snapshot::compile::peer_name;
+use crate::reflecting::Reflecting;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
-use crate::telemetry::metrics::Known;
+use crate::telemetry::metrics::{Known, Metrics};
 use crate::upstream::discovery::{self, Source};
 use crate::upstream::{Connect, EndpointMemory, Prober, Resolved, Turn};
 
 /// How long a starting process waits for names to be found before it serves all the same.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
 pub struct Upkeep {
     tended: HashMap<String, Tended>,
     /// Keys that issuers of tokens publish.
     keys: Fetching,
+    /// Descriptors that upstreams tell.
+    descriptors: Reflecting,
 }
 
 struct Tended {
@@ -44,9 +47,18 @@ impl Drop for Tended {
 }
 
 impl Upkeep {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Upkeep {
+            tended: HashMap::new(),
+            keys: Fetching::default(),
+            descriptors: Reflecting::new(metrics),
+        }
+    }
+
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
     pub fn follow(&mut self, snapshot: &Snapshot, memory: &Memory) {
         self.keys.follow(snapshot);
+        self.descriptors.follow(snapshot, &memory.learned);
         let serving: HashSet<_> = snapshot.upstreams.iter().map(Arc::as_ptr).collect();
         self.tended
             .retain(|_, tended| serving.contains(&Arc::as_ptr(&tended.plan)));
@@ -78,9 +90,14 @@ impl Upkeep {
         }
     }
 
-    /// Waits until every upstream has an endpoint and every issuer was asked for its keys, but not for long.
-    pub async fn first_answers(&self) {
-        tokio::join!(self.first_endpoints(), self.keys.first_answers());
+    /// Waits until every upstream has an endpoint, every issuer was asked for its keys, and every upstream whose descriptors
+    /// are needed for them, but not for long.
+    pub async fn first_answers(&self, memory: &Memory) {
+        tokio::join!(
+            self.first_endpoints(),
+            self.keys.first_answers(),
+            self.descriptors.first_answers(&memory.learned)
+        );
     }
 
     async fn first_endpoints(&self) {
@@ -125,11 +142,7 @@ async fn discover(plan: Arc<UpstreamPlan>, memory: Arc<EndpointMemory>, source: 
 }
 
 fn replace(plan: &UpstreamPlan, memory: &EndpointMemory, found: &[Resolved]) {
-    let identity = plan
-        .item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
+    let identity = peer_name(&plan.item, plan.dial.tls.as_ref());
     let known = |one| memory.endpoint(&plan.item.name, identity.as_deref(), one);
     plan.upstream
         .replace(found.iter().map(known).collect(), Instant::now());

@@ -268,3 +268,98 @@ fn when_every_connection_to_an_upstream_is_in_use_the_answer_is_503() {
     assert_eq!(gateway.get("/").text(), "done");
     assert_eq!(upstream.connections(), 1);
 }
+
+/// GW-810, GW-807: all that is wrong with a body is told at once, to whoever may call, and nobody else gets it.
+#[test]
+fn gw_810_a_body_that_is_not_what_its_schema_says_goes_no_further() {
+    let upstream = Upstream::echo();
+    let schema = r#"{"type": "object", "required": ["name"], "properties": {
+        "name": {"type": "string", "maxLength": 3}, "count": {"type": "integer"}}}"#;
+    let route =
+        format!("filters = [{{ validate = {{ schema = '''{schema}''', max_body = \"64B\" }} }}]");
+    let gateway = Gateway::start(&document(upstream.address(), "", &route, ""));
+    let json = "Content-Type: application/vnd.shop+json; charset=utf-8";
+    let send = |line: &str, field: &str, body: &str| {
+        let length = format!("Content-Length: {}", body.len());
+        let mut client = gateway.client();
+        client.send(format!(
+            "{line} HTTP/1.1\r\nHost: a\r\n{field}\r\n{length}\r\n\r\n{body}"
+        ));
+        client.read_response()
+    };
+    let good = send(
+        "POST /a",
+        json,
+        r#"{"name": "ada", "count": 1, "more": {}}"#,
+    );
+    assert_eq!(good.status, 200, "{good:?}");
+    assert_eq!(upstream.requests().len(), 1);
+
+    let bad = send("POST /a", json, r#"{"name": "augusta", "count": "1"}"#);
+    assert_eq!((bad.status, &*bad.code()), (400, "validation_error"));
+    let problem = bad.problem();
+    assert_eq!(problem["errors"][0]["field"], "name");
+    assert_eq!(problem["errors"][1]["field"], "count");
+    assert_eq!(problem["errors"][2], serde_json::Value::Null);
+    for (line, field, body, status, code) in [
+        ("PUT /a", json, "", 400, "validation_error"),
+        ("DELETE /a", json, "{}", 400, "validation_error"),
+        (
+            "POST /a",
+            json,
+            "{\"name\": \"a\", \"name\": \"b\"}",
+            400,
+            "validation_error",
+        ),
+        (
+            "POST /a",
+            "Content-Type: text/plain",
+            "{\"name\": \"a\"}",
+            415,
+            "unsupported_content",
+        ),
+        (
+            "POST /a",
+            "Content-Encoding: gzip",
+            "{\"name\": \"a\"}",
+            415,
+            "unsupported_content",
+        ),
+        ("POST /a", json, &" ".repeat(65), 413, "body_too_large"),
+    ] {
+        let refused = send(line, field, body);
+        assert_eq!(
+            (refused.status, &*refused.code()),
+            (status, code),
+            "{line} {body}"
+        );
+    }
+    assert_eq!(upstream.requests().len(), 1, "nobody else gets it");
+    // In pieces, and without a body.
+    let mut client = gateway.client();
+    client.send(format!(
+        "POST /a HTTP/1.1\r\nHost: a\r\n{json}\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{{\"name\"\r\n6\r\n: \"a\"}}\r\n0\r\n\r\n"
+    ));
+    assert_eq!(client.read_response().status, 200);
+    assert_eq!(client.get("/a").status, 200);
+    assert_eq!(upstream.requests().len(), 3);
+    assert_eq!(upstream.requests()[1].body, b"{\"name\": \"a\"}");
+}
+
+/// GW-807: the same in the shop's envelope.
+#[test]
+fn gw_807_an_envelope_names_fields_under_validation_error() {
+    let upstream = Upstream::echo();
+    let route = "filters = [{ validate = { schema = '{\"required\": [\"name\"]}' } }]";
+    let text = format!(
+        "[errors]\nbody = \"envelope\"\n\n{}",
+        document(upstream.address(), "", route, "")
+    );
+    let gateway = Gateway::start(&text);
+    let mut client = gateway.client();
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}");
+    let answer = client.read_response();
+    let told: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(told["error"]["code"], "VALIDATION_ERROR");
+    assert_eq!(told["error"]["details"]["errors"][0]["field"], "name");
+}

@@ -63,7 +63,7 @@ fn the_routes_time_out_is_told_with_its_line() {
         "route.timeout",
         "300ms",
         &toml,
-        "timeout =",
+        "timeout = \"300ms\"",
     );
     upstream.wait("the connection to be given up", |journal| {
         journal.ended == journal.connections

@@ -2,13 +2,17 @@
 //!
 //! Commands parse their arguments, call the engine and print; no decision about traffic is taken in this package.
 
-mod check;
+mod openapi;
 mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use tollgate_config::Loader;
+pub use tollgate_engine::process::modest_pages;
+use tollgate_engine::program::{self, Question};
 
 pub use run::{Quick, start_document, start_file};
 
@@ -44,6 +48,9 @@ pub enum Command {
         /// The listener's name; the first one without it.
         #[arg(long)]
         listener: Option<String>,
+        /// The service that calls, for rules of access: `orders`, or `shop/orders`.
+        #[arg(long, value_name = "SERVICE")]
+        caller: Option<String>,
         #[arg(long)]
         json: bool,
     },
@@ -60,12 +67,6 @@ pub enum Command {
     },
 }
 
-/// Asks for small pages: with huge ones the allocator's first touch of each arena costs two megabytes, and an idle
-/// gateway ten. To be called first in `main`; where the kernel refuses, nothing is lost but memory.
-pub fn modest_pages() {
-    let _unsupported_means_bigger = rustix::thread::disable_transparent_huge_pages(true);
-}
-
 /// Runs a command; the exit code is the process's.
 pub fn main(arguments: Arguments) -> ExitCode {
     match arguments.command {
@@ -74,25 +75,32 @@ pub fn main(arguments: Arguments) -> ExitCode {
         } => run::file(&file, false),
         Command::Run { file: None, quick } => run::quick(&quick),
         Command::Upgrade { file } => run::file(&file, true),
-        Command::Check { file } => check::check(&file),
+        Command::Check { file } => {
+            program::check(&file.display().to_string(), Loader::new().load(&file))
+        }
         Command::Explain {
             file,
             method,
             url,
             headers,
             listener,
+            caller,
             json,
-        } => check::explain(
-            &file,
-            &check::Question {
+        } => program::explain(
+            Loader::new().load(&file),
+            &Question {
                 method,
                 url,
                 headers,
                 listener,
+                caller,
                 json,
             },
         ),
-        Command::Schema => check::schema(),
-        Command::Openapi { file, route } => check::openapi(&file, route.as_deref()),
+        Command::Schema => {
+            program::print_json(&tollgate_config::schema());
+            ExitCode::SUCCESS
+        }
+        Command::Openapi { file, route } => openapi::openapi(&file, route.as_deref()),
     }
 }

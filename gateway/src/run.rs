@@ -8,6 +8,7 @@ use tollgate_config::Document;
 use tollgate_engine::engine::{Engine, Options, Running, StartError};
 use tollgate_engine::net::handover;
 use tollgate_engine::process::exit;
+use tollgate_engine::program;
 
 #[derive(Debug, Args)]
 pub struct Quick {
@@ -24,7 +25,7 @@ fn options() -> Options {
         signals: true,
         watch: true,
         handover: true,
-        taken: None,
+        ..Options::default()
     }
 }
 
@@ -72,10 +73,7 @@ pub(crate) fn quick(quick: &Quick) -> ExitCode {
                 ..options()
             },
         )),
-        Err(problems) => {
-            eprintln!("{problems}");
-            ExitCode::from(exit::BAD_DOCUMENT)
-        }
+        Err(problems) => program::refused(&problems),
     }
 }
 
@@ -83,10 +81,7 @@ pub(crate) fn quick(quick: &Quick) -> ExitCode {
 fn take_over(path: &Path) -> Result<handover::Taken, ExitCode> {
     let document = tollgate_config::Loader::new()
         .load(path)
-        .map_err(|problems| {
-            eprintln!("{problems}");
-            ExitCode::from(exit::BAD_DOCUMENT)
-        })?;
+        .map_err(|problems| program::refused(&problems))?;
     let first = document.listeners.first().map(|listener| listener.bind);
     let key = first
         .map(|first| handover::key(document.server.admin, first))
@@ -99,20 +94,8 @@ fn take_over(path: &Path) -> Result<handover::Taken, ExitCode> {
 }
 
 fn serve(started: Result<Running, StartError>) -> ExitCode {
-    let running = match started {
-        Ok(running) => running,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(error.exit_code());
-        }
-    };
-    for (name, address) in running.listeners() {
-        eprintln!("serving {name} on {address}");
+    match program::serving(started) {
+        Ok(running) => program::stopped(&running.wait()),
+        Err(code) => code,
     }
-    if let Some(admin) = running.admin() {
-        eprintln!("admin on http://{admin} (health/ready, metrics, status)");
-    }
-    let report = running.wait();
-    eprintln!("stopped: {report}");
-    ExitCode::from(if report.cut == 0 { exit::OK } else { exit::CUT })
 }

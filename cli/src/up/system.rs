@@ -20,7 +20,7 @@ const CONTROL_PLANE: &str = "control-plane";
 
 /// The documents of the fleet: their names, and what is in them. The first is made for this system, the others are the
 /// samples of `config/shop`.
-const FLEET: [(&str, &str); 5] = [
+const FLEET: [(&str, &str); 6] = [
     ("upstreams.toml", include_str!("upstreams.toml.in")),
     (
         "routes.toml",
@@ -34,6 +34,10 @@ const FLEET: [(&str, &str); 5] = [
     (
         "callers.toml",
         include_str!("../../../config/shop/callers.toml"),
+    ),
+    (
+        "access.toml",
+        include_str!("../../../config/shop/access.toml"),
     ),
 ];
 

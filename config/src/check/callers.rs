@@ -11,7 +11,13 @@ pub(super) fn check(checks: &mut Checks<'_>) {
         checks.jwts.iter().map(|item| (item.name.as_str(), item)),
         checks.report,
     );
+    unique(
+        "access",
+        { checks.accesses.iter() }.map(|item| (item.name.as_str(), item)),
+        checks.report,
+    );
     for route in checks.routes {
+        let mut access: Option<&Setting<Filter>> = None;
         let mut jwt: Option<&Setting<Filter>> = None;
         let mut cors: Option<&Setting<Filter>> = None;
         for filter in &route.filters {
@@ -24,6 +30,7 @@ pub(super) fn check(checks: &mut Checks<'_>) {
                     }
                     once("jwt", &mut jwt, filter, route, checks);
                 }
+                Filter::Access(_) => once("access", &mut access, filter, route, checks),
                 Filter::Cors(_) => once("cors", &mut cors, filter, route, checks),
                 Filter::Allow(allow) => {
                     let rule = allow.rules().find(|rule| rule.asks_who());

@@ -76,7 +76,7 @@ pub(super) fn files(routes: &[Item<Route>]) -> impl Iterator<Item = (&Path, bool
             .iter()
             .filter_map(|filter| match &filter.value {
                 Filter::Transcode(transcode) => {
-                    let descriptors = &transcode.descriptors;
+                    let descriptors = transcode.file()?;
                     Some((
                         descriptors.value.as_path(),
                         false,

@@ -79,11 +79,22 @@ pub struct Tls {
 pub fn warnings(document: &ControlPlane) -> Vec<String> {
     let Server { bind, tls, .. } = &document.server;
     let readable = !bind.ip().is_loopback() && tls.is_none();
-    let words = format!(
+    let mut words = Vec::new();
+    if !readable {
+        return words;
+    }
+    words.push(format!(
         "tokens cross the network readable on {bind}: write `[server] tls = {{ cert = \"…\", key = \"…\" }}`, or \
          let something else encrypt what reaches that address"
-    );
-    readable.then_some(words).into_iter().collect()
+    ));
+    if document.identity.enabled {
+        words.push(format!(
+            "whoever reads what crosses the network to {bind} can join the mesh with a token that it sees there, and \
+             whoever changes it can tell members whom to trust: write `[server] tls = {{ … }}`, or `[identity] enabled = \
+             false` where there is no mesh"
+        ));
+    }
+    words
 }
 
 /// Whether a line of the document may hold a token.

@@ -3,6 +3,7 @@
 //! what the settings do.
 
 mod access;
+mod identity;
 mod read;
 mod rollout;
 mod store;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub(crate) use access::token;
 pub use access::{Role, Tls, Token, warnings};
+pub use identity::{AuthorityFiles, Identity, Kubernetes};
 pub use read::{load, load_text, reference};
 pub use rollout::{MOST_STAGES, Rollout, Stage, WithoutTraffic, duration};
 pub use store::{Etcd, Secret, Store, StoreTls};
@@ -28,6 +30,7 @@ pub struct ControlPlane {
     pub catalog: Catalog,
     pub feed: Feed,
     pub rollout: Rollout,
+    pub identity: Identity,
     /// Empty: whoever reaches the address may do everything.
     pub tokens: Vec<Token>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::rollout::complete;
 use super::{
     Audit, Catalog, ControlPlane, Feed, Probe, Registry, Rollout, Server, Stage, WithoutTraffic,
-    access, store,
+    access, identity, store,
 };
 use crate::cut::{Cut, cut};
 use crate::grammar::control_plane::TOP;
@@ -171,6 +171,7 @@ fn read(
             "probe" => probe(&node, &mut document.probe),
             "catalog" => catalog(&node, folder, &mut document.catalog),
             "feed" => feed(&node, &mut document.feed),
+            "identity" => identity::read(&node, folder, &mut document.identity, report),
             "rollout" => rollout(&node, &mut document.rollout, report),
             _ => audit(&node, &mut document.audit),
         }

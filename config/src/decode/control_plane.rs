@@ -5,7 +5,7 @@ use std::path::Path;
 use super::upstream::tls;
 use super::{text, texts};
 use crate::control_plane::token;
-use crate::document::{ControlPlane, Place, Register, Secret, Url};
+use crate::document::{Announced, ControlPlane, Place, Register, Secret, Url};
 use crate::parse::Node;
 use crate::quick;
 use crate::report::ItemReport;
@@ -54,8 +54,12 @@ fn register(node: &Node) -> Option<Register> {
     let metadata = metadata.filter_map(|e| Some((e.key.clone(), e.node.text()?.to_owned())));
     Some(Register {
         name: text(node, "name")?.to_owned(),
-        address: text(node, "address")?.to_owned(),
+        address: match text(node, "listener") {
+            Some(listener) => Announced::Listener(listener.to_owned()),
+            None => Announced::Address(text(node, "address")?.to_owned()),
+        },
         health: text(node, "health").unwrap_or("/health/ready").to_owned(),
         metadata: metadata.collect(),
+        upstream: text(node, "upstream").map(str::to_owned),
     })
 }

@@ -80,6 +80,8 @@ fn bucket(node: &Node, report: &mut ItemReport<'_>) -> Option<Bucket> {
             Some("client_ip") => LimitBy::ClientIp,
             Some("api_key") => LimitBy::ApiKey,
             Some("route") => LimitBy::Route,
+            Some("caller") => LimitBy::Caller,
+            Some("host") => LimitBy::Host,
             _ => LimitBy::Header(parsed(by, "header", rule::header_name)?),
         },
         rate,

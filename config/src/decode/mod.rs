@@ -2,6 +2,7 @@
 //! what it can use, puts a default where something was refused, and reports only what the grammar cannot say: keys
 //! that are fine alone but not together. Returns nothing for an item without its essential parts.
 
+mod access;
 mod browsers;
 mod bulkhead;
 mod callers;
@@ -9,6 +10,7 @@ mod control_plane;
 mod fallback;
 mod faults;
 mod guard;
+mod identity;
 mod limits;
 mod listener;
 mod retry;
@@ -16,20 +18,23 @@ mod route;
 mod store;
 mod transcode;
 mod upstream;
+mod validate;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::document::{AccessLog, At, Expect, Server, Setting, Telemetry, Test};
+use crate::document::{AccessLog, AccessTest, At, Expect, Server, Setting, Telemetry, Test};
 use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
 
+pub(crate) use access::{access, grpc_method, member, members};
 pub(crate) use browsers::{errors, origin};
 pub(crate) use callers::{jwks_url, jwt};
 pub(crate) use control_plane::control_plane;
+pub(crate) use identity::identity;
 pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};
@@ -64,11 +69,16 @@ pub(crate) fn default_telemetry() -> Telemetry {
     Telemetry {
         access_log: AccessLog::Stdout,
         access_log_sample: 1.0,
+        labels: Vec::new(),
     }
 }
 
 pub(crate) fn telemetry(node: &Node, folder: &Path) -> Telemetry {
     let mut telemetry = default_telemetry();
+    let labels = node.get("labels").map_or(&[][..], Node::entries).iter();
+    telemetry.labels = labels
+        .filter_map(|entry| Some((entry.key.clone(), entry.node.text()?.to_owned())))
+        .collect();
     let Some(log) = node.get("access_log") else {
         return telemetry;
     };
@@ -93,6 +103,14 @@ pub(crate) fn test(node: &Node) -> Option<Test> {
         path: text(request, "path")?.to_owned(),
         headers: headers(request.get("headers")),
         listener: text(request, "listener").map(str::to_owned),
+        access: expect.get("access").map(|wanted| AccessTest {
+            caller: parsed(request, "caller", member),
+            service: parsed(request, "service", member),
+            allowed: Setting {
+                value: wanted.text() == Some("allowed"),
+                at: at(wanted),
+            },
+        }),
         expect: Expect {
             route: setting_text(expect, "route"),
             upstream: setting_text(expect, "upstream"),

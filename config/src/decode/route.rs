@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use super::{
     at, browsers, callers, count, duration, fallback, faults, headers, limits, or_off, parsed,
-    retry, setting, setting_text, size, text, texts, transcode,
+    retry, setting, setting_text, size, text, texts, transcode, validate,
 };
 use crate::document::*;
 use crate::parse::Node;
@@ -430,6 +430,9 @@ fn filter(
     if node.get("grpc_web").is_some() {
         return Some(Filter::GrpcWeb);
     }
+    if let Some(node) = node.get("validate") {
+        return validate::validate(node).map(Filter::Validate);
+    }
     if let Some(fault) = node.get("fault") {
         return faults::fault(fault, report).map(Filter::Fault);
     }
@@ -438,6 +441,9 @@ fn filter(
     }
     if let Some(allow) = node.get("allow") {
         return callers::allow(allow, matches, report).map(Filter::Allow);
+    }
+    if let Some(mode) = text(node, "access") {
+        return AccessMode::of(mode).map(Filter::Access);
     }
     if let Some(cors) = node.get("cors") {
         return Some(Filter::Cors(browsers::cors(cors, report)));

@@ -23,11 +23,22 @@ pub struct ControlPlane {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
     pub name: String,
-    /// `host:port`, as others reach it.
-    pub address: String,
+    pub address: Announced,
     /// The path that tells whether it is ready. Default `/health/ready`.
     pub health: String,
     pub metadata: Vec<(String, String)>,
+    /// The upstream that must answer its probes meanwhile.
+    pub upstream: Option<String>,
+}
+
+/// Where others reach an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announced {
+    /// `host:port`.
+    Address(String),
+    /// Where this listener listens. One for every address of the machine is announced with the address that the way
+    /// to the control plane begins at.
+    Listener(String),
 }
 
 /// `http://host:port` or `https://host:port`.

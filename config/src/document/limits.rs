@@ -114,6 +114,10 @@ pub enum LimitBy {
     ApiKey,
     Header(HeaderName),
     Route,
+    /// The service that calls, by its certificate; all without one share a bucket.
+    Caller,
+    /// The host that is asked for, without its port.
+    Host,
 }
 
 impl fmt::Display for LimitBy {
@@ -122,6 +126,8 @@ impl fmt::Display for LimitBy {
             LimitBy::ClientIp => f.write_str("client_ip"),
             LimitBy::ApiKey => f.write_str("api_key"),
             LimitBy::Route => f.write_str("route"),
+            LimitBy::Caller => f.write_str("caller"),
+            LimitBy::Host => f.write_str("host"),
             LimitBy::Header(name) => write!(f, "header {name}"),
         }
     }

@@ -1,6 +1,7 @@
 //! JSON to gRPC as values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
@@ -9,7 +10,7 @@ use super::{At, Setting};
 /// `{ transcode = { … } }`.
 #[derive(Debug, Clone)]
 pub struct Transcode {
-    pub descriptors: Setting<PathBuf>,
+    pub descriptors: Descriptors,
     /// By full name; empty: all.
     pub services: Vec<String>,
     /// Methods without annotation are found by their names. Default false.
@@ -37,6 +38,28 @@ pub struct Transcode {
     pub max_depth: Setting<u64>,
     /// Default 100,000.
     pub max_fields: Setting<u64>,
+}
+
+/// Where the descriptors of a service are from.
+#[derive(Debug, Clone)]
+pub enum Descriptors {
+    /// A set in a file.
+    File(Setting<PathBuf>),
+    /// What the route's upstream tells of itself; of several, the first.
+    Reflection {
+        /// From one question to the next. Default 1 min.
+        refresh: Duration,
+    },
+}
+
+impl Transcode {
+    /// The file that the descriptors are read from, if they are.
+    pub fn file(&self) -> Option<&Setting<PathBuf>> {
+        match &self.descriptors {
+            Descriptors::File(file) => Some(file),
+            Descriptors::Reflection { .. } => None,
+        }
+    }
 }
 
 /// How one method is called, whatever the descriptors say.

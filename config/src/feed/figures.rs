@@ -40,6 +40,38 @@ pub struct Figures {
     /// The node's own answers by error code.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refused: BTreeMap<String, u64>,
+    /// The busiest edges of the service map.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Edge>,
+}
+
+/// From which end an edge of the service map was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// By the one that was called.
+    Inbound,
+    /// By the one that called.
+    Outbound,
+}
+
+impl Direction {
+    pub fn word(self) -> &'static str {
+        match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        }
+    }
+}
+
+/// Calls from one service to another (MESH-504).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// `namespace/service`, or a word for who cannot be told.
+    pub source: String,
+    pub destination: String,
+    pub direction: Direction,
+    pub tally: Tally,
 }
 
 /// What became of some requests.
@@ -129,6 +161,14 @@ impl Figures {
                 bounds::word(what, name)?;
                 check(what, tally)?;
             }
+        }
+        if self.edges.len() > MOST_FIGURES {
+            return Err(format!("`edges` has more than {MOST_FIGURES} edges"));
+        }
+        for edge in &self.edges {
+            bounds::word("source", &edge.source)?;
+            bounds::word("destination", &edge.destination)?;
+            check("edges", &edge.tally)?;
         }
         if self.refused.len() > MOST_KINDS {
             return Err(format!("`refused` has more than {MOST_KINDS} kinds"));

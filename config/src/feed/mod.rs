@@ -25,7 +25,7 @@ pub use blocks::{Block, Blocks};
 pub use bounds::{
     MOST_BLOCKS, MOST_BYTES, MOST_INSTANCES, MOST_LINE, MOST_SERVICES, MOST_TEXT, MOST_USES,
 };
-pub use figures::{Figures, LATENCIES, MOST_FIGURES, Tally};
+pub use figures::{Direction, Edge, Figures, LATENCIES, MOST_FIGURES, Tally};
 
 /// One line of a feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,16 +117,19 @@ pub enum Kind {
     Tiers,
     /// With the key's hash; a key itself never travels.
     ApiKey,
+    /// To nodes that say which service they are of.
+    Access,
     Test,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Route,
         Kind::Upstream,
         Kind::Limit,
         Kind::Tiers,
         Kind::ApiKey,
+        Kind::Access,
         Kind::Test,
     ];
 
@@ -138,6 +141,7 @@ impl Kind {
             Kind::Limit => "limit",
             Kind::Tiers => "tiers",
             Kind::ApiKey => "api_key",
+            Kind::Access => "access",
             Kind::Test => "test",
         }
     }
@@ -247,6 +251,9 @@ pub struct Subscribe {
     /// Whether the node is a member of the mesh, and wants to know whom members trust.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trust: bool,
+    /// `namespace/service` that the node is of: the rules about who may call it are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callee: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,6 +55,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "identity",
+        list: false,
+        section: Some(&super::authority::IDENTITY),
+        doc: "",
+    },
+    Top {
         name: "token",
         list: true,
         section: Some(&TOKEN),

@@ -9,7 +9,7 @@ use crate::document::MOST_BURST;
 pub(super) const RATE_LIMIT: Kind = Kind::Either(&[Kind::Rule(&NAME), Kind::Table(&ROUTE_LIMIT)]);
 
 const BY: Kind = Kind::Either(&[
-    Kind::Word(&["client_ip", "api_key", "route"]),
+    Kind::Word(&["client_ip", "api_key", "route", "caller", "host"]),
     Kind::Table(&LIMIT_BY),
 ]);
 
@@ -23,7 +23,7 @@ pub(super) static LIMIT: Section = Section {
         required(
             "by",
             BY,
-            "Who has a bucket of their own: each client address (IPv6 by /64), each API key's client, each route, or each value of a header.",
+            "Who has a bucket of their own: each client address (IPv6 by /64), each API key's client, each route, each service that calls (by its certificate; who has none shares one), each host that is asked for, or each value of a header.",
         ),
         required(
             "rate",

@@ -3,16 +3,21 @@
 //! cannot disagree. A new key is a new line in `sections`. Nothing here reads a document.
 
 mod access;
+mod access_rules;
 mod browsers;
 mod callers;
 pub(crate) mod control_plane;
 mod faults;
+mod authority;
+mod identity;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;
+pub(crate) mod sidecar;
 mod store;
 mod subscription;
 mod transcode;
+mod validate;
 
 use crate::problem::Fault;
 

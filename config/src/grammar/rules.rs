@@ -53,6 +53,16 @@ rules! {
     SERVICE: "bad-name", "a full name", "shop.v1.Orders", binding::full_name;
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
+    BODY_SCHEMA: "bad-schema", "a JSON Schema", "{ \"type\": \"object\" }", crate::BodySchema::parse;
+    SERVICE_NAME: "bad-name", "the name of a service", "orders", crate::sidecar::service_name;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
+    MEMBERS: "bad-name", "a service, or several", "orders", crate::decode::members;
+    GRPC_METHOD: "bad-name", "a gRPC method", "payments.v1.PaymentsService/ProcessPayment", crate::decode::grpc_method;
+    SEGMENT: "bad-identity", "a service's name in an identity", "orders", crate::identity::service;
+    NAMESPACE: "bad-identity", "a namespace's name in an identity", "default", crate::identity::namespace;
+    MEMBER: "bad-identity", "a member's name", "orders", crate::identity::member;
+    TRUST_DOMAIN: "bad-host", "a trust domain", "example.org", crate::identity::domain;
+    FULL_MEMBER: "bad-name", "a namespace and a name", "shop/orders", crate::identity::full_member;
+    LABEL: "bad-name", "the name of a label", "proxy", rule::label;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

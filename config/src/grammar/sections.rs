@@ -3,7 +3,8 @@
 
 use super::rules::*;
 use super::{
-    Key, Kind, Presence, Section, Top, browsers, callers, faults, limits, subscription, transcode,
+    Key, Kind, Presence, Section, Top, access_rules, browsers, callers, faults, identity, limits,
+    subscription, transcode, validate,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -124,6 +125,12 @@ pub(crate) static TOP: &[Top] = &[
         doc: "",
     },
     Top {
+        name: "access",
+        list: true,
+        section: Some(&access_rules::ACCESS),
+        doc: "",
+    },
+    Top {
         name: "errors",
         list: false,
         section: Some(&browsers::ERRORS),
@@ -133,6 +140,12 @@ pub(crate) static TOP: &[Top] = &[
         name: "control_plane",
         list: false,
         section: Some(&subscription::CONTROL_PLANE),
+        doc: "",
+    },
+    Top {
+        name: "identity",
+        list: false,
+        section: Some(&identity::IDENTITY),
         doc: "",
     },
 ];
@@ -203,9 +216,38 @@ pub(crate) static LISTENER: Section = Section {
         ),
         default(
             "protocol",
-            Kind::Word(&["auto", "http1", "http2"]),
+            Kind::Word(&["auto", "http1", "http2", "tcp", "detect"]),
             "\"auto\"",
-            "\"auto\" is HTTP/1.1 and HTTP/2: by ALPN on TLS, by prior knowledge on clear text.",
+            "\"auto\" is HTTP/1.1 and HTTP/2: by ALPN on TLS, by prior knowledge on clear text. \"tcp\" relays bytes to `forward`; \"detect\" is \"auto\" for what begins like HTTP and \"tcp\" for everything else.",
+        ),
+        optional(
+            "forward",
+            Kind::Rule(&NAME),
+            "The upstream that gets the bytes of what is not HTTP. Needs `protocol` \"tcp\" or \"detect\".",
+        ),
+        default(
+            "detect_timeout",
+            Kind::Rule(&DURATION),
+            "\"500ms\"",
+            "With \"detect\": a client that has said nothing for so long waits for the server to speak, and is relayed.",
+        ),
+        default(
+            "relay_idle_timeout",
+            DURATION_OR_OFF,
+            "\"1h\"",
+            "Relayed bytes: none in either direction.",
+        ),
+        default(
+            "access",
+            Kind::Word(&["enforce", "audit", "off"]),
+            "\"off\"",
+            "Which services may send bytes to `forward`: by those rules of `[[access]]` that name neither method nor path. Requests meet the filter `access` of their route.",
+        ),
+        default(
+            "capture",
+            Kind::Flag,
+            "false",
+            "Connections are redirected here by the kernel; upstreams with `endpoints = \"original\"` go where the client was going. Linux.",
         ),
         optional(
             "tls",
@@ -215,6 +257,7 @@ pub(crate) static LISTENER: Section = Section {
             ]),
             "Certificate, or a list of certificates chosen by SNI. Absent: clear text.",
         ),
+        identity::LISTENER_MESH,
         default(
             "max_connections",
             Kind::Count(1, 10_000_000),
@@ -247,6 +290,7 @@ pub(crate) static LISTENER: Section = Section {
         ),
         later("proxy_protocol", "The PROXY protocol."),
     ],
+    needs: &[("relay_idle_timeout", "forward"), ("access", "forward")],
     ..NOTHING
 };
 
@@ -540,6 +584,11 @@ pub(crate) static FILTER: Section = Section {
             "Who may call: by roles, permissions, ownership or address.",
         ),
         optional(
+            "access",
+            Kind::Word(&["enforce", "audit"]),
+            "Which services may call, by the rules of `[[access]]`. \"enforce\": what no rule allows is refused. \"audit\": it passes, and is counted and logged.",
+        ),
+        optional(
             "security_headers",
             Kind::Table(&browsers::SECURITY_HEADERS),
             "Fields that make a browser careful; `{}` stands for the defaults.",
@@ -559,6 +608,11 @@ pub(crate) static FILTER: Section = Section {
             Kind::Yes,
             "Answers gRPC-Web, from browsers, with calls of a gRPC service.",
         ),
+        optional(
+            "validate",
+            Kind::Table(&validate::VALIDATE),
+            "Refuses bodies that are not what a JSON Schema says, with all fields that are wrong.",
+        ),
     ],
     one_of: &[&[
         "set_headers",
@@ -567,10 +621,12 @@ pub(crate) static FILTER: Section = Section {
         "jwt",
         "api_key",
         "allow",
+        "access",
         "security_headers",
         "fault",
         "transcode",
         "grpc_web",
+        "validate",
     ]],
     ..NOTHING
 };
@@ -744,11 +800,14 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
         optional(
             "endpoints",
-            Kind::List(&Kind::Either(&[
-                Kind::Rule(&ENDPOINT),
-                Kind::Table(&ENDPOINT_TABLE),
-            ])),
-            "Addresses.",
+            Kind::Either(&[
+                Kind::List(&Kind::Either(&[
+                    Kind::Rule(&ENDPOINT),
+                    Kind::Table(&ENDPOINT_TABLE),
+                ])),
+                Kind::Word(&["original"]),
+            ]),
+            "Addresses. \"original\": where a captured connection was going (`[[listener]] capture`).",
         ),
         optional(
             "dns",
@@ -782,6 +841,7 @@ pub(crate) static UPSTREAM: Section = Section {
             Kind::Table(&UPSTREAM_TLS),
             "Encrypts. Absent: clear text.",
         ),
+        identity::UPSTREAM_MESH,
         default(
             "balance",
             Kind::Either(&[
@@ -1132,6 +1192,12 @@ pub(crate) static TELEMETRY: Section = Section {
             "\"stdout\"",
             "\"off\", \"stdout\" or a file, or a table.",
         ),
+        default(
+            "labels",
+            Kind::Map(&LABEL, &Kind::Text),
+            "{}",
+            "Labels that all series of this process have besides their own, such as `{ proxy = \"sidecar\" }`. A series' own label of that name stays.",
+        ),
         later(
             "traces",
             "Sends spans. Without it, trace context is still passed on.",
@@ -1203,6 +1269,17 @@ pub(crate) static REQUEST: Section = Section {
             "the first listener",
             "The listener that it comes to.",
         ),
+        optional(
+            "caller",
+            Kind::Rule(&MEMBER),
+            "The service that calls, as its certificate proves it; of the namespace `default`, unless it names another. Absent: nobody that is known.",
+        ),
+        default(
+            "service",
+            Kind::Rule(&MEMBER),
+            "the node's own",
+            "The service that is called, for `expect.access`.",
+        ),
     ],
     ..NOTHING
 };
@@ -1222,6 +1299,11 @@ pub(crate) static EXPECT: Section = Section {
             "path",
             Kind::Rule(&SENT_PATH),
             "The path that the upstream is sent.",
+        ),
+        optional(
+            "access",
+            Kind::Word(&["allowed", "refused"]),
+            "What the rules of `[[access]]` say to `caller`. A test has no token, so a rule that asks for one does not allow it.",
         ),
     ],
     ..NOTHING

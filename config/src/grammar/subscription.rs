@@ -45,10 +45,21 @@ pub(super) static REGISTER: Section = Section {
     doc: "An instance that others find through the control plane. It is deregistered before this process drains.",
     keys: &[
         required("name", Kind::Rule(&NAME), "The service."),
-        required(
+        optional(
             "address",
             Kind::Rule(&ENDPOINT),
             "Where others reach the instance.",
+        ),
+        optional(
+            "listener",
+            Kind::Rule(&NAME),
+            "The same, where that is a listener of this file. One that is bound to every address (`0.0.0.0`) is announced \
+             with the address that the machine has towards the control plane.",
+        ),
+        optional(
+            "upstream",
+            Kind::Rule(&NAME),
+            "An upstream of this file with `[upstream.health]`: the instance is announced only while it answers its probes.",
         ),
         default(
             "health",
@@ -62,5 +73,6 @@ pub(super) static REGISTER: Section = Section {
             "What others may filter by, such as `{ version = \"1.2.3\", zone = \"b\" }`.",
         ),
     ],
+    one_of: &[&["address", "listener"]],
     ..NOTHING
 };

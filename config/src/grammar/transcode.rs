@@ -2,7 +2,7 @@
 //! schema says and the page shows.
 
 use super::rules::*;
-use super::sections::{NOTHING, default, later, optional, required};
+use super::sections::{NOTHING, default, optional, required};
 use super::{Kind, Section};
 
 pub(super) static TRANSCODE: Section = Section {
@@ -10,12 +10,23 @@ pub(super) static TRANSCODE: Section = Section {
     doc: "Answers JSON over HTTP with calls of a gRPC service, whose upstream speaks HTTP/2. Requests that are gRPC already pass \
           untouched. See [transcoding](transcoding.md).",
     keys: &[
-        required(
+        optional(
             "descriptors",
             Kind::Rule(&DESCRIPTORS),
-            "What `protoc --include_imports --descriptor_set_out=…` wrote. A file that changes is read again.",
+            "What `protoc --include_imports --descriptor_set_out=…` wrote. A file that changes is read again. This or `reflection`.",
         ),
-        later("reflection", "Ask the upstream for its descriptors."),
+        default(
+            "reflection",
+            Kind::Flag,
+            "false",
+            "Instead of a file: the route's upstream (of a split, the first) is asked by gRPC server reflection, at the start and again and again.",
+        ),
+        default(
+            "refresh",
+            Kind::Rule(&DURATION),
+            "\"1m\"",
+            "From one such question to the next.",
+        ),
         default(
             "services",
             Kind::List(&Kind::Rule(&SERVICE)),

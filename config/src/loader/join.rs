@@ -57,9 +57,13 @@ pub(super) fn join(
     reading.limits.clone_from(&file.limits);
     reading.api_keys.clone_from(&file.api_keys);
     reading.jwts.clone_from(&file.jwts);
+    reading.accesses.clone_from(&file.accesses);
     reading.tests.clone_from(&file.tests);
     let control_plane = file.control_plane.clone();
     reading.control_plane = control_plane.map(|one| (one.clone(), one.place));
+    let identity = file.identity.clone();
+    reading.identity = identity.map(|one| (one.clone(), one.place));
+    reading.keeps_state = file.server.state_dir.is_some();
     let main = Place {
         file: file.sources.first().map_or_else(
             || Arc::from(""),
@@ -178,7 +182,7 @@ impl Reading<'_> {
         let word = one.map_or("", |one| one.section(&block.text));
         if one.is_none() || word != block.kind.word() {
             // A mistake of syntax explains itself; anything else is the sender's.
-            if too_deep.is_some() || self.parse(&here, &block.text, too_deep).is_some() {
+            if too_deep.is_some() || self.parse(&here, &block.text, None, too_deep).is_some() {
                 self.foreign(block, word, begins);
             }
             self.broken.section(block.kind.word());
@@ -187,7 +191,7 @@ impl Reading<'_> {
         let text = one.map_or("", |one| one.text(&block.text));
         // The cutter counts from the start of the text, a place from the start of the file.
         let too_deep = too_deep.map(|line| block.line.saturating_add(line - 1));
-        let Some(parsed) = self.parse(&here, text, too_deep) else {
+        let Some(parsed) = self.parse(&here, text, None, too_deep) else {
             self.broken.section(block.kind.word());
             return;
         };
@@ -211,8 +215,9 @@ impl Reading<'_> {
                 }
                 Decoded::Route { route, .. } => {
                     for filter in &route.filters {
-                        if let Filter::Transcode(transcode) = &filter.value {
-                            let descriptors = &transcode.descriptors;
+                        if let Filter::Transcode(transcode) = &filter.value
+                            && let Some(descriptors) = transcode.file()
+                        {
                             self.relative_paths(
                                 block,
                                 descriptors.at,
@@ -345,6 +350,7 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
     Ok(Document {
         server: file.server.clone(),
         control_plane: file.control_plane.clone(),
+        identity: file.identity.clone(),
         listeners: reading.listeners,
         routes: reading.routes,
         upstreams: reading.upstreams,
@@ -352,6 +358,7 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
         tiers: reading.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
         api_keys: reading.api_keys,
         jwts: reading.jwts,
+        accesses: reading.accesses,
         errors: file.errors,
         tests: reading.tests,
         sharing: file.sharing.clone(),

@@ -76,7 +76,7 @@ impl Memory {
 
     /// The text of the last load under that name.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.sources.get(name).map(|source| source.text.as_str())
+        self.sources.get(name).map(Source::shown)
     }
 
     /// The next check looks at everything.

@@ -29,6 +29,7 @@ use join::Joined;
 use memory::Memory;
 use reading::Reading;
 use source::Source;
+pub(crate) use source::is_list;
 
 /// The bytes of a file of another kind of document.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
@@ -42,6 +43,8 @@ pub struct Loader {
     joined: Joined,
     /// Documents of a whole fleet: listeners and certificates are the nodes' own.
     fleet: bool,
+    /// A file may be a short one.
+    short: bool,
 }
 
 impl Default for Loader {
@@ -64,6 +67,16 @@ impl Loader {
             memory: Memory::default(),
             joined: Joined::default(),
             fleet: false,
+            short: false,
+        }
+    }
+
+    /// Reads short files, too: those that say what stands beside an application (`sidecar`), and stand for a full
+    /// document. What is told of it points at their lines.
+    pub fn short(self) -> Loader {
+        Loader {
+            short: true,
+            ..self
         }
     }
 
@@ -86,6 +99,7 @@ impl Loader {
     /// Reads a file and everything that it includes.
     pub fn load(&mut self, path: &Path) -> Result<Document, Problems> {
         let mut reading = Reading::new(&*self.environment, &mut self.memory, self.fleet);
+        reading.short = self.short;
         match include::read(path, true) {
             Ok(bytes) => reading.file(path, bytes),
             Err(why) => {
@@ -108,6 +122,7 @@ impl Loader {
         base_dir: &Path,
     ) -> Result<Document, Problems> {
         let mut reading = Reading::new(&*self.environment, &mut self.memory, self.fleet);
+        reading.short = self.short;
         reading.text(Arc::from(name), text.to_owned(), base_dir);
         reading.finish()
     }
@@ -136,7 +151,7 @@ fn with_lines(report: Report, sources: &[Source]) -> Problems {
             })
             .collect();
         // Both are in ascending order: one walk through the text finds all lines.
-        let mut lines = source.text.split('\n').zip(1u32..).peekable();
+        let mut lines = source.shown().split('\n').zip(1u32..).peekable();
         for problem in &mut about {
             let Some(place) = &problem.place else {
                 continue;

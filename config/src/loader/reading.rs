@@ -32,6 +32,9 @@ pub(super) struct Reading<'l> {
     pub(super) hashers: [FoldHasher<'static>; 2],
     pub(super) server: Option<(Server, Place)>,
     pub(super) control_plane: Option<(ControlPlane, Place)>,
+    pub(super) identity: Option<(Identity, Place)>,
+    /// The `[server]` of a file that is joined with blocks names a folder for what outlives the process.
+    pub(super) keeps_state: bool,
     pub(super) telemetry: Option<(Telemetry, Place)>,
     pub(super) listeners: Vec<Item<Listener>>,
     pub(super) routes: Vec<Item<Route>>,
@@ -45,12 +48,15 @@ pub(super) struct Reading<'l> {
     pub(super) tiers: Option<(Vec<Item<Tier>>, Place)>,
     pub(super) api_keys: Vec<Item<ApiKey>>,
     pub(super) jwts: Vec<Item<Jwt>>,
+    pub(super) accesses: Vec<Item<Access>>,
     pub(super) errors: Option<(ErrorBody, Place)>,
     pub(super) tests: Vec<Item<Test>>,
     pub(super) broken: Broken,
     /// A text could not be cut, so what it holds is not remembered.
     pub(super) whole: bool,
     fleet: bool,
+    /// The first text may be a short one.
+    pub(super) short: bool,
 }
 
 /// The text that is being read, and where it stands.
@@ -81,6 +87,8 @@ impl<'l> Reading<'l> {
             hashers: [1, 2].map(|seed| FixedState::with_seed(seed).build_hasher()),
             server: None,
             control_plane: None,
+            identity: None,
+            keeps_state: false,
             telemetry: None,
             listeners: Vec::new(),
             routes: Vec::new(),
@@ -92,11 +100,13 @@ impl<'l> Reading<'l> {
             tiers: None,
             api_keys: Vec::new(),
             jwts: Vec::new(),
+            accesses: Vec::new(),
             errors: None,
             tests: Vec::new(),
             broken: Broken::default(),
             whole: false,
             fleet,
+            short: false,
         }
     }
 
@@ -204,6 +214,7 @@ impl<'l> Reading<'l> {
         let usual = { self.control_plane.as_ref() }.map(|_| Sharing::default());
         Ok(Document {
             control_plane: self.control_plane.map(|(control_plane, _)| control_plane),
+            identity: self.identity.map(|(identity, _)| identity),
             server: self
                 .server
                 .map_or_else(decode::default_server, |(server, _)| server),
@@ -214,6 +225,7 @@ impl<'l> Reading<'l> {
             tiers: self.tiers.map_or_else(Vec::new, |(tiers, _)| tiers),
             api_keys: self.api_keys,
             jwts: self.jwts,
+            accesses: self.accesses,
             errors: self
                 .errors
                 .map_or_else(ErrorBody::default, |(body, _)| body),
@@ -250,9 +262,19 @@ impl<'l> Reading<'l> {
             tiers: self.tiers.as_ref().map_or(&[], |(tiers, _)| tiers),
             api_keys: &self.api_keys,
             jwts: &self.jwts,
+            accesses: &self.accesses,
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,
+            register: self
+                .control_plane
+                .as_ref()
+                .and_then(|(control_plane, place)| {
+                    Some((control_plane.register.as_ref()?, place.clone()))
+                }),
+            identity: self.identity.as_ref().map(|(identity, _)| identity),
+            keeps_state: self.keeps_state
+                || admin.is_some_and(|(server, _)| server.state_dir.is_some()),
             fleet: self.fleet,
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,

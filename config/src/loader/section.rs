@@ -180,6 +180,21 @@ impl Reading<'_> {
             self.control_plane
                 .replace((control_plane, place.clone()))
                 .map(|(_, place)| place)
+        } else if name == "identity" {
+            let mut report = ItemReport {
+                report: &mut self.report,
+                file: here.name,
+                line: here.first_line,
+            };
+            match decode::identity(node, here.folder, &mut report) {
+                Some(identity) => {
+                    { self.identity.replace((identity, place.clone())) }.map(|(_, place)| place)
+                }
+                None => {
+                    self.broken.section("identity");
+                    None
+                }
+            }
         } else if name == "limits" {
             let mut report = ItemReport {
                 report: &mut self.report,
@@ -248,6 +263,7 @@ impl Reading<'_> {
             Decoded::Limit(value) => self.limits.push(item(value, file, line)),
             Decoded::ApiKey(value) => self.api_keys.push(item(value, file, line)),
             Decoded::Jwt(value) => self.jwts.push(item(value, file, line)),
+            Decoded::Access(value) => self.accesses.push(item(value, file, line)),
             Decoded::Tiers(values) => {
                 let begins = Place {
                     file: file.clone(),
@@ -278,6 +294,7 @@ fn decode_item(
         "limit" => Decoded::Limit(Arc::new(decode::limit(node, report)?)),
         "api_key" => Decoded::ApiKey(Arc::new(decode::api_key(node, report)?)),
         "jwt" => Decoded::Jwt(Arc::new(decode::jwt(node, folder, report)?)),
+        "access" => Decoded::Access(Arc::new(decode::access(node, report)?)),
         "test" => Decoded::Test(Arc::new(decode::test(node)?)),
         _ => Decoded::Route {
             route: Arc::new(decode::route(node, folder, report)?),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::cut::{Block, Blocks, Cut, Replaced, cut, recut};
-use crate::document::{ApiKey, Jwt, Limit, Listener, Route, Test, Tier, Upstream};
+use crate::document::{Access, ApiKey, Jwt, Limit, Listener, Route, Test, Tier, Upstream};
 use crate::interpolate::Use;
+use crate::parse::Origins;
 
 use super::reading::Here;
 use super::section::top;
@@ -26,6 +27,7 @@ pub(super) enum Decoded {
     Limit(Arc<Limit>),
     ApiKey(Arc<ApiKey>),
     Jwt(Arc<Jwt>),
+    Access(Arc<Access>),
     Test(Arc<Test>),
     /// Of a feed only: those of a file stand in one section.
     Tiers(Vec<Arc<Tier>>),
@@ -46,6 +48,14 @@ pub(super) struct Source {
     pub(super) cut: Cut,
     /// For each block.
     pub(super) known: Vec<Option<Known>>,
+    /// Of a text that was made from a shorter one: what somebody wrote, and where.
+    pub(super) written: Option<Written>,
+}
+
+pub(super) struct Written {
+    pub(super) text: String,
+    /// For each line of the text that was made.
+    pub(super) origins: Vec<(u32, Option<u32>)>,
 }
 
 impl Source {
@@ -56,6 +66,7 @@ impl Source {
             text: String::new(),
             cut: Cut::Blocks(Blocks::default()),
             known: Vec::new(),
+            written: None,
         };
         source.change(text);
         source
@@ -97,26 +108,20 @@ impl Source {
 
     /// Overwrites what may be secret; lines and positions stay. The next load finds it changed and reads it again.
     pub(super) fn forget_secrets(&mut self) {
-        let Cut::Blocks(blocks) = &self.cut else {
-            // It is never compared.
-            self.text = String::new();
-            return;
-        };
-        let secret =
-            |block: &&Block| matches!(block.section(&self.text), "api_key" | "jwt" | "limits");
-        let ranges: Vec<_> = { blocks.all.iter().filter(secret) }
-            .map(Block::range)
-            .collect();
-        if ranges.is_empty() {
-            return;
+        if let Some(written) = &mut self.written {
+            let cut = cut(&written.text, is_list);
+            written.text = without_secrets(std::mem::take(&mut written.text), &cut);
         }
-        let mut bytes = std::mem::take(&mut self.text).into_bytes();
-        for byte in ranges.into_iter().flatten() {
-            if bytes[byte] != b'\n' {
-                bytes[byte] = b'-';
-            }
-        }
-        self.text = String::from_utf8(bytes).unwrap_or_default();
+        self.text = without_secrets(std::mem::take(&mut self.text), &self.cut);
+    }
+
+    /// What problems show lines of.
+    pub(super) fn shown(&self) -> &str {
+        self.written.as_ref().map_or(&self.text, |one| &one.text)
+    }
+
+    pub(super) fn origins(&self) -> Option<&Origins> {
+        Some(&self.written.as_ref()?.origins)
     }
 
     pub(super) fn here(&self, first_line: u32) -> Here<'_> {
@@ -136,6 +141,27 @@ impl Source {
     }
 }
 
-pub(super) fn is_list(section: &str) -> bool {
+pub(crate) fn is_list(section: &str) -> bool {
     top(section).is_some_and(|top| top.list)
+}
+
+fn without_secrets(text: String, cut: &Cut) -> String {
+    let Cut::Blocks(blocks) = cut else {
+        // It is never compared.
+        return String::new();
+    };
+    let secret = |block: &&Block| matches!(block.section(&text), "api_key" | "jwt" | "limits");
+    let ranges: Vec<_> = { blocks.all.iter().filter(secret) }
+        .map(Block::range)
+        .collect();
+    if ranges.is_empty() {
+        return text;
+    }
+    let mut bytes = text.into_bytes();
+    for byte in ranges.into_iter().flatten() {
+        if bytes[byte] != b'\n' {
+            bytes[byte] = b'-';
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_default()
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::reading::{Here, Reading, hash};
 use super::section::top;
-use super::source::{Known, Source};
+use super::source::{Known, Source, Written};
 use crate::cut::{Block, Cut};
 use crate::document::Place;
 use crate::grammar::sections;
 use crate::interpolate::{Interpolator, Use, files_of};
 use crate::nearest::nearest;
-use crate::parse::{Node, Parsed, TopValue, parse};
+use crate::parse::{Node, Origins, Parsed, TopValue, parse_written};
+use crate::sidecar;
 use crate::unit;
 use crate::validate::did_you_mean;
 
@@ -19,6 +20,10 @@ impl Reading<'_> {
     pub(super) fn one_text(&mut self, name: Arc<str>, mut text: String, folder: &Path) {
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
+        }
+        // Only what was named is a short file; what it includes are parts of a full document.
+        if self.short && self.sources.is_empty() && sidecar::is_short(&text) {
+            return self.short_text(name, text, folder);
         }
         hash(&mut self.hashers, text.as_bytes());
         let mut source = self.memory.source(name, folder, text);
@@ -40,10 +45,31 @@ impl Reading<'_> {
         self.sources.push(source);
     }
 
+    /// Reads the full document that a short text stands for. Everything that is found points at the short one.
+    fn short_text(&mut self, name: Arc<str>, text: String, folder: &Path) {
+        let lowered = sidecar::lower(&name, &text, folder, self.environment, &mut self.report);
+        let full = match &lowered {
+            Some(lowered) => lowered.text.clone(),
+            None => String::new(),
+        };
+        hash(&mut self.hashers, full.as_bytes());
+        let mut source = self.memory.source(name, folder, full);
+        source.written = Some(Written {
+            text,
+            origins: lowered.map_or_else(Vec::new, |lowered| lowered.origins),
+        });
+        match self.report.is_empty() {
+            true => self.whole(&source, None),
+            false => self.broken.everything(),
+        }
+        self.sources.push(source);
+    }
+
     /// Reads what stands before the first header; `false` when it holds sections, so that the text must be read whole.
     fn preamble(&mut self, source: &Source, block: &Block) -> bool {
         let here = source.here(block.line);
-        let Some(parsed) = self.parse(&here, block.text(&source.text), block.too_deep) else {
+        let text = block.text(&source.text);
+        let Some(parsed) = self.parse(&here, text, None, block.too_deep) else {
             self.broken.everything();
             return true;
         };
@@ -58,7 +84,7 @@ impl Reading<'_> {
     fn whole(&mut self, source: &Source, too_deep: Option<u32>) {
         self.whole = true;
         let here = source.here(1);
-        match self.parse(&here, &source.text, too_deep) {
+        match self.parse(&here, &source.text, source.origins(), too_deep) {
             Some(parsed) => {
                 self.top_keys(&here, &parsed);
                 for value in parsed.top() {
@@ -117,7 +143,7 @@ impl Reading<'_> {
     fn block(&mut self, source: &Source, block: &Block, known: &mut Option<Known>) {
         let here = source.here(block.line);
         let section = block.section(&source.text);
-        let parsed = self.parse(&here, block.text(&source.text), block.too_deep);
+        let parsed = self.parse(&here, block.text(&source.text), None, block.too_deep);
         let Some(top) = top(section) else {
             // A header that is no header is the parser's to explain.
             if parsed.is_some() {
@@ -140,6 +166,7 @@ impl Reading<'_> {
         &mut self,
         here: &Here<'_>,
         text: &'t str,
+        origins: Option<&'t Origins>,
         too_deep: Option<u32>,
     ) -> Option<Parsed<'t>> {
         if let Some(line) = too_deep {
@@ -157,7 +184,7 @@ impl Reading<'_> {
             );
             return None;
         }
-        match parse(text) {
+        match parse_written(text, origins) {
             Ok(parsed) => Some(parsed),
             Err(errors) => {
                 for (spot, message) in errors {

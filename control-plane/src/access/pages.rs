@@ -84,6 +84,7 @@ pub static PAGES: &[Page] = &[
     change("POST", "/rollout/promote", OPERATE, "rollout-promote"),
     change("POST", "/rollout/abort", OPERATE, "rollout-abort"),
     page("GET", "/figures", READ),
+    page("GET", "/edges", READ),
     page("POST", "/feed", NODE),
     // It tells what references stand for.
     page("GET", "/feed", ADMINISTER),
@@ -91,6 +92,14 @@ pub static PAGES: &[Page] = &[
     page("POST", "/nodes/{node}/report", NODE),
     page("POST", "/leases", NODE),
     page("GET", "/leases", READ),
+    page("GET", "/identity", READ),
+    page("GET", "/identity/trust", OPEN),
+    // What is asked for is the proof in the body.
+    change("POST", "/identity/certificate", OPEN, "certificate"),
+    change("POST", "/identity/token", ADMINISTER, "identity-token"),
+    change("POST", "/identity/revoke", ADMINISTER, "identity-revoke"),
+    change("POST", "/identity/allow", ADMINISTER, "identity-allow"),
+    change("POST", "/identity/rotate", ADMINISTER, "identity-rotate"),
     page("GET", "/cluster", READ),
     // What only those know who share the store is asked for instead.
     page("POST", "/cluster/signs", OPEN),

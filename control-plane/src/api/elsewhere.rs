@@ -65,7 +65,7 @@ pub(super) async fn hand_on(
     let own = path == "/feed" || path == "/plan" || path.starts_with("/nodes/");
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     // What the one that leads alone has from all.
-    let best = looks && (path == "/rollout" || path == "/figures");
+    let best = looks && matches!(path, "/rollout" | "/figures" | "/edges");
     if own || (looks && !best) {
         return next.run(request).await;
     }

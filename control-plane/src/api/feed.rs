@@ -47,6 +47,8 @@ pub(super) struct Look {
     node: Option<String>,
     #[serde(default)]
     listeners: Option<String>,
+    #[serde(default)]
+    callee: Option<String>,
 }
 
 /// `GET /feed?node=…`, for people.
@@ -73,6 +75,7 @@ pub(super) async fn look(
         also: Vec::new(),
         listeners: names.map(str::to_owned).collect(),
         trust: false,
+        callee: look.callee,
     };
     open(&api, &subscribe, &caller, hang_up)
 }
@@ -97,6 +100,11 @@ fn open(
     name("node", &subscribe.node, false);
     name("instance", &subscribe.instance, true);
     name("version", &subscribe.version, true);
+    name(
+        "callee",
+        subscribe.callee.as_deref().unwrap_or_default(),
+        true,
+    );
     let named: &[String] = match &subscribe.services {
         Wanted::Routed(_) => &[],
         Wanted::Names(names) => names,

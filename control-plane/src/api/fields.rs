@@ -69,6 +69,19 @@ impl Fields {
         }
     }
 
+    /// The same, if it is a flag; absent, it is false.
+    pub(crate) fn flag(&mut self, name: &'static str) -> bool {
+        match self.take(&[name]) {
+            None => false,
+            Some(Json::Flag(flag)) => flag,
+            Some(other) => {
+                let reason = format!("must be true or false, not {}", other.word());
+                self.wrong(name, reason, format!("send \"{name}\": true"));
+                false
+            }
+        }
+    }
+
     /// Texts by name; numbers and flags are taken as they would be written.
     pub(crate) fn texts(&mut self, name: &'static str) -> Option<Vec<(String, String)>> {
         let fields = match self.take(&[name])? {

@@ -14,6 +14,7 @@ use tollgate_engine::telemetry::log::timestamp;
 use tollgate_engine::telemetry::metrics::{CONTENT_TYPE, Kind, Text, write_process};
 
 use super::Api;
+use crate::authority::PROOFS;
 use crate::keeper::{OUTCOMES, REMOVALS};
 use crate::registry::State as InstanceState;
 
@@ -90,6 +91,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     registry(&api, &mut text);
     fleet(&api, &mut text);
     leases(&api, &mut text);
+    identity(&api, &mut text);
     store(&api, &mut text);
     requests(&api, &mut text);
     write_process(&mut text);
@@ -227,6 +229,53 @@ fn leases(api: &Api, text: &mut Text) {
         arrivals,
         counts.arrivals,
     );
+}
+
+fn identity(api: &Api, text: &mut Text) {
+    use Kind::{Counter, Gauge};
+    let counts = &api.authority.counts;
+    text.family(
+        "identity_certificates_issued_total",
+        Counter,
+        "Certificates that were issued, by what was proven.",
+    );
+    for (proof, count) in PROOFS.iter().zip(&counts.issued) {
+        text.sample(&[("proof", proof)], count.load(Relaxed));
+    }
+    one(
+        text,
+        "identity_requests_refused_total",
+        Counter,
+        "Requests for a certificate that were refused.",
+        counts.refused.load(Relaxed),
+    );
+    let Some(standing) = api.authority.figures() else {
+        return;
+    };
+    for (name, help, value) in [
+        (
+            "identity_members",
+            "Services with a certificate that is good, as the one that leads counts them.",
+            standing.members as u64,
+        ),
+        (
+            "identity_certificates",
+            "Certificates that are good.",
+            standing.certificates as u64,
+        ),
+        (
+            "identity_revoked",
+            "Revoked certificates that have not ended.",
+            standing.revoked as u64,
+        ),
+        (
+            "identity_authority_seconds_left",
+            "How long the certificate of the key that signs is good.",
+            standing.seconds_left,
+        ),
+    ] {
+        one(text, name, Gauge, help, value);
+    }
 }
 
 fn fleet(api: &Api, text: &mut Text) {

@@ -158,7 +158,13 @@ async fn answered(
     asked: Asked,
 ) -> Response {
     let response = next.run(request).await;
-    if asked.page.is_some_and(|page| page.change.is_some()) {
+    let change = asked.page.is_some_and(|page| page.change.is_some());
+    let open = asked.page.is_some_and(|page| page.roles.is_empty());
+    // What strangers can cause is bounded, but for what the page itself finds worth a line.
+    let flood = open && !response.status().is_success();
+    if change && flood && response.extensions().get::<Changed>().is_none() {
+        api.audit.denied(by(action(&asked, &response), &caller));
+    } else if change {
         // On disk before it is answered: a crash afterwards cannot take it away.
         let action = by(action(&asked, &response), &caller);
         api.audit.changed(action).await;

@@ -8,6 +8,7 @@ mod feed;
 mod fields;
 mod figures;
 mod guard;
+mod identity;
 mod lease;
 mod lookup;
 pub(crate) mod peers;
@@ -35,6 +36,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::Access;
 use crate::audit::Audit;
+use crate::authority::Authority;
 use crate::catalog::Catalog;
 use crate::feed::Feed;
 use crate::keeper::Keeper;
@@ -55,6 +57,7 @@ pub struct Api {
     pub rollouts: Arc<Rollouts>,
     pub lending: Arc<Lending>,
     pub access: Arc<Access>,
+    pub authority: Arc<Authority>,
     /// The registry listens on loopback only, so instances may be there, too.
     pub local: bool,
     pub max_body: usize,
@@ -78,7 +81,7 @@ impl Api {
         store: Arc<dyn Store>,
         catalog: Arc<Catalog>,
         (feed, lending, rollouts): (Arc<Feed>, Arc<Lending>, Arc<Rollouts>),
-        access: Arc<Access>,
+        (access, authority): (Arc<Access>, Arc<Authority>),
         local: bool,
         (max_body, max_change): (usize, usize),
         peers: Peers,
@@ -92,6 +95,7 @@ impl Api {
             rollouts,
             lending,
             access,
+            authority,
             local,
             max_body,
             max_change,
@@ -136,8 +140,16 @@ impl Api {
             .route("/rollout/promote", post(rollout::promote))
             .route("/rollout/abort", post(rollout::abort))
             .route("/figures", get(rollout::figures))
+            .route("/edges", get(rollout::edges))
             .route("/feed", get(feed::look).post(feed::subscribe))
             .route("/leases", get(lease::look).post(lease::lend))
+            .route("/identity", get(identity::look))
+            .route("/identity/trust", get(identity::trust))
+            .route("/identity/certificate", post(identity::certificate))
+            .route("/identity/token", post(identity::token))
+            .route("/identity/revoke", post(identity::revoke))
+            .route("/identity/allow", post(identity::allow))
+            .route("/identity/rotate", post(identity::rotate))
             .route("/nodes", get(feed::nodes))
             .route("/cluster", get(elsewhere::cluster))
             .route("/cluster/signs", post(elsewhere::signs))
@@ -197,6 +209,8 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
         "/cluster/signs" => (api.max_body.max(64 << 20), "server.max_body"),
         // As many clients as a question may be about.
         "/leases" => (api.max_body.max(128 << 10), "server.max_body"),
+        // Certificates and tokens, as they are.
+        "/identity/certificate" => (api.max_body.max(64 << 10), "server.max_body"),
         // Problems quote lines of documents.
         path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
         _ => (api.max_body, "server.max_body"),

@@ -42,11 +42,20 @@ pub(crate) enum Code {
     Unauthorized,
     Forbidden,
     TooManyFailures,
+    NotProven,
+    TokenUsed,
+    Barred,
+    NoAuthority,
+    UnknownCertificate,
+    RotationActive,
+    OwnKey,
+    AuthorityFull,
+    AuthorityNotReady,
 }
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 22] = [
+    pub(crate) const ALL: [Code; 31] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -69,6 +78,15 @@ impl Code {
         Code::Unauthorized,
         Code::Forbidden,
         Code::TooManyFailures,
+        Code::NotProven,
+        Code::TokenUsed,
+        Code::Barred,
+        Code::NoAuthority,
+        Code::UnknownCertificate,
+        Code::RotationActive,
+        Code::OwnKey,
+        Code::AuthorityFull,
+        Code::AuthorityNotReady,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -95,20 +113,35 @@ impl Code {
             Code::Unauthorized => "unauthorized",
             Code::Forbidden => "forbidden",
             Code::TooManyFailures => "too_many_failures",
+            Code::NotProven => "not_proven",
+            Code::TokenUsed => "token_used",
+            Code::Barred => "barred",
+            Code::NoAuthority => "no_authority",
+            Code::UnknownCertificate => "unknown_certificate",
+            Code::RotationActive => "rotation_active",
+            Code::OwnKey => "own_key",
+            Code::AuthorityFull => "authority_full",
+            Code::AuthorityNotReady => "authority_not_ready",
         }
     }
 
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Code::BadRequest => StatusCode::BAD_REQUEST,
-            Code::UnknownInstance | Code::NotFound | Code::UnknownRevision | Code::UnknownNode => {
-                StatusCode::NOT_FOUND
-            }
+            Code::UnknownInstance
+            | Code::NotFound
+            | Code::UnknownRevision
+            | Code::UnknownNode
+            | Code::NoAuthority
+            | Code::UnknownCertificate => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Code::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            Code::OtherService | Code::Conflict | Code::RolloutActive | Code::NoRollout => {
-                StatusCode::CONFLICT
-            }
+            Code::OtherService
+            | Code::Conflict
+            | Code::RolloutActive
+            | Code::NoRollout
+            | Code::RotationActive
+            | Code::OwnKey => StatusCode::CONFLICT,
             Code::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::RegistryFull
@@ -116,9 +149,13 @@ impl Code {
             | Code::TooManyFeeds
             | Code::LeasesFull
             | Code::NoLeader
+            | Code::AuthorityFull
+            | Code::AuthorityNotReady
             | Code::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
             Code::Unauthorized => StatusCode::UNAUTHORIZED,
-            Code::Forbidden => StatusCode::FORBIDDEN,
+            Code::Forbidden | Code::NotProven | Code::TokenUsed | Code::Barred => {
+                StatusCode::FORBIDDEN
+            }
             Code::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -237,6 +274,16 @@ impl Problem {
             ),
             Refused::Store(error) => Problem::refused(keeper::Refused::Store(error), ""),
         }
+    }
+
+    /// Too many proofs from there were none.
+    pub(crate) fn too_many(title: String, wait: std::time::Duration) -> Problem {
+        let mut problem = Problem::new(Code::TooManyFailures, title);
+        problem.denied = Some(Box::new(Denied {
+            retry_after: Some(wait.as_secs().max(1)),
+            ..Denied::default()
+        }));
+        problem
     }
 
     pub(crate) fn unknown(id: &str) -> Problem {

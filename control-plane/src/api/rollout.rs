@@ -152,6 +152,27 @@ pub(super) fn red(red: &Red) -> Value {
     })
 }
 
+/// `GET /edges`: which service calls which, over the last half to whole minute and when last (MESH-504). What the callee
+/// saw is told; where it says nothing, what the caller saw.
+pub(super) async fn edges(State(api): State<Arc<Api>>) -> Answer<Value> {
+    let now = api.feed.now();
+    let edges: Vec<Value> = api.feed.figures(|book| {
+        let told = book.edges(now).map(|edge| {
+            let mut told = match &edge.red {
+                Some(one) => red(one),
+                None => json!({}),
+            };
+            told["source"] = edge.source.into();
+            told["destination"] = edge.destination.into();
+            told["seen_by"] = edge.by.word().into();
+            told["last_seen_seconds"] = edge.silent.as_secs().into();
+            told
+        });
+        told.collect()
+    });
+    Answer(json!({ "edges": edges }))
+}
+
 /// What each service is asked for by all nodes together, over the upstreams that name it.
 pub(super) fn services(api: &Api) -> BTreeMap<String, Value> {
     let now = api.feed.now();

@@ -261,6 +261,7 @@ impl Ear {
             services: Wanted::Routed(Routed::Routed),
             also: Vec::new(),
             listeners: vec!["in".to_owned()],
+            callee: None,
             trust: false,
         };
         let lines = feed.open(&subscribe, "127.0.0.1", HangUp::default());
@@ -315,7 +316,13 @@ async fn nodes_that_have_what_is_refused_keep_it_and_others_are_told_what_is_acc
     let (keeper, _tasks) = Keeper::start(store, audit, rules).await.expect("started");
     let mut told = document.feed;
     told.beat = std::time::Duration::from_millis(40);
-    let (feed, _feeding) = Feed::start(catalog.clone(), keeper, told, "cp".to_owned());
+    let (feed, _feeding) = Feed::start(
+        catalog.clone(),
+        keeper,
+        tokio::sync::watch::Sender::new(None).subscribe(),
+        told,
+        "cp".to_owned(),
+    );
     let mut fresh = Ear::open(&feed, "fresh", None);
     let older = fresh.epoch().await;
     let both = ["a.toml#route:one", "bad.toml#route:two"].map(str::to_owned);

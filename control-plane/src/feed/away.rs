@@ -17,7 +17,7 @@ use super::nodes::{MOST_NODES, Node};
 
 /// A control plane that said nothing for so long has no listeners.
 const SILENT: Duration = Duration::from_secs(5);
-/// Sums that wait to be handed on: a report has up to 400.
+/// Sums that wait to be handed on: a report has up to 600.
 const MOST_WAITING: usize = 100_000;
 
 /// What a follower tells of its listeners.
@@ -46,7 +46,7 @@ pub(super) struct Away {
 }
 
 fn sums(figures: &Figures) -> usize {
-    1 + figures.routes.len() + figures.upstreams.len()
+    1 + figures.routes.len() + figures.upstreams.len() + figures.edges.len()
 }
 
 impl Away {
@@ -191,6 +191,7 @@ mod tests {
             version: "1".to_owned(),
             address: "10.0.0.1".to_owned(),
             listeners: vec!["in".to_owned()],
+            callee: None,
             instance: "a".to_owned(),
         };
         nodes.connected(caller, Duration::ZERO, time);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tollgate_config::feed::{Beat, Hello, Line};
 
 use super::Feed;
@@ -53,7 +53,11 @@ pub(super) struct Listener {
     pub(super) hang_up: HangUp,
     /// It had what is rolled out before it came.
     pub(super) ahead: bool,
+    /// The number of the trust that it was told last; `None`: it does not want to know.
+    pub(super) trust: Option<u64>,
 }
+
+type Trusts = watch::Receiver<Option<Arc<crate::authority::Told>>>;
 
 /// Why a feed ends.
 enum End {
@@ -97,6 +101,7 @@ impl Running {
         let feed = self.own.feed.clone();
         let mut worlds = feed.catalog.changes();
         let mut stagings = feed.catalog.stagings();
+        let mut trusts = feed.trust.clone();
         let mut stop = feed.stop.subscribe();
         let hello = line(&Line::Hello(Hello {
             server: feed.server.clone(),
@@ -114,6 +119,7 @@ impl Running {
             }
             worlds.mark_unchanged();
             stagings.mark_unchanged();
+            pieces.extend(self.trust(&mut trusts));
             pieces.extend(self.catch_up());
             if pieces.is_empty() && beat.is_elapsed() {
                 let revision = self.own.told.revision;
@@ -139,6 +145,8 @@ impl Running {
                 _ = stop.wait_for(|stop| *stop) => return End::Stop,
                 changed = worlds.changed() => if changed.is_err() { return End::Stop },
                 changed = stagings.changed() => if changed.is_err() { return End::Stop },
+                // Its other end lives as long as the process.
+                Ok(()) = trusts.changed(), if self.own.trust.is_some() => {}
                 () = self.notify.notified() => {}
                 () = beat.as_mut() => {}
             }
@@ -153,6 +161,15 @@ impl Running {
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::Stuck),
         }
+    }
+
+    /// Whom members trust, if that is news.
+    fn trust(&mut self, trusts: &mut Trusts) -> Option<Bytes> {
+        let told = self.own.trust.as_mut()?;
+        let now = trusts.borrow_and_update().clone()?;
+        let news = *told != now.trust.version;
+        *told = now.trust.version;
+        news.then(|| now.line.clone())
     }
 
     fn catch_up(&mut self) -> Vec<Bytes> {

@@ -1,5 +1,5 @@
 //! Tells data planes what is true, for as long as they listen: the catalog's revisions as each should see them, and the
-//! lists of services.
+//! lists of services; and, to members of the mesh, whom they shall trust.
 //!
 //! A listener is a task that waits until it can write, and then says the difference from what it was told to what is
 //! true at that moment. There is no queue: a burst is one difference, a slow listener gets a larger one, and one that
@@ -23,7 +23,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_config::control_plane::Feed as Settings;
 use tollgate_config::feed::{NodeKind, Outcome, Report, Subscribe, Wanted};
+use tollgate_config::member;
 
+use crate::authority::Told as Trusted;
 use crate::catalog::{Catalog, World, millis};
 use crate::figures::Book;
 use crate::keeper::Keeper;
@@ -42,6 +44,8 @@ pub struct Feed {
     server: String,
     catalog: Arc<Catalog>,
     keeper: Arc<Keeper>,
+    /// Whom members of the mesh trust; the authority holds the other end. `None`: there is no authority, or none yet.
+    trust: watch::Receiver<Option<Arc<Trusted>>>,
     settings: Settings,
     started: Instant,
     nodes: Mutex<Nodes>,
@@ -119,6 +123,7 @@ impl Feed {
     pub fn start(
         catalog: Arc<Catalog>,
         keeper: Arc<Keeper>,
+        trust: watch::Receiver<Option<Arc<Trusted>>>,
         settings: Settings,
         server: String,
     ) -> (Arc<Feed>, Tasks) {
@@ -126,6 +131,7 @@ impl Feed {
             server,
             catalog,
             keeper,
+            trust,
             settings,
             started: Instant::now(),
             nodes: Mutex::default(),
@@ -162,6 +168,7 @@ impl Feed {
             listeners: { subscribe.listeners.iter() }
                 .map(|name| name.as_str().into())
                 .collect(),
+            callee: { subscribe.callee.as_deref() }.and_then(|name| member(name).ok()),
         };
         let begun = self.told(subscribe, &wishes);
         let caller = Caller {
@@ -173,6 +180,7 @@ impl Feed {
             version: subscribe.version.clone(),
             address: address.to_owned(),
             listeners: subscribe.listeners.clone(),
+            callee: subscribe.callee.clone(),
             instance: subscribe.instance.clone(),
         };
         self.nodes()
@@ -200,6 +208,7 @@ impl Feed {
             assumed: begun.assumed,
             hang_up,
             ahead: self.is_ahead(subscribe),
+            trust: subscribe.trust.then_some(0),
         };
         Ok(listener.start())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tollgate_config::feed::{Outcome, Trouble};
+use tollgate_config::member;
 
 use crate::view::{Kinds, Wishes};
 
@@ -22,6 +23,9 @@ pub struct Node {
     pub version: String,
     pub address: String,
     pub listeners: Vec<String>,
+    /// `namespace/service` that it is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callee: Option<String>,
     /// Of the process that listens, or listened last.
     pub instance: String,
     /// Feeds that are open.
@@ -49,6 +53,7 @@ impl Node {
                 _ => Kinds::Gateway,
             },
             listeners: listeners.map(|name| name.as_str().into()).collect(),
+            callee: { self.callee.as_deref() }.and_then(|name| member(name).ok()),
         }
     }
 }
@@ -78,6 +83,7 @@ pub(super) struct Caller {
     pub(super) version: String,
     pub(super) address: String,
     pub(super) listeners: Vec<String>,
+    pub(super) callee: Option<String>,
     pub(super) instance: String,
 }
 
@@ -102,6 +108,7 @@ impl Nodes {
             version: caller.version,
             address: caller.address,
             listeners: caller.listeners,
+            callee: caller.callee,
             instance: caller.instance,
             feeds,
             connected: true,
@@ -192,6 +199,7 @@ mod tests {
             version: "1".to_owned(),
             address: "10.0.0.1".to_owned(),
             listeners: Vec::new(),
+            callee: None,
             instance: "a".to_owned(),
         }
     }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use tollgate_config::Loader;
 use tollgate_config::feed::{Blocks, Line, Service};
 use tollgate_config::fleet::{self, Looks};
+use tollgate_config::{Loader, member};
 
 use super::told::{List, Told, body, line};
 use crate::catalog::World;
@@ -33,6 +33,13 @@ fn text(rng: &mut Rng) -> String {
     if rng.bool() {
         text += "[[limit]]\nname = \"l\"\nby = \"client_ip\"\nrate = \"5/s\"\n";
     }
+    for name in 0..4 {
+        if rng.bool() {
+            let to = ["", "to = \"payments\"\n", "to = \"shop/users\"\n"];
+            let to = to[rng.usize(..to.len())];
+            text += &format!("[[access]]\nname = \"a{name}\"\nfrom = \"orders\"\n{to}");
+        }
+    }
     for name in 0..6 {
         if rng.bool() {
             continue;
@@ -48,8 +55,10 @@ fn text(rng: &mut Rng) -> String {
             Some(upstream) => text += &format!("upstream = \"u{upstream}\"\n"),
             None => text += &format!("respond = {{ status = {} }}\n", 200 + rng.u8(..3)),
         }
-        if text.contains("[[limit]]") && rng.bool() {
-            text += "filters = [{ rate_limit = \"l\" }]\n";
+        match rng.u8(..3) {
+            0 if text.contains("[[limit]]") => text += "filters = [{ rate_limit = \"l\" }]\n",
+            1 => text += "filters = [{ access = \"enforce\" }]\n",
+            _ => {}
         }
     }
     text
@@ -229,7 +238,41 @@ fn wishes(listeners: &[&str]) -> Wishes {
     Wishes {
         kind: Kinds::Gateway,
         listeners: listeners.iter().map(|name| Arc::from(*name)).collect(),
+        callee: None,
     }
+}
+
+/// What the data plane of a service wishes.
+fn of(service: &str) -> Wishes {
+    Wishes {
+        callee: Some(member(service).expect("a service")),
+        ..wishes(&[])
+    }
+}
+
+#[test]
+fn a_member_has_the_rules_about_its_own_service_and_others_none_mesh_402() {
+    let mut fleet = Fleet::new();
+    let rule =
+        |name: &str, to: &str| format!("[[access]]\nname = \"{name}\"\nfrom = \"orders\"\n{to}");
+    let rules = [
+        rule("pay", "to = \"payments\"\n"),
+        rule("attic", "to = \"attic/payments\"\n"),
+        rule("all", ""),
+        rule("users", "to = \"users\"\n"),
+    ];
+    fleet.change(&rules.concat());
+    let names = |wishes: &Wishes| -> Vec<String> {
+        let view = view(fleet.now(), wishes);
+        let ids = view.blocks.iter();
+        ids.map(|block| block.id.rsplit(':').next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&of("payments")), ["pay", "all"]);
+    assert_eq!(names(&of("attic/payments")), ["pay", "attic", "all"]);
+    assert_eq!(names(&of("users")), ["all", "users"]);
+    assert_eq!(names(&of("web")), ["all"]);
+    assert_eq!(names(&wishes(&[])), [""; 0], "nobody in the mesh");
 }
 
 #[test]
@@ -238,6 +281,8 @@ fn what_is_told_makes_the_newest_view_whatever_was_folded_or_lost() {
         wishes(&[]),
         wishes(&["public"]),
         wishes(&["public", "private"]),
+        of("payments"),
+        of("shop/users"),
     ];
     for seed in 0..120 {
         let mut rng = Rng::with_seed(seed);

@@ -66,7 +66,7 @@ impl Load {
 }
 
 const ORDERS: &str = "[[upstream]]\nname = \"orders\"\nservice = \"orders\"\n\n\
-                      [[route]]\nname = \"orders\"\nmatch = { path = \"/orders\" }\nupstream = \"orders\"\n";
+                      [[route]]\nname = \"orders\"\nmatch = { path = \"/orders\" }\nupstream = \"orders\"\ntimeout = \"60s\"\n";
 
 /// A fleet with two instances of `orders`, and a gateway that serves them.
 fn served(fleet: &Fleet, upstreams: &[Upstream]) -> Gateway {

@@ -6,6 +6,7 @@
 mod etcd;
 mod faults;
 mod fleet;
+mod identity;
 mod secured;
 mod staged;
 #[path = "../support/mod.rs"]
@@ -31,10 +32,12 @@ fn any_of_them_takes_changes_and_all_of_them_show_the_same_reg_503() {
     for number in 0..3 {
         let id = format!("o-{number}");
         let mut caller = fleet.caller(number);
-        caller.register(&instance(&id, upstream.address()));
+        let body = instance(&id, upstream.address());
+        let registered = fleet.done(number, "POST /register", &body, 201);
+        assert_eq!(registered["status"], "registered");
         let name = format!("shop-{number}.toml");
         let text = document(&name, &answering(&format!("r{number}"), "x"));
-        let applied = caller.json("POST /apply", &text, 200);
+        let applied = fleet.done(number, "POST /apply", &text, 200);
         assert_eq!(applied["revision"], number + 1);
         // A beat is known wherever it arrives; nobody's is not.
         caller.json("PUT /heartbeat/nobody", "", 404);
@@ -70,21 +73,25 @@ fn any_of_them_takes_changes_and_all_of_them_show_the_same_reg_503() {
     });
     // What is wrong is refused with the same words, and a precondition holds wherever it is checked.
     let follower = fleet.follower();
-    let mut caller = fleet.caller(follower);
     let bad = document("bad.toml", "[[route]]\nname = \"x\"\n");
-    assert_eq!(caller.json("POST /apply", &bad, 422)["code"], "refused");
+    assert_eq!(
+        fleet.done(follower, "POST /apply", &bad, 422)["code"],
+        "refused"
+    );
     let late = json!({ "documents": { "late.toml": answering("late", "x") }, "if_revision": 1 });
-    let conflict = caller.json("POST /apply", &late.to_string(), 409);
+    let conflict = fleet.done(follower, "POST /apply", &late.to_string(), 409);
     assert_eq!(conflict["revision"], 3);
-    caller.json("POST /register", "{}", 400);
+    fleet.done(follower, "POST /register", "{}", 400);
     // News in a beat go to whoever leads.
-    caller.json("PUT /heartbeat/o-1", r#"{"health": "unhealthy"}"#, 200);
-    caller.json("DELETE /services/o-2", "", 200);
+    let news = r#"{"health": "unhealthy"}"#;
+    fleet.done(follower, "PUT /heartbeat/o-1", news, 200);
+    fleet.done(follower, "DELETE /services/o-2", "", 200);
     for number in 0..3 {
         until("one that serves", || fleet.ids(number, "orders") == ["o-0"]);
     }
+    let back = r#"{"to": 1}"#;
     assert_eq!(
-        caller.json("POST /rollback", r#"{"to": 1}"#, 200)["revision"],
+        fleet.done(follower, "POST /rollback", back, 200)["revision"],
         4
     );
     until("the rollback everywhere", || {
@@ -106,13 +113,17 @@ struct Reader {
 
 impl Reader {
     fn open(fleet: &Fleet, number: usize, have: Option<(&str, u64)>) -> Reader {
-        let mut client = fleet.caller(number).0;
         let have = have.map(|(epoch, revision)| json!({ "epoch": epoch, "revision": revision }));
         let body = json!({
             "node": "edge", "kind": "gateway", "instance": "i", "version": "1", "have": have,
             "services": "routed", "also": ["orders"], "listeners": ["in"],
         })
         .to_string();
+        Reader::asking(fleet, number, &body)
+    }
+
+    fn asking(fleet: &Fleet, number: usize, body: &str) -> Reader {
+        let mut client = fleet.caller(number).0;
         client.send(format!(
             "POST /feed HTTP/1.1\r\nHost: cp\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -122,6 +133,15 @@ impl Reader {
             client,
             rest: String::new(),
         }
+    }
+
+    /// A member of the mesh.
+    fn trusting(fleet: &Fleet, number: usize) -> Reader {
+        let body = json!({
+            "node": "member", "kind": "sidecar", "instance": "i", "version": "1", "have": null,
+            "services": "routed", "listeners": [], "trust": true,
+        });
+        Reader::asking(fleet, number, &body.to_string())
     }
 
     fn next(&mut self) -> Line {
@@ -239,9 +259,7 @@ fn who_leads_and_is_told_to_stop_hands_over_at_once() {
     let second = 1 - first;
     fleet.signal(first, Signal::TERM);
     until("the other to lead", || fleet.about(second)["leads"] == true);
-    let applied = fleet
-        .caller(second)
-        .json("POST /apply", &document("a.toml", ""), 200);
+    let applied = fleet.done(second, "POST /apply", &document("a.toml", ""), 200);
     assert_eq!(applied["revision"], 2);
 }
 

@@ -37,17 +37,31 @@ fn cp_109_mesh_202_a_port_that_nobody_listens_on_reaches_one_node_and_returns() 
 
 #[test]
 fn cp_109_a_slower_upstream_reaches_one_node_and_returns() {
+    // Slower than the machine makes all the others: where that is slow already, it must be more.
+    let mut pause = Duration::from_millis(30);
+    until("an upstream that is seen to be slower", || {
+        let returned = slower_returns(pause);
+        pause *= 3;
+        returned
+    });
+}
+
+fn slower_returns(pause: Duration) -> bool {
     let mut world = World::new("");
-    let slow = Upstream::http1(|conn| {
+    let slow = Upstream::http1(move |conn| {
         while let Some(_request) = conn.read_request() {
-            thread::park_timeout(Duration::from_millis(30));
+            thread::park_timeout(pause);
             conn.respond("200 OK", &[], "slow");
         }
     });
     applied(&mut world.caller, &asking(slow.address()), Some("1, all"));
+    if ended(&mut world.caller, 2)["state"] == "done" {
+        return false;
+    }
     let reason = world.returned();
     assert!(reason.starts_with("slow answers (over "), "{reason}");
     assert_eq!(world.loads[0].bad(), 0, "slow is not wrong");
+    true
 }
 
 #[test]
@@ -69,6 +83,15 @@ fn cp_109_a_node_that_refuses_the_revision_sends_it_back_at_once() {
 
 #[test]
 fn cp_109_a_good_revision_reaches_all_in_its_stages_and_another_change_must_wait() {
+    // On a machine that stands still one node may look slower than the others: then it is played again.
+    until(
+        "a machine that lets nobody look slow",
+        good_revision_is_done,
+    );
+}
+
+/// Whether it was done; it may only return for slow answers.
+fn good_revision_is_done() -> bool {
     let mut world = World::new("");
     let other = Upstream::fixed("good");
     let text = asking(other.address());
@@ -81,14 +104,22 @@ fn cp_109_a_good_revision_reaches_all_in_its_stages_and_another_change_must_wait
     );
     let again = caller.json("POST /apply", &body(&text, None), 200);
     assert_eq!(again["changed"], false, "the same change twice is one");
-    until("the first node", || node(caller, "edge-1")["target"] == 2);
-    assert_eq!(ended(caller, 2)["state"], "done");
+    until("the first node", || {
+        node(caller, "edge-1")["target"].as_u64() >= Some(2)
+    });
+    let last = ended(caller, 2);
+    if last["state"] != "done" {
+        let reason = last["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with("slow answers"), "{last}");
+        return false;
+    }
     NODES.iter().for_each(|name| runs(caller, name, 2));
     for load in &world.loads {
         load.more(50);
         assert_eq!(load.bad(), 0);
     }
     assert_eq!(applied(caller, "", None), 3, "now it may");
+    true
 }
 
 #[test]

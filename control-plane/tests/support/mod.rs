@@ -1,21 +1,21 @@
 //! A control plane in the test's process, or the real program in one of its own; and the words of its callers.
-#![allow(dead_code, unreachable_pub)] // every test file uses a part of it
+#![allow(dead_code, unreachable_pub, unused_imports)] // every test file uses a part of it
 
+pub mod member;
 pub mod sharing;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tollgate_config::KeyHash;
 use tollgate_config::control_plane::{ControlPlane, Role, Token};
 use tollgate_control_plane::{Options, Running, start};
-use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::{Client, Response};
+pub use tollgate_engine::testing::waiting::{until, wait};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate-control-plane");
 
@@ -130,16 +130,6 @@ impl Caller {
     }
 }
 
-/// Waits for a condition under the one hard limit.
-#[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < PATIENCE, "waited for {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
 /// The real program. It is killed when the handle is dropped.
 pub struct Process {
     child: Child,
@@ -240,6 +230,14 @@ impl Site {
         site
     }
 
+    /// For one that is started again at the same address.
+    pub fn at(address: SocketAddr) -> Site {
+        let site = Site(tempfile::tempdir().expect("a folder"));
+        let text = format!("server = {{ bind = \"{address}\", state_dir = \"state\" }}\n");
+        std::fs::write(site.document(), text).expect("written");
+        site
+    }
+
     pub fn write(&self, more: &str) {
         let text = format!("server = {{ bind = \"127.0.0.1:0\", state_dir = \"state\" }}\n{more}");
         std::fs::write(self.document(), text).expect("written");
@@ -251,5 +249,11 @@ impl Site {
 
     pub fn store(&self) -> PathBuf {
         self.0.path().join("state/store")
+    }
+
+    /// What is in it, as far as that is text.
+    pub fn stored(&self) -> String {
+        let bytes = std::fs::read(self.store()).expect("readable");
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }

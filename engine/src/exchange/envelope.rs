@@ -29,6 +29,9 @@ pub(super) fn body(
         }
         told["trace_id"] = hex.into();
     }
+    if let Some(detail) = &error.detail {
+        told["details"]["reason"] = (**detail).into();
+    }
     if let Some(after) = error.retry_after {
         told["details"]["retry_after"] = whole_seconds(after).into();
     }
@@ -73,7 +76,7 @@ mod tests {
         let fields = json!([{ "field": "items[0].quantity", "message": "it should be positive" }]);
         let error = Error {
             fields: Some(fields.to_string().into()),
-            ..Error::from(Code::BadMessage)
+            ..Error::from(Code::Unfit)
         };
         let (_, _, body) = error.envelope("r-1", &[0; 16]);
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");

@@ -84,7 +84,7 @@ codes! {
     BodyTooLarge "body_too_large" 413 8 Body "the request's body is larger than allowed";
     BodyTimeout "body_timeout" 408 4 Body "the request's body stopped coming";
     BodyAborted "body_aborted" 400 1 Body "the request's body ended before its announced length";
-    BadMessage "bad_message" 400 3 Body "the request does not fit the method that it calls";
+    Unfit "validation_error" 400 3 Body "the request does not fit; every field that is wrong is named";
     MessageTooLarge "message_too_large" 413 8 Body "the message is larger, deeper or longer than allowed";
     UnsupportedContent "unsupported_content" 415 3 Body "the request's body is encoded in a way that cannot be translated";
     ClientClosed "client_closed" 499 1 Request "the client went away before the answer";
@@ -93,12 +93,14 @@ codes! {
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
     UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
+    DescriptorsUnavailable "descriptors_unavailable" 503 14 Route "what can be called here is not known yet; try again soon";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
     TokenRequired "token_required" 401 16 Filter "this needs a bearer token in authorization";
     TokenExpired "token_expired" 401 16 Filter "the bearer token has expired; sign in again, or refresh it";
     InvalidToken "invalid_token" 401 16 Filter "the bearer token is not valid here";
     TokenKeysUnavailable "token_keys_unavailable" 503 14 Filter "the keys that check bearer tokens are not there yet; try again soon";
     Forbidden "forbidden" 403 7 Filter "this caller may not do this";
+    AccessDenied "access_denied" 403 7 Filter "no access rule lets this service call this";
     RateLimited "rate_limited" 429 8 Filter "too many requests; wait as long as retry-after says";
     QuotaExceeded "quota_exceeded" 429 8 Filter "this month's requests are used up";
     FaultInjected "fault_injected" 503 14 Filter "a fault was injected on purpose";
@@ -147,8 +149,10 @@ pub struct Error {
     pub limit: Option<Box<str>>,
     /// Of `FaultInjected`: how.
     pub abort: Option<Abort>,
-    /// Of `BadMessage`: the fields and what is wrong with each, as a JSON array.
+    /// Of `Unfit`: the fields and what is wrong with each, as a JSON array.
     pub fields: Option<Box<str>>,
+    /// What a member of the mesh is told besides.
+    pub detail: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -162,6 +166,7 @@ impl From<Code> for Error {
             limit: None,
             abort: None,
             fields: None,
+            detail: None,
         }
     }
 }
@@ -240,6 +245,9 @@ impl Error {
             self.code.word(),
             self.code.phase().word()
         );
+        if let Some(detail) = &self.detail {
+            let _infallible = write!(body, r#","detail":{}"#, json(detail));
+        }
         if let Some(limit) = &self.limit {
             let _infallible = write!(body, r#","limit":{}"#, json(limit));
         }
@@ -323,6 +331,9 @@ impl Error {
             HeaderValue::from(u16::from(self.grpc_status())),
         );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
+        if let Some(detail) = &self.detail {
+            let _infallible = write!(message, ": {detail}");
+        }
         if let Some(limit) = &self.limit {
             let _infallible = write!(message, " [limit {limit}]");
         }

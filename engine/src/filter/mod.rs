@@ -1,6 +1,7 @@
 //! What a route does to requests and answers besides passing them on: a list, run in the order written, and in reverse
 //! on the way back. A filter may edit or refuse; it never waits, so the chain is a loop over an enum and nothing else.
 
+pub mod access;
 mod allow;
 pub(crate) mod cors;
 pub(crate) mod fault;
@@ -13,8 +14,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tollgate_config::identity::SpiffeId;
 use tollgate_config::{
-    ApiKeyUse, Cidr, Filter as Settings, Item, RateLimit, Route, SecurityHeaders, SetHeaders,
+    AccessMode, ApiKeyUse, At, Cidr, Filter as Settings, Item, RateLimit, Route, SecurityHeaders,
+    SetHeaders, Validate,
 };
 
 use crate::exchange::error::{Code, Error};
@@ -32,6 +35,7 @@ enum Filter {
     Fault(fault::Fault),
     Jwt(jwt::Bearer),
     Allow(allow::Rules),
+    Access(AccessMode, At),
     SecurityHeaders(SecurityHeaders),
 }
 
@@ -52,6 +56,8 @@ pub struct Chain {
     /// What is not gRPC becomes it behind the chain, by these descriptors.
     transcoder: Option<Arc<Transcoder>>,
     grpc_web: bool,
+    /// What bodies must be like.
+    bodies: Option<Arc<Validate>>,
 }
 
 /// What a chain is compiled with besides its own settings.
@@ -79,6 +85,10 @@ pub struct Caller<'a> {
     pub unix: u64,
     /// Chance, uniform.
     pub draw: u64,
+    /// The service that calls, proven by its certificate.
+    pub member: Option<&'a SpiffeId>,
+    /// The rules about who may.
+    pub access: &'a access::Access,
 }
 
 /// What a chain remembers of one request until its answer: nothing, for most.
@@ -89,6 +99,7 @@ pub struct Notes {
     client: Option<IpAddr>,
     unix: u64,
     met: fault::Met,
+    access: access::Met,
     who: Option<std::rc::Rc<jwt::Identity>>,
     origin: cors::Origin,
     /// Its answer has said all about origins.
@@ -129,6 +140,11 @@ impl Notes {
         self.met.delay()
     }
 
+    /// What the rules of access said.
+    pub fn access(&self) -> access::Met {
+        self.access
+    }
+
     /// The faults that were injected, for the access line.
     pub fn fault(&self) -> Option<&'static str> {
         self.met.word()
@@ -164,8 +180,10 @@ impl Chain {
                     Settings::Fault(fault) => {
                         Filter::Fault(fault::Fault::compile(fault, metrics.fault(&route.name)))
                     }
-                    // Both wait for the request's body, so they are the proxy's, behind the chain.
-                    Settings::Transcode(_) | Settings::GrpcWeb => return None,
+                    // They wait for the request's body, so they are the proxy's, behind the chain.
+                    Settings::Transcode(_) | Settings::GrpcWeb | Settings::Validate(_) => {
+                        return None;
+                    }
                     Settings::Jwt(used) => Filter::Jwt(jwt::Bearer {
                         issuer: issuers.named(&used.name),
                         optional: used.optional,
@@ -173,6 +191,7 @@ impl Chain {
                     Settings::Allow(rules) => {
                         Filter::Allow(allow::Rules::compile(rules, setting.at, route))
                     }
+                    Settings::Access(mode) => Filter::Access(*mode, setting.at),
                     Settings::SecurityHeaders(fields) => Filter::SecurityHeaders(fields.clone()),
                     Settings::Cors(_) => return None,
                 })
@@ -206,6 +225,10 @@ impl Chain {
             claims,
             faults,
             transcoder: transcoders.of(route).cloned(),
+            bodies: route.filters.iter().find_map(|filter| match &filter.value {
+                Settings::Validate(bodies) => Some(bodies.clone()),
+                _ => None,
+            }),
             grpc_web: route
                 .filters
                 .iter()
@@ -216,6 +239,10 @@ impl Chain {
     /// Whether requests may have to become gRPC behind it.
     pub fn translates(&self) -> bool {
         self.grpc_web || self.transcoder.is_some()
+    }
+
+    pub fn bodies(&self) -> Option<&Arc<Validate>> {
+        self.bodies.as_ref()
     }
 
     pub fn transcoder(&self) -> Option<&Arc<Transcoder>> {
@@ -319,6 +346,18 @@ impl Chain {
                     notes.who = bearer.ask(&mut request.headers, caller.when())?;
                 }
                 Filter::Allow(rules) => rules.ask(&caller.case(rules, request, notes), route)?,
+                Filter::Access(mode, at) => {
+                    let call = access::Call {
+                        caller: caller.member.map(access::Call::names),
+                        method: &request.method,
+                        path: request.target.path(),
+                        // A request for a tunnel says where to.
+                        is_bytes: request.is_tunnel() && request.authority.is_empty(),
+                        person: notes.who.as_deref(),
+                    };
+                    let rules = caller.access;
+                    rules.ask(&call, (*mode, *at), &mut notes.access, route)?;
+                }
                 Filter::SecurityHeaders(_) => {}
                 Filter::ApiKey(wanted) => match (notes.claim, wanted) {
                     (rate_limit::Claim::Known(..), _)

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::identity::SpiffeId;
 
 use super::Proxy;
+use super::carry::Carried;
 use super::connection::Connection;
 use super::guard::{self, Pass};
 use super::replay::SharedSource;
@@ -27,7 +29,7 @@ use crate::exchange::{Marks, Request, grpc_code, grpc_status, is_grpc};
 use crate::filter::Notes;
 use crate::route::RouteId;
 use crate::snapshot::{RoutePlan, Snapshot};
-use crate::telemetry::access::{Failure, Line};
+use crate::telemetry::access::{Failure, Line, Services};
 use crate::telemetry::metrics::{HedgeResult, Observation};
 use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Outcome, Slot};
@@ -78,6 +80,8 @@ pub struct Exchange {
     pub pass: Pass,
     /// What the route's filters remember until the answer.
     pub notes: Notes,
+    /// A connection's bytes are carried, and no request.
+    pub(super) carried: Option<Carried>,
     closed: bool,
 }
 
@@ -130,6 +134,7 @@ impl Exchange {
             source: None,
             pass: Pass::default(),
             notes: Notes::default(),
+            carried: None,
             closed: false,
         }
     }
@@ -176,6 +181,9 @@ impl Exchange {
             slot.finish(self.outcome, now);
         }
         self.permit = None;
+        if let Some(carried) = self.carried.take() {
+            return carried.close(self, now);
+        }
         let plan = self.route();
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);
@@ -183,6 +191,7 @@ impl Exchange {
         if let Some(code) = self.error {
             self.proxy.metrics.answered_error(self.proxy.worker, code);
         }
+        let ends = self.count_edges(self.outcome_status(), duration, now);
         // Last of all that is counted: whoever sees the request in the figures sees the rest of it, too.
         series.observe(
             self.proxy.worker,
@@ -226,6 +235,11 @@ impl Exchange {
                 details: self.cause.as_deref(),
             }),
             fault: self.notes.fault(),
+            services: Services {
+                edge: ends.both(),
+                peer: { self.connection.caller.as_ref() }.map(SpiffeId::as_str),
+                access: self.judged(),
+            },
             listener: &self.connection.listener_name,
             generation: self.world.generation,
         });

@@ -6,7 +6,9 @@
 mod answer;
 mod books;
 mod bulkhead;
+mod carry;
 pub mod connection;
+mod edges;
 mod fallback;
 mod forward;
 pub(crate) mod guard;
@@ -22,6 +24,7 @@ mod storm;
 mod transcode;
 mod tries;
 pub mod tunnel;
+mod validate;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
@@ -30,6 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tollgate_config::identity::SpiffeId;
 use tollgate_config::{Abort, Action, ErrorBody, Place};
 
 pub use answer::Answer;
@@ -42,6 +46,7 @@ use crate::clock;
 use crate::exchange::base64;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written};
+use crate::exchange::headers::disown_client_cert;
 use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
@@ -50,7 +55,7 @@ use crate::filter::{Caller, jwt};
 use crate::route::{Found, Lookup, normal_host};
 use crate::snapshot::store::{Store, View};
 use crate::snapshot::{RoutePlan, Snapshot};
-use crate::telemetry::access::{Failure, Line, WorkerLog};
+use crate::telemetry::access::{Failure, Line, Services, WorkerLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
@@ -69,6 +74,8 @@ pub struct Proxy {
     empty: SharedSource,
     /// Tokens that were verified.
     tokens: jwt::Cache,
+    /// Services that called.
+    callers: RefCell<edges::Callers>,
     /// Late answers so far, of which some are left without a hedge.
     late: Cell<u32>,
     /// Set when the process stops: answers close their connections.
@@ -87,6 +94,7 @@ impl Proxy {
             noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
             tokens: jwt::Cache::default(),
+            callers: RefCell::default(),
             late: Cell::new(0),
             stopping: Cell::new(false),
         }
@@ -102,6 +110,11 @@ impl Proxy {
     ) -> Answer {
         let mut asked = Asked::begin(self, connection, alarm, request);
         let Asked { exchange, request } = &mut *asked;
+        let listener = exchange.world.listener(exchange.connection.listener);
+        if listener.is_some_and(|listener| listener.mesh.is_some()) {
+            // Before anything looks at it, and with or without TLS: who calls is for the handshake to say.
+            disown_client_cert(&mut request.headers);
+        }
         let answered = match self.route(exchange, request) {
             Ok(()) => self.act(exchange, request).await,
             Err(error) => Err(error),
@@ -164,10 +177,13 @@ impl Proxy {
                 .route()
                 .is_some_and(|plan| plan.item.matches.methods.contains(&method))
         };
-        let tunnel = request.is_http2 && request.upgrade.is_some();
+        // A tunnel goes around everything that looks at requests, so a route gives it only by name.
+        let extended = request.is_http2 && request.upgrade.is_some();
         match request.method {
             Method::TRACE if !named(Method::TRACE) => Err(Code::MethodRefused.into()),
-            Method::CONNECT if !tunnel => Err(Code::MethodRefused.into()),
+            Method::CONNECT if !extended && !named(Method::CONNECT) => {
+                Err(Code::MethodRefused.into())
+            }
             _ => Ok(()),
         }
     }
@@ -195,6 +211,10 @@ impl Proxy {
             }
             filtered?;
             request.marks = Marks::of(&request.headers);
+        }
+        if let Some(bodies) = plan.compiled.chain.bodies() {
+            // As with what is translated: large, and not everybody's.
+            Box::pin(self.validate(exchange, plan, request, bodies)).await?;
         }
         match &plan.item.action {
             Action::Upstream(_) if plan.compiled.chain.translates() => {
@@ -268,6 +288,8 @@ impl Proxy {
                 0
             },
             draw: if chain.has_faults() { self.random() } else { 0 },
+            member: exchange.connection.caller.as_ref(),
+            access: &world.access,
         };
         chain.on_request(request, &caller, &mut exchange.notes, &plan.item)
     }
@@ -360,6 +382,10 @@ impl Proxy {
                 details: error.cause.as_deref(),
             }),
             fault: None,
+            services: Services {
+                peer: { connection.caller.as_ref() }.map(SpiffeId::as_str),
+                ..Services::default()
+            },
             listener: &connection.listener_name,
             generation: self.view.current().generation,
         });

@@ -71,6 +71,8 @@ pub struct Refusal {
     pub problems: Vec<String>,
 }
 
+/// Where each listener really listens; a document may ask for port 0. Written by the reloader alone.
+pub type SharedAddresses = Arc<Mutex<Vec<(String, SocketAddr)>>>;
 /// Shared with the admin server, which only reads it.
 pub type SharedReport = Arc<Mutex<Report>>;
 
@@ -88,8 +90,10 @@ pub struct Reloader {
     /// successor process is given these.
     sockets: HashMap<Place, Vec<TcpListener>>,
     open: HashMap<(ListenerIndex, SocketAddr), (String, Arc<Permits>)>,
+    /// Listeners that were closed for good, by name; no document opens them again.
+    closed: HashSet<String>,
     pub report: SharedReport,
-    pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
+    pub addresses: SharedAddresses,
 }
 
 impl Reloader {
@@ -116,6 +120,7 @@ impl Reloader {
             access_log: common.access_log.clone(),
             sockets,
             open: HashMap::new(),
+            closed: HashSet::new(),
             report,
             addresses: Arc::default(),
         };
@@ -172,6 +177,36 @@ impl Reloader {
         result
     }
 
+    /// Serves the same document with what upstreams have told of themselves since. Whether that is another world.
+    pub fn learned(&mut self) -> bool {
+        let (began, former) = (Instant::now(), self.store.current());
+        if former.transcoders.reflected().next().is_none() {
+            return false;
+        }
+        let next = compile(
+            &self.document,
+            Some(&former),
+            &mut self.memory,
+            &self.metrics,
+            self.workers.count(),
+        );
+        let next = match next {
+            Ok(next) if next.transcoders.is_same(&former.transcoders) => return false,
+            Ok(next) => Arc::new(next),
+            // Such as a certificate that cannot be read any more.
+            Err(problems) => {
+                self.refused(&problems);
+                return false;
+            }
+        };
+        self.store.publish(next.clone());
+        self.tell(
+            &next,
+            u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
+        true
+    }
+
     /// Applies the latest of both inputs, or of the one that changed. What is told of a refusal is of the former.
     fn apply_best(&mut self, changed: Changed, began: Instant) -> Result<u64, Problems> {
         let mut refusal = None;
@@ -217,6 +252,10 @@ impl Reloader {
             self.access_log
                 .change(&document.telemetry)
                 .map_err(|error| Problems(vec![unlogged(&error)]))?;
+            self.metrics.label(&document.telemetry.labels);
+        }
+        if let Some(held) = &next.held {
+            self.memory.hold(held);
         }
         self.store.publish(next.clone());
         self.document = document;
@@ -243,6 +282,7 @@ impl Reloader {
             .iter()
             .flatten()
             .filter(|plan| !self.sockets.contains_key(&Place::of(&plan.item)))
+            .filter(|plan| !self.closed.contains(&plan.item.name))
         {
             match accept::bind_workers(plan.item.bind, self.workers.count()) {
                 Ok(sockets) => bound.push((Place::of(&plan.item), sockets)),
@@ -255,6 +295,9 @@ impl Reloader {
 
     fn open_doors(&mut self, world: &Snapshot) -> io::Result<()> {
         for plan in world.listeners.iter().flatten() {
+            if self.closed.contains(&plan.item.name) {
+                continue;
+            }
             let key = (plan.index, plan.item.bind);
             let most = plan.item.max_connections.value;
             if let Some((_, permits)) = self.open.get(&key) {
@@ -299,9 +342,12 @@ impl Reloader {
         for key in &gone {
             self.open.remove(key);
         }
-        let open: HashSet<Place> = self
-            .open
-            .iter()
+        self.shut(gone);
+    }
+
+    /// Closes the masters of doors that are not open any more, then the doors.
+    fn shut(&mut self, gone: Vec<(ListenerIndex, SocketAddr)>) {
+        let open: HashSet<Place> = { self.open.iter() }
             .map(|((_, bind), (name, _))| Place::new(name, *bind))
             .collect();
         self.sockets.retain(|place, _| open.contains(place));
@@ -323,6 +369,24 @@ impl Reloader {
         for worker in 0..self.workers.count() {
             self.workers.order(worker, Order::Leave);
         }
+    }
+
+    /// Closes the doors of these names for good: whoever is inside finishes, and whoever the kernel has accepted is
+    /// served. Nobody but the caller holds one of the answer's permits once the last of them has gone.
+    pub fn close(&mut self, names: &[String]) -> Vec<Arc<Permits>> {
+        self.closed.extend(names.iter().cloned());
+        let (mut gone, mut permits) = (Vec::new(), Vec::new());
+        self.open.retain(|key, (name, held)| {
+            let stays = !names.contains(name);
+            if !stays {
+                gone.push(*key);
+                permits.push(held.clone());
+            }
+            stays
+        });
+        self.shut(gone);
+        self.tell_addresses();
+        permits
     }
 
     /// Closes every door. The sockets are closed too, unless a successor holds them.

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
+use tollgate_config::feed::Direction;
 use tollgate_config::{
-    self as config, Action, Document, Item, Problem, Problems, UpstreamProtocol,
+    self as config, Action, Document, EndpointSource, Item, Member, Problem, Problems,
+    UpstreamProtocol,
 };
 
 use super::memory::Memory;
-use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
+use super::{Branch, CompiledRoute, ListenerPlan, OutboundEdge, RoutePlan, Snapshot, UpstreamPlan};
+use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
-use crate::net::tls::{ClientTls, ServerTls, TlsError};
+use crate::net::tls::{ClientTls, Expected, Held, MemberTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RouteSeries};
 use crate::transcode::Transcoders;
 use crate::upstream::Upstream;
 use crate::upstream::pace::PaceMemory;
@@ -38,19 +41,25 @@ pub fn compile(
 ) -> Result<Snapshot, Problems> {
     let mut problems = Vec::new();
     let mut listeners: Vec<Option<Arc<ListenerPlan>>> = Vec::new();
+    let mut beyond = u32::try_from(document.routes.len()).unwrap_or(u32::MAX);
     for item in &document.listeners {
         let index = memory.listener(&item.name);
         let before = former.and_then(|former| former.listener(index));
-        match listener_tls(item, before) {
-            Ok(tls) => {
+        let mesh = MemberTls::new(&memory.member, item.mesh.value, item.protocol);
+        match listener_tls(item, before).and_then(|tls| Ok((tls, mesh?))) {
+            Ok((tls, mesh)) => {
                 let position = index.0 as usize;
                 if listeners.len() <= position {
                     listeners.resize_with(position + 1, || None);
                 }
+                let forward = item.forward.as_ref().map(|_| RouteId(beyond));
+                beyond += u32::from(forward.is_some());
                 listeners[position] = Some(Arc::new(ListenerPlan {
                     item: item.clone(),
                     index,
                     tls,
+                    mesh,
+                    forward,
                 }));
             }
             Err(error) => problems.push(tls_problem(
@@ -68,9 +77,13 @@ pub fn compile(
         .flat_map(|former| &former.upstreams)
         .map(|plan| (plan.item.name.as_str(), plan))
         .collect();
+    let own = document.own_service();
+    let own_name: Option<Arc<str>> = own.as_ref().map(|own| own.to_string().into());
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        match upstream(item, before, memory, metrics, workers) {
+        let source = (own.as_ref(), own_name.as_ref());
+        let expected = expected(item, document);
+        match upstream(item, before, source, expected, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -83,13 +96,25 @@ pub fn compile(
         }
     }
     let known = former.map(|former| &former.transcoders);
-    let transcoders = Transcoders::compile(document, known, &mut problems);
+    let transcoders = Transcoders::compile(document, known, &memory.learned, &mut problems);
     let former_issuers = former.map(|former| &former.issuers);
     let issuers = Issuers::compile(document, former_issuers, &memory.issuers, metrics)
         .unwrap_or_else(|bad| {
             problems.extend(bad);
             Arc::default()
         });
+    let held = match document.identity.as_ref().map(Held::of_files) {
+        None => None,
+        Some(Ok(held)) => held,
+        Some(Err(error)) => {
+            let place = document
+                .identity
+                .as_ref()
+                .map(|identity| identity.place.clone());
+            problems.extend(place.map(|place| tls_problem(place, "identity", &error)));
+            None
+        }
+    };
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -99,6 +124,8 @@ pub fn compile(
         &memory.limits,
         metrics,
     );
+    let former_access = former.map(|former| &former.access);
+    let access = Access::compile(document, own, former_access, metrics);
     let surroundings = Surroundings {
         policies: &policies,
         issuers: &issuers,
@@ -107,6 +134,10 @@ pub fn compile(
         transcoders: &transcoders,
     };
     let (routes, table) = routes(document, former, memory, &by_name, &surroundings);
+    let unmatched = metrics.route("none", &[]);
+    let forwards = { document.listeners.iter() }
+        .filter_map(|listener| forward(listener, &by_name, &surroundings, &unmatched))
+        .collect();
     Ok(Snapshot {
         generation: former.map_or(1, |former| former.generation + 1),
         hash: document.hash.clone(),
@@ -114,12 +145,15 @@ pub fn compile(
         listeners,
         table,
         routes,
+        forwards,
         upstreams,
         policies,
         transcoders,
         issuers,
+        access,
+        held,
         errors: document.errors,
-        unmatched: metrics.route("none", &[]),
+        unmatched,
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
 }
@@ -231,13 +265,7 @@ fn route(
     surroundings: &Surroundings<'_>,
     paces: &PaceMemory,
 ) -> CompiledRoute {
-    let branch = |name: &str, weight| {
-        by_name.get(name).map(|upstream| Branch {
-            upstream: upstream.clone(),
-            weight,
-            guards: upstream.guards.of_route(upstream.grain(), &item.name),
-        })
-    };
+    let branch = |name: &str, weight| branch(name, weight, &item.name, by_name);
     let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
@@ -275,6 +303,46 @@ fn route(
     }
 }
 
+fn branch(name: &str, weight: u32, route: &str, by_name: &ByName<'_>) -> Option<Branch> {
+    by_name.get(name).map(|upstream| Branch {
+        upstream: upstream.clone(),
+        weight,
+        guards: upstream.guards.of_route(upstream.grain(), route),
+    })
+}
+
+/// The way of a listener's bytes. It counts nowhere as a route: what is carried is counted at the listener.
+fn forward(
+    listener: &Item<config::Listener>,
+    by_name: &ByName<'_>,
+    surroundings: &Surroundings<'_>,
+    unmatched: &Arc<RouteSeries>,
+) -> Option<RoutePlan> {
+    let route = listener.forward.as_ref()?;
+    let branches = match &route.action {
+        Action::Upstream(name) => branch(name, 1, &route.name, by_name),
+        _ => None,
+    };
+    let compiled = CompiledRoute {
+        chain: Chain::compile(route, surroundings),
+        branches: branches.into_iter().collect(),
+        fallback: None,
+        pace: None,
+        late: None,
+        total_weight: 1,
+        series: unmatched.clone(),
+    };
+    Some(RoutePlan {
+        // Its settings stand in the listener.
+        item: Item {
+            value: route.clone(),
+            file: listener.file.clone(),
+            line: listener.line,
+        },
+        compiled: Arc::new(compiled),
+    })
+}
+
 fn listener_tls(
     item: &Item<config::Listener>,
     before: Option<&Arc<ListenerPlan>>,
@@ -291,14 +359,18 @@ fn listener_tls(
 fn upstream(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
+    (own, source): (Option<&Member>, Option<&Arc<str>>),
+    expected: Option<Expected>,
     memory: &Memory,
     metrics: &Metrics,
     workers: usize,
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
     if let Some(before) = before
         && Arc::ptr_eq(&before.item.value, &item.value)
+        && { before.edge.as_ref() }.is_none_or(|edge| Some(&edge.source) == source)
         && before.item.line == item.line
         && item.tls.is_none()
+        && before.dial.tls.as_ref().and_then(ClientTls::expected) == expected.as_ref()
     {
         return Ok(before.clone());
     }
@@ -306,16 +378,16 @@ fn upstream(
         &item.tls,
         before.and_then(|before| before.dial.tls.as_ref()),
     ) {
-        (None, _) => None,
+        (None, _) => { expected.as_ref() }
+            .map(|expected| ClientTls::member(&memory.member, expected, item.protocol))
+            .transpose()?,
         (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
         (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
     };
-    let identity = item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*"));
-    let known =
-        |one: crate::upstream::Resolved| memory.endpoints.endpoint(&item.name, identity, &one);
+    let identity = peer_name(&item.value, tls.as_ref());
+    let known = |one: crate::upstream::Resolved| {
+        { &memory.endpoints }.endpoint(&item.name, identity.as_deref(), &one)
+    };
     let endpoints = match (
         memory
             .services
@@ -329,7 +401,16 @@ fn upstream(
         (None, None) => Vec::new(),
     };
     let series = metrics.upstream(&item.name);
+    let edge = { own.zip(source) }.and_then(|(own, source)| {
+        let destination = asked_for(item, own, expected.as_ref())?.to_string();
+        Some(OutboundEdge {
+            series: metrics.edge(source, &destination, Direction::Outbound),
+            destination: destination.into(),
+            source: source.clone(),
+        })
+    });
     Ok(Arc::new(UpstreamPlan {
+        edge,
         guards: memory.guards.of(&item.name, workers),
         upstream: Arc::new(Upstream::new(
             item.clone(),
@@ -339,18 +420,55 @@ fn upstream(
             Instant::now(),
         )),
         dial: Dial {
-            tls,
-            http2: match (item.protocol, item.tls.is_some()) {
+            http2: match (item.protocol, tls.is_some()) {
                 (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, false) => Some(false),
                 (UpstreamProtocol::Http2, _) => Some(true),
                 (UpstreamProtocol::Auto, true) => None,
             },
+            tls,
             keep: item.idle_connections.value,
             max_connections: item.max_connections.value,
         },
         series,
         item: item.clone(),
     }))
+}
+
+/// The service that an upstream stands for, for the service map.
+fn asked_for(item: &config::Upstream, own: &Member, expected: Option<&Expected>) -> Option<Member> {
+    if let Some(Expected { namespace, service }) = expected {
+        return Some(Member::new(namespace, service));
+    }
+    match &item.endpoints {
+        // `*` is another one with each request.
+        EndpointSource::Service { name, .. } if name != "*" => {
+            Some(Member::new(&own.namespace, name))
+        }
+        _ => None,
+    }
+}
+
+/// The member that an upstream's endpoints must be.
+fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
+    let (mesh, identity) = (item.mesh.as_ref()?, document.identity.as_ref()?);
+    let service = match (&mesh.service, &item.endpoints) {
+        (Some(service), _) => service,
+        (None, config::EndpointSource::Service { name, .. }) => name,
+        (None, _) => return None,
+    };
+    let namespace = mesh.namespace.as_ref().unwrap_or(&identity.namespace);
+    Some(Expected {
+        namespace: namespace.clone(),
+        service: service.clone(),
+    })
+}
+
+/// What endpoints of an upstream have to prove, as part of what they are remembered under.
+pub(crate) fn peer_name(item: &config::Upstream, tls: Option<&ClientTls>) -> Option<String> {
+    match tls.and_then(ClientTls::expected) {
+        Some(expected) => Some(format!("member {expected}")),
+        None => { item.tls.as_ref() }.map(|tls| tls.name.as_deref().unwrap_or("*").to_owned()),
+    }
 }
 
 fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {

@@ -17,11 +17,12 @@ use std::time::{Duration, SystemTime};
 use tollgate_config::{self as config, BreakerGrain, Item, Place};
 
 use crate::filter::Chain;
+use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
-use crate::net::tls::ServerTls;
+use crate::net::tls::{Held, MemberTls, ServerTls};
 use crate::route::{ListenerIndex, RouteId, Table};
-use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
+use crate::telemetry::metrics::{EdgeSeries, RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
@@ -39,10 +40,16 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// By `RouteId`.
     pub routes: Vec<RoutePlan>,
+    /// The ways of bytes that are not HTTP, one for each listener with `forward`; their numbers follow those of routes.
+    pub forwards: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
+    /// Which services may call.
+    pub access: Arc<Access>,
+    /// Who we are in the mesh and whom we trust, where files say so; becomes true when this snapshot serves.
+    pub held: Option<Held>,
     /// How our own answers look.
     pub errors: config::ErrorBody,
     /// For requests that no route matched.
@@ -61,6 +68,10 @@ pub struct ListenerPlan {
     pub item: Item<config::Listener>,
     pub index: ListenerIndex,
     pub tls: Option<ServerTls>,
+    /// Mutual TLS with members of the mesh; never together with `tls`.
+    pub mesh: Option<MemberTls>,
+    /// Which way bytes go that are not HTTP.
+    pub forward: Option<RouteId>,
 }
 
 /// A route where it stands in the document today, and its compiled part, shared with every generation in which the
@@ -98,6 +109,22 @@ pub struct UpstreamPlan {
     pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
+    /// Calls from us to the service that it stands for.
+    pub edge: Option<OutboundEdge>,
+}
+
+/// Who calls whom when an upstream is asked.
+pub struct OutboundEdge {
+    pub source: Arc<str>,
+    pub destination: Arc<str>,
+    pub series: Arc<EdgeSeries>,
+}
+
+impl ListenerPlan {
+    /// Whether members of the mesh call here.
+    pub fn is_mesh(&self) -> bool {
+        self.item.mesh.value != config::Mesh::Off
+    }
 }
 
 impl UpstreamPlan {
@@ -112,7 +139,11 @@ impl UpstreamPlan {
 
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &RoutePlan {
-        &self.routes[id.0 as usize]
+        let place = id.0 as usize;
+        match place.checked_sub(self.routes.len()) {
+            None => &self.routes[place],
+            Some(beyond) => &self.forwards[beyond],
+        }
     }
 
     pub fn listener(&self, index: ListenerIndex) -> Option<&Arc<ListenerPlan>> {
@@ -181,7 +212,11 @@ impl RoutePlan {
 /// Compiles a document that nothing serves, and proves its tests: for `check` and `explain`.
 pub fn of(document: &config::Document) -> Result<Snapshot, config::Problems> {
     let metrics = Arc::new(crate::telemetry::metrics::Metrics::new(1));
-    let snapshot = compile::compile(document, None, &mut memory::Memory::default(), &metrics, 1)?;
+    let mut memory = memory::Memory::default();
+    if let Some(folder) = &document.server.state_dir {
+        memory.learned = Arc::new(crate::transcode::Learned::kept_in(folder));
+    }
+    let snapshot = compile::compile(document, None, &mut memory, &metrics, 1)?;
     proof::prove(document, &snapshot)?;
     Ok(snapshot)
 }

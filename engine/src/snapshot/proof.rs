@@ -1,11 +1,13 @@
 //! Runs a document's `[[test]]`s against the snapshot made of it, before anything is swapped: a route that stopped
 //! doing what its author expects is found while the old world still serves.
 
-use tollgate_config::{Action, Document, Item, Problem, Problems, Test, path};
+use tollgate_config::{AccessTest, Action, Document, Item, Member, Problem, Problems, Test, path};
 
 use super::Snapshot;
 use crate::exchange::Target;
+use crate::filter::access::{Access, Call};
 use crate::route::{Found, Lookup, pattern_of, rewritten};
+use crate::telemetry::metrics::Metrics;
 
 /// What a request would meet.
 struct Met<'s> {
@@ -20,7 +22,7 @@ pub fn prove(document: &Document, snapshot: &Snapshot) -> Result<(), Problems> {
     let problems: Vec<Problem> = document
         .tests
         .iter()
-        .filter_map(|test| failure(test, snapshot))
+        .filter_map(|test| failure(test, document, snapshot))
         .collect();
     if problems.is_empty() {
         Ok(())
@@ -29,7 +31,30 @@ pub fn prove(document: &Document, snapshot: &Snapshot) -> Result<(), Problems> {
     }
 }
 
-fn failure(test: &Item<Test>, snapshot: &Snapshot) -> Option<Problem> {
+/// Whether the rules about a service let somebody ask it for that.
+fn is_let(test: &Test, asked: &AccessTest, document: &Document, snapshot: &Snapshot) -> bool {
+    let own = snapshot.access.callee();
+    let other = { asked.service.as_ref() }.filter(|service| Some(*service) != own);
+    let rules = match other {
+        None => snapshot.access.clone(),
+        Some(service) => Access::compile(document, Some(service.clone()), None, &Metrics::new(1)),
+    };
+    let raw = { test.path.split_once('?') }.map_or(test.path.as_str(), |(raw, _)| raw);
+    let Ok(path) = path::normalize(raw) else {
+        return false;
+    };
+    let call = Call {
+        caller: { asked.caller.as_ref() }
+            .map(|caller| (caller.namespace.as_str(), caller.service.as_str())),
+        method: &test.method,
+        path: &path,
+        is_bytes: false,
+        person: None,
+    };
+    rules.allows(&call).is_some()
+}
+
+fn failure(test: &Item<Test>, document: &Document, snapshot: &Snapshot) -> Option<Problem> {
     let met = meet(test, snapshot);
     let expect = &test.expect;
     let differs = |what: &str, wanted: &str, got: &str, at| {
@@ -47,6 +72,18 @@ fn failure(test: &Item<Test>, snapshot: &Snapshot) -> Option<Problem> {
             ),
         })
     };
+    if let Some(asked) = &test.access {
+        let word = |allowed| if allowed { "allowed" } else { "refused" };
+        let allowed = is_let(test, asked, document, snapshot);
+        if allowed != asked.allowed.value {
+            let who = asked
+                .caller
+                .as_ref()
+                .map_or("nobody".into(), Member::to_string);
+            let got = format!("{} for {who}", word(allowed));
+            return differs("access", word(asked.allowed.value), &got, asked.allowed.at);
+        }
+    }
     if let Some(wanted) = &expect.route
         && met.route != Some(wanted.value.as_str())
     {

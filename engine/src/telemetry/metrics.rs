@@ -5,12 +5,16 @@
 //! path there is no look-up by name, no lock and no number that two workers write (OBS-308). Nothing a client sends
 //! becomes a label (HI-59). The page of `GET /metrics` is written on the control thread.
 
+mod access;
 mod cell;
 mod closed;
 mod control_plane;
+mod descriptors;
+mod edges;
 mod fault;
 mod figures;
 mod hedges;
+mod identity;
 mod jwt;
 mod limit;
 mod listener;
@@ -30,14 +34,18 @@ use cell::{Shard, Shared, shards};
 use closed::ByCode;
 use route::{Grid, RouteSizes};
 
+pub use access::{AccessSeries, RefusedCall};
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
-    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
-    TimeoutKind, Unhedged,
+    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RelayEnd,
+    RetryClass, TimeoutKind, Unhedged,
 };
 pub use control_plane::ControlPlaneSeries;
+pub use descriptors::DescriptorSeries;
+pub use edges::{EdgeSeries, EdgeStatus, UNKNOWN};
 pub use fault::FaultSeries;
 pub use figures::Taken;
+pub use identity::IdentitySeries;
 pub use jwt::{JwtResult, JwtSeries};
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
@@ -53,14 +61,19 @@ pub struct Metrics {
     started: Instant,
     names: Mutex<Names>,
     errors: Box<[Shard<ByCode>]>,
+    edges: edges::Edges,
+    refusals: access::Refusals,
     /// What of them the control plane was told.
     told_codes: Mutex<Vec<u64>>,
+    /// On every series.
+    labels: Mutex<Vec<(String, String)>>,
     config_revision: Shared,
     config_reload_failures: Shared,
     /// Unix milliseconds; 0 before the first one.
     config_last_reload: Shared,
     generations_alive: Shared,
     control_plane: ControlPlaneSeries,
+    identity: IdentitySeries,
     /// Whether the store of shared limits answers, how many gateways share, failures.
     sharing: [Shared; 3],
     /// The access log counts; we only read.
@@ -83,6 +96,10 @@ struct Names {
     faults: BTreeMap<String, Weak<FaultSeries>>,
     /// By issuer.
     jwts: BTreeMap<String, Weak<JwtSeries>>,
+    /// By upstream.
+    descriptors: BTreeMap<String, Weak<DescriptorSeries>>,
+    /// By rule.
+    accesses: BTreeMap<String, Weak<AccessSeries>>,
 }
 
 impl Metrics {
@@ -93,12 +110,16 @@ impl Metrics {
             started: Instant::now(),
             names: Mutex::default(),
             errors: shards(workers),
+            edges: edges::Edges::default(),
+            refusals: access::Refusals::default(),
             told_codes: Mutex::default(),
+            labels: Mutex::default(),
             config_revision: Shared::default(),
             config_reload_failures: Shared::default(),
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
             control_plane: ControlPlaneSeries::default(),
+            identity: IdentitySeries::default(),
             sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
@@ -177,6 +198,15 @@ impl Metrics {
         })
     }
 
+    /// Of the descriptors that an upstream tells.
+    pub fn descriptors(&self, upstream: &str) -> Arc<DescriptorSeries> {
+        find_or_make(
+            &mut self.names().descriptors,
+            upstream.to_owned(),
+            DescriptorSeries::default,
+        )
+    }
+
     /// We answered with `code` instead of an upstream.
     pub fn answered_error(&self, worker: usize, code: Code) {
         if let Some(shard) = self.errors.get(worker) {
@@ -192,6 +222,12 @@ impl Metrics {
             .set(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     }
 
+    /// From now on every series has these labels.
+    pub fn label(&self, labels: &[(String, String)]) {
+        let mut known = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        labels.clone_into(&mut known);
+    }
+
     /// A configuration was refused; the one before it goes on.
     pub fn config_reload_failed(&self) {
         self.config_reload_failures.add(1);
@@ -199,6 +235,10 @@ impl Metrics {
 
     pub fn control_plane(&self) -> &ControlPlaneSeries {
         &self.control_plane
+    }
+
+    pub fn identity(&self) -> &IdentitySeries {
+        &self.identity
     }
 
     /// So many generations of the configuration are alive; to be said before a page is written.

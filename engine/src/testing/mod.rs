@@ -20,6 +20,7 @@ pub mod h2_raw;
 pub mod hpack;
 pub mod http2;
 pub mod journal;
+pub mod members;
 pub mod store;
 pub mod tokens;
 pub mod upstream;

@@ -1,17 +1,20 @@
 //! Which descriptors a document names, read once for each content, and the filters made of them. What did not change is
 //! the same object in the next snapshot: a file with other bytes makes its routes anew, and no others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use tollgate_config::{Document, Filter, Item, Problem, Route};
+use tollgate_config::{Action, At, Descriptors, Document, Filter, Item, Problem, Route, Transcode};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::descriptor;
+use super::learned::Learned;
 use super::plan::{Transcoder, Trouble};
 use super::schema::Schema;
+use crate::telemetry::log;
 
 /// Everything that is transcoded in one snapshot.
 #[derive(Default)]
@@ -19,6 +22,10 @@ pub struct Transcoders {
     files: HashMap<PathBuf, (u128, Arc<Schema>), RandomState>,
     /// By the route's address, which lives as long as it is kept here.
     routes: HashMap<usize, (Arc<Route>, Arc<Transcoder>), RandomState>,
+    /// Upstreams that are asked for their descriptors, and how often.
+    reflected: BTreeMap<String, Duration>,
+    /// Of routes by reflection: descriptors that do not fit the document, told once.
+    unfit: HashMap<usize, Arc<Schema>, RandomState>,
 }
 
 impl Transcoders {
@@ -26,6 +33,7 @@ impl Transcoders {
     pub fn compile(
         document: &Document,
         former: Option<&Transcoders>,
+        learned: &Learned,
         problems: &mut Vec<Problem>,
     ) -> Transcoders {
         let mut next = Transcoders::default();
@@ -34,12 +42,19 @@ impl Transcoders {
                 let Filter::Transcode(settings) = &filter.value else {
                     continue;
                 };
-                let schema = match next.schema(&settings.descriptors.value, former) {
+                let file = match &settings.descriptors {
+                    Descriptors::File(file) => file,
+                    Descriptors::Reflection { refresh } => {
+                        next.reflect(route, settings, filter.at, *refresh, former, learned);
+                        continue;
+                    }
+                };
+                let schema = match next.schema(&file.value, former) {
                     Ok(schema) => schema,
                     Err((message, hint)) => {
                         problems.push(Problem {
                             code: "bad-descriptors",
-                            place: route.place(settings.descriptors.at),
+                            place: route.place(file.at),
                             message,
                             text: None,
                             hint: Some(hint.to_owned()),
@@ -66,6 +81,59 @@ impl Transcoders {
             }
         }
         next
+    }
+
+    /// A route whose descriptors its upstream tells. What it tells never refuses a document, which nobody has changed: as
+    /// long as it fits, it is taken; else what was there goes on, or requests are told to wait.
+    fn reflect(
+        &mut self,
+        route: &Item<Route>,
+        settings: &Transcode,
+        at: At,
+        refresh: Duration,
+        former: Option<&Transcoders>,
+        learned: &Learned,
+    ) {
+        // A route without an upstream was refused before this.
+        let Some(upstream) = asked(route) else { return };
+        let often = self.reflected.entry(upstream.to_owned()).or_insert(refresh);
+        *often = refresh.min(*often);
+        let (here, schema) = (address(&route.value), learned.of(upstream));
+        let before = former.and_then(|former| former.of(&route.value));
+        let unfit = former.and_then(|former| former.unfit.get(&here));
+        let same = |known: &Arc<Schema>| {
+            schema
+                .as_ref()
+                .is_some_and(|schema| Arc::ptr_eq(schema, known))
+        };
+        // A route's address means this route only as long as the former snapshot held it.
+        let unfit = unfit
+            .filter(|known| before.is_some() && same(known))
+            .cloned();
+        let made = match (&schema, before) {
+            (Some(_), Some(before)) if !before.waits && same(&before.schema) => before.clone(),
+            (Some(schema), before) if unfit.is_none() => {
+                match Transcoder::compile(settings, schema.clone(), at) {
+                    Ok(made) => Arc::new(made),
+                    Err(trouble) => {
+                        complain(route, upstream, trouble);
+                        self.unfit.insert(here, schema.clone());
+                        before
+                            .cloned()
+                            .unwrap_or_else(|| Arc::new(Transcoder::waiting(settings)))
+                    }
+                }
+            }
+            (_, Some(before)) => before.clone(),
+            (_, None) => Arc::new(Transcoder::waiting(settings)),
+        };
+        self.unfit.extend(unfit.map(|unfit| (here, unfit)));
+        self.routes.insert(here, (route.value.clone(), made));
+    }
+
+    /// Upstreams that are to be asked for their descriptors, and how often.
+    pub fn reflected(&self) -> impl Iterator<Item = (&str, Duration)> {
+        { self.reflected.iter() }.map(|(upstream, refresh)| (upstream.as_str(), *refresh))
     }
 
     /// The filter of this very route.
@@ -112,6 +180,25 @@ impl Transcoders {
         self.files.insert(file.to_owned(), (hash, schema.clone()));
         Ok(schema)
     }
+}
+
+/// Who tells the descriptors of a route: its upstream, or the first of several.
+fn asked(route: &Route) -> Option<&str> {
+    match &route.action {
+        Action::Upstream(name) => Some(&name.value),
+        Action::Split { branches, .. } => branches.first().map(|one| one.upstream.value.as_str()),
+        Action::Respond { .. } | Action::Redirect { .. } => None,
+    }
+}
+
+fn complain(route: &Item<Route>, upstream: &str, trouble: Vec<Trouble>) {
+    let words: Vec<String> = { trouble.into_iter() }
+        .map(|one| told(route, one).to_string())
+        .collect();
+    log::error(
+        "the document's bindings do not fit the descriptors that the upstream told; the former ones stay",
+        &[("upstream", &upstream), ("problems", &words.join("; "))],
+    );
 }
 
 /// Compared, never followed.

@@ -107,6 +107,11 @@ impl Verdict {
         self.failing.load(Relaxed)
     }
 
+    /// The last probe was good, and those before it do not say otherwise.
+    pub(super) fn is_passing(&self) -> bool {
+        !self.is_failing() && self.failures_in_a_row() == 0 && self.checked().is_some()
+    }
+
     pub(super) fn set_failing(&self, failing: bool) {
         self.failing.store(failing, Relaxed);
     }

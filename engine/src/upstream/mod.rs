@@ -16,6 +16,7 @@ mod guards;
 mod health;
 mod latency;
 mod memory;
+mod originals;
 mod outlier;
 pub mod pace;
 pub mod pool;
@@ -32,12 +33,14 @@ mod window;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tollgate_config::{Item, Priority};
 
 pub use breaker::Breaker;
@@ -59,6 +62,7 @@ use crate::telemetry::metrics::Known;
 use balance::Lot;
 use bulkhead::{Bulkhead, BulkheadStatus, Entry, Rules};
 use moment::Moment;
+use originals::Originals;
 use set::{Ask, Deviation};
 
 /// A named service and its endpoints, as one snapshot has it. Its settings never change; its endpoints may.
@@ -79,8 +83,23 @@ pub struct Upstream {
     ejections: Arc<AtomicU64>,
     /// Whose turn it is. On a cache line of its own: with round robin all workers write it.
     turn: Turns,
+    /// With `endpoints = "original"`: where connections were going.
+    originals: Arc<Originals>,
     /// Tells the prober that there are other endpoints.
     changed: Notify,
+    /// Tells whoever waits that a probe ended.
+    probed: Notify,
+}
+
+/// What probes say of an upstream as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// An endpoint passed its last probe.
+    Well,
+    /// None did, and not enough failed to say more; or none was asked yet.
+    Unsure,
+    /// Every endpoint fails its probes.
+    Failing,
 }
 
 #[derive(Debug, Default)]
@@ -139,13 +158,40 @@ impl Upstream {
             ejections: before.map_or_else(Arc::default, |before| before.ejections.clone()),
             bulkhead: before.map_or_else(Arc::default, |before| before.bulkhead.clone()),
             rules: Rules::of(&settings),
-            settings,
             series,
             endpoints: ArcSwap::from_pointee(set),
             eject_after,
             turn: Turns::default(),
+            originals: before
+                .filter(|before| before.settings.tls == settings.tls)
+                .map_or_else(Arc::default, |before| before.originals.clone()),
             changed: Notify::new(),
+            probed: Notify::new(),
+            settings,
         }
+    }
+
+    /// What probes say.
+    pub fn standing(&self) -> Standing {
+        let set = self.endpoints();
+        if set.iter().any(|endpoint| endpoint.verdict.is_passing()) {
+            return Standing::Well;
+        }
+        match set.iter().all(|endpoint| endpoint.verdict.is_failing()) {
+            true => Standing::Failing,
+            false => Standing::Unsure,
+        }
+    }
+
+    /// Why the last failed probe of an endpoint failed.
+    pub fn complaint(&self) -> Option<String> {
+        let set = self.endpoints();
+        set.iter().find_map(|endpoint| endpoint.verdict.reason())
+    }
+
+    /// Returns after the next probe of any endpoint.
+    pub fn probed(&self) -> Notified<'_> {
+        self.probed.notified()
     }
 
     pub fn name(&self) -> &str {
@@ -226,6 +272,12 @@ impl Upstream {
             Some(position) => Ok(Slot::take(set.member(position).endpoint.clone(), now)),
             None => Err(PickError::NoEndpoints),
         }
+    }
+
+    /// A slot at the place where a captured connection was going.
+    pub fn at(&self, original: SocketAddr, now: Instant) -> Slot {
+        let now = Moment::from(now);
+        Slot::take(self.originals.endpoint(original, now), now)
     }
 
     /// What the metrics page tells.

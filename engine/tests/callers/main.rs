@@ -2,6 +2,7 @@
 //! an issuer publishes, rules about roles, ownership and addresses, and what becomes of both over reloads.
 
 mod published;
+mod services;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

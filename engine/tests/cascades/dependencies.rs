@@ -90,8 +90,10 @@ fn one_stalls(usual: &mut Vec<Seen>, then: &mut Vec<Seen>) {
 fn gw_608_a_bulkhead_bounds_what_waits_for_the_one_that_stalls() {
     let count = Count::default();
     let services = NAMES.map(|_| Service::start(&count));
-    let bulkhead = "max_in_flight = 10\nqueue = \"off\"";
-    let gateway = Gateway::start(&toml(&services, bulkhead));
+    // The others have room for all clients at once, as many of them as the machine brings together.
+    let bulkhead = "max_in_flight = 100\nqueue = \"off\"";
+    let toml = toml(&services, bulkhead).replacen("= 100", "= 10", 1);
+    let gateway = Gateway::start(&toml);
     services[0].set(Mood::Stalls);
     let mut stalled: Vec<Client> = (0..10).map(|_| gateway.client()).collect();
     for client in &mut stalled {

@@ -186,7 +186,7 @@ fn documents_that_cannot_be_are_refused_with_the_next_step() {
         ),
         (
             document(&upstream, "reflection = true", ""),
-            "not available",
+            "not from both",
         ),
         (document(&upstream, "max_message = \"1B\"", ""), "1KiB"),
         (

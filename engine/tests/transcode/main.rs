@@ -3,6 +3,7 @@
 
 mod document;
 mod envoy;
+mod reflection;
 mod refusals;
 mod shop;
 mod status;

@@ -12,7 +12,7 @@ fn gw_203_what_does_not_fit_is_told_with_every_field_and_its_place() {
         "POST /v1/orders?total=x&nobody=1",
         "{\"items\": [{\"quantity\": 1.5},\n {\"quantity\": \"2147483648\", \"color\": 1}],\n \"state\": \"LOST\", \"signature\": \"?\"}",
     );
-    assert_eq!((answer.status, &*answer.code()), (400, "bad_message"));
+    assert_eq!((answer.status, &*answer.code()), (400, "validation_error"));
     let errors = json(&answer)["errors"].clone();
     let told: Vec<(&str, u64, u64)> = { errors.as_array().expect("a list").iter() }
         .map(|one| {
@@ -72,77 +72,77 @@ fn hi_hostile_json_is_refused_as_what_it_is() {
             .join(",")
     );
     let cases: [(&str, &[u8], u16, &str); 19] = [
-        ("no JSON", b"{", 400, "bad_message"),
-        ("something behind it", b"{} {}", 400, "bad_message"),
-        ("not an object", b"[]", 400, "bad_message"),
+        ("no JSON", b"{", 400, "validation_error"),
+        ("something behind it", b"{} {}", 400, "validation_error"),
+        ("not an object", b"[]", 400, "validation_error"),
         (
             "a duplicate key",
             br#"{"id":"1","id":"2"}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "a duplicate key in two spellings",
             br#"{"gift_for":"1","giftFor":"2"}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "a duplicate key of a map",
             br#"{"labels":{"a":"1","a":"2"}}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "an unknown field",
             br#"{"__proto__":{"id":"1"}}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
-        ("not UTF-8", b"{\"id\":\"\xff\"}", 400, "bad_message"),
+        ("not UTF-8", b"{\"id\":\"\xff\"}", 400, "validation_error"),
         (
             "half a surrogate",
             br#"{"id":"\ud800"}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "a control character",
             b"{\"id\":\"\x00\"}",
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "a number that is too large",
             br#"{"total":99999999999999999999}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "a number that is endless",
             br#"{"total":1e999999999}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "a time that is none",
             br#"{"createdAt":"tomorrow"}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "bytes that are none",
             br#"{"signature":"***"}"#,
             400,
-            "bad_message",
+            "validation_error",
         ),
         (
             "deep nesting of what is unknown",
             deep.as_bytes(),
             400,
-            "bad_message",
+            "validation_error",
         ),
-        ("deep nesting", value.as_bytes(), 400, "bad_message"),
+        ("deep nesting", value.as_bytes(), 400, "validation_error"),
         ("many elements", many.as_bytes(), 413, "message_too_large"),
         ("many keys", labels.as_bytes(), 413, "message_too_large"),
         ("a large body", long.as_bytes(), 413, "message_too_large"),

@@ -152,7 +152,7 @@ fn a_line_that_is_no_message_ends_the_call_with_its_fields() {
     let answer = shop.send("POST /v1/orders:import", "{\"id\":\"1\"}\n{\"id\": 2}\n");
     assert_eq!(
         (answer.status, &*answer.code()),
-        (400, "bad_message"),
+        (400, "validation_error"),
         "{answer:?}"
     );
     assert!(answer.text().contains(r#""field":"id""#), "{answer:?}");
@@ -221,7 +221,7 @@ fn bad_lines_of_clients_open_no_breaker() {
             String::from_utf8(rest).expect("text")
         });
         assert!(
-            answer.contains("bad_message") && answer.contains(r#""field":"id""#),
+            answer.contains("validation_error") && answer.contains(r#""field":"id""#),
             "{answer}"
         );
     }

@@ -1,8 +1,8 @@
 //! What a log is written on: a file in a folder, or nothing. Kept so small that a test can break every call of it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 pub(super) trait Medium: Send + 'static {
@@ -21,6 +21,9 @@ pub(super) trait Medium: Send + 'static {
     /// Keeps bytes for a person to look at.
     fn put_aside(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
+
+/// What a store holds is for its owner: keys are in it, and what references in documents stand for.
+const OWNER: u32 = 0o600;
 
 /// A folder with the file `store`.
 pub(super) struct Folder {
@@ -86,6 +89,10 @@ impl Medium for Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
+        // Former versions let others read it.
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(OWNER))?;
+        }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -105,7 +112,7 @@ impl Medium for Folder {
 
     fn prepare(&mut self, bytes: &[u8]) -> io::Result<()> {
         let new = self.folder.join("store.new");
-        let made = File::create(&new).and_then(|file| {
+        let made = create(&new).and_then(|file| {
             file.write_all_at(bytes, 0)?;
             file.sync_all()
         });
@@ -124,8 +131,18 @@ impl Medium for Folder {
     }
 
     fn put_aside(&mut self, bytes: &[u8]) -> io::Result<()> {
-        std::fs::write(self.folder.join("store.torn"), bytes)
+        create(&self.folder.join("store.torn"))?.write_all_at(bytes, 0)
     }
+}
+
+/// A new file, or an empty one in place of what was there.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true);
+    let file = options.mode(OWNER).open(path)?;
+    // One that was there keeps its own.
+    file.set_permissions(Permissions::from_mode(OWNER))?;
+    Ok(file)
 }
 
 /// Keeps nothing: what is told to it ends with the process.

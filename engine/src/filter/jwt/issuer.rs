@@ -225,6 +225,8 @@ fn wanted(document: &Document) -> Vec<Box<str>> {
             names.extend(owners.map(|owner| owner.claim.as_str()));
         }
     }
+    let rules = document.accesses.iter().flat_map(|rule| &rule.claims);
+    names.extend(rules.map(|(claim, _)| claim.as_str()));
     names.into_iter().map(Box::from).collect()
 }
 

@@ -32,6 +32,7 @@ use super::{Caller, Notes};
 use crate::exchange::error::{Code, Error};
 use crate::exchange::{Request, Response};
 use crate::moment::Moment;
+use crate::route::normal_host;
 use crate::telemetry::metrics::LimitSeries;
 use bucket::{Pace, Taken};
 use fields::{Policy, Standing};
@@ -48,6 +49,8 @@ enum By {
     ApiKey,
     Header(http::HeaderName),
     Route,
+    Caller,
+    Host,
     Tier,
 }
 
@@ -270,6 +273,14 @@ impl Limit {
                 None => self.seed.key(Kind::NoHeader, b""),
             },
             By::Route => self.seed.key(Kind::Route, route.name.as_bytes()),
+            By::Caller => match caller.member {
+                Some(member) => self.seed.key(Kind::Caller, member.as_str().as_bytes()),
+                None => self.seed.key(Kind::NoCaller, b""),
+            },
+            By::Host => {
+                let host = normal_host(&request.authority);
+                self.seed.key(Kind::Host, host.as_bytes())
+            }
             By::ApiKey => match notes.claim {
                 Claim::Known(_, shared) if self.lease.is_some() => shared,
                 Claim::Known(key, _) => key.in_class(0),

@@ -190,6 +190,8 @@ fn limit(
             LimitBy::ApiKey => By::ApiKey,
             LimitBy::Header(name) => By::Header(name.clone()),
             LimitBy::Route => By::Route,
+            LimitBy::Caller => By::Caller,
+            LimitBy::Host => By::Host,
         },
         meter: memory.meter(remembered),
         series,

@@ -71,6 +71,8 @@ impl Limit {
             By::ApiKey => "api_key".into(),
             By::Header(name) => format!("header {name}"),
             By::Route => "route".into(),
+            By::Caller => "caller".into(),
+            By::Host => "host".into(),
             By::Tier => "tier".into(),
         }
     }

@@ -28,6 +28,9 @@ pub(super) enum Kind {
     Header,
     NoHeader,
     Route,
+    Caller,
+    NoCaller,
+    Host,
 }
 
 impl Seed {

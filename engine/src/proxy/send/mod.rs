@@ -100,6 +100,17 @@ impl Failure {
         }
     }
 
+    /// The endpoint is a member of the mesh and refused our certificate, which in TLS 1.3 a client learns after it has
+    /// sent: nothing of it was looked at.
+    pub(super) fn refused_us(error: &std::io::Error) -> Self {
+        Self::connect(Error::because(Code::ConnectFailed, error.to_string()))
+    }
+
+    /// Whether it is such a one: nothing else that happens after sending counts as a connection that failed.
+    pub(super) fn is_refusal_of_us(&self) -> bool {
+        self.ending == Ending::Connect && self.outcome == Outcome::Failure
+    }
+
     pub(super) fn reset(cause: impl Into<Box<str>>, left: bool, stale: bool) -> Self {
         let error = Error::because(Code::UpstreamReset, cause);
         Failure {

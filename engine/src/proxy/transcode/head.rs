@@ -98,7 +98,7 @@ pub(super) fn refused(
                 .map(|fault| format!("{}: {}", fault.field, fault.why));
             Error {
                 fields: Some(serde_json::Value::from(told).to_string().into()),
-                ..Error::because(Code::BadMessage, first.unwrap_or_default())
+                ..Error::because(Code::Unfit, first.unwrap_or_default())
             }
         }
         Unfit::Beyond(bound) => beyond(bound, transcoder, plan),

@@ -13,6 +13,7 @@ mod web;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
@@ -34,6 +35,10 @@ use download::{Download, Form};
 use head::{become_call, beyond, content_type, head, refused};
 use upload::Upload;
 use wait::Wait;
+pub(super) use wait::body_frame;
+
+/// When to ask again for what the upstream has not told yet.
+const UNKNOWN: Duration = Duration::from_secs(1);
 
 /// What the client speaks, when the upstream is spoken to in gRPC for it.
 pub enum Translated {
@@ -74,6 +79,10 @@ impl Proxy {
                 self.call(exchange, plan, branch, request, transcoder, call)
                     .await
             }
+            Called::Unknown => Err(Error {
+                retry_after: Some(UNKNOWN),
+                ..Code::DescriptorsUnavailable.into()
+            }),
             _ if transcoder.passes_unmatched => {
                 request.target = before;
                 self.serve(exchange, plan, branch, request).await

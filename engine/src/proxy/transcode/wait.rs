@@ -22,7 +22,7 @@ use crate::transcode::status::Status;
 use crate::upstream::Outcome;
 
 /// The next piece of a request's body.
-pub(super) async fn body_frame(
+pub(in crate::proxy) async fn body_frame(
     exchange: &Exchange,
     plan: &RoutePlan,
     body: &mut Body,

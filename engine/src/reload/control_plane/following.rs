@@ -40,7 +40,8 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Link, String>
         services: Wanted::Routed(Routed::Routed),
         also: asks.also.clone(),
         listeners: asks.listeners.clone(),
-        trust: false,
+        trust: asks.trust,
+        callee: asks.callee.clone(),
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     Link::open(url, &asks.settings, &subscribe).await
@@ -54,6 +55,7 @@ async fn follow(
     mut link: Link,
     turns: &mut Turns,
 ) -> String {
+    feed.known.borrow_mut().asked_for_trust(asks.trust);
     feed.known.borrow_mut().connected(Instant::now());
     let mut reporting: Option<Reporting> = None;
     let mut looking = std::pin::pin!(look_back(feed, asks, turn));
@@ -190,6 +192,16 @@ impl Feed {
                 &[("url", &url), ("why", &why)],
             );
         }
+    }
+
+    /// The word is taken back, for this reason, until that is over.
+    pub(super) fn withdrawn(&self, why: &str) {
+        self.metrics.control_plane().registered(false);
+        self.status.borrow_mut().is_withdrawn(why);
+        log::warn(
+            "the application does not answer its probes; it is announced again when it does",
+            &[("why", &why)],
+        );
     }
 
     fn disconnected(&self, url: &str, why: &str) {

@@ -1,6 +1,7 @@
 //! One HTTP/2 connection to a control plane: the open request whose answer is the feed, and short ones beside it. The
 //! only file here that knows sockets. Memory is one line and one window, whatever is sent.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -36,6 +37,8 @@ pub(super) struct Link {
 pub(super) struct Connection {
     desk: Desk,
     driver: AbortHandle,
+    /// Our end of it.
+    local: Option<IpAddr>,
 }
 
 impl Drop for Connection {
@@ -112,6 +115,11 @@ impl Connection {
         within(CONNECT, open(url, settings)).await
     }
 
+    /// The address of this machine that the way to the control plane begins at.
+    pub(super) fn local(&self) -> Option<IpAddr> {
+        self.local
+    }
+
     /// One request; its status and, of what comes with it, the beginning.
     pub(super) async fn ask(
         &self,
@@ -181,6 +189,7 @@ async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> 
     let (stream, _) = dial(address, tls.as_ref())
         .await
         .map_err(|e| e.to_string())?;
+    let local = stream.socket().local_addr().ok();
     let (sender, connection) = h2::client::Builder::new()
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
@@ -201,6 +210,7 @@ async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> 
             token: settings.token.as_ref().and_then(bearer),
         },
         driver: driver.abort_handle(),
+        local: local.map(|address| address.ip().to_canonical()),
     })
 }
 

@@ -6,6 +6,7 @@
 //! shared limits; `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
 //! does, when `arrived` says so. That no control plane answers changes nothing that serves.
 
+mod authority;
 mod beats;
 mod following;
 mod known;
@@ -24,20 +25,26 @@ mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tollgate_config::feed::{Line, Outcome, Trouble};
-use tollgate_config::{ControlPlane, Document, EndpointSource, Problem, Problems};
+use tollgate_config::identity::Trust;
+use tollgate_config::{
+    Announced, ControlPlane, Document, EndpointSource, IdentitySource, Problem, Problems, Register,
+};
 
+use super::SharedAddresses;
 use super::inputs::{List, Pair};
 use crate::snapshot::store::Store;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
 use crate::upstream::discovery::Services;
+pub(crate) use authority::{Authority, Unsigned};
 pub use known::Known;
 use known::{Fault, News};
 pub use last_good::{Content, LastGood};
@@ -71,6 +78,11 @@ pub struct Feed {
     instance: String,
     telling: Telling,
     following: RefCell<Option<Following>>,
+    /// This process announces nothing any more.
+    left: Cell<bool>,
+    store: Arc<Store>,
+    /// Where each listener listens.
+    addresses: SharedAddresses,
     ready: tokio::sync::watch::Sender<bool>,
 }
 
@@ -80,6 +92,8 @@ pub struct Arrived {
     pub blocks: Option<Batch>,
     /// Whose instances are others now.
     pub services: Vec<String>,
+    /// Whom the mesh trusts from now on.
+    pub trust: Option<Trust>,
 }
 
 pub struct Batch {
@@ -110,6 +124,10 @@ struct Asks {
     node: String,
     listeners: Vec<String>,
     also: Vec<String>,
+    /// The service that this node is of.
+    callee: Option<String>,
+    /// Whom to trust is to be told, too.
+    trust: bool,
 }
 
 impl Drop for Following {
@@ -128,6 +146,7 @@ impl Feed {
         services: Arc<Services>,
         metrics: Arc<Metrics>,
         store: Arc<Store>,
+        addresses: SharedAddresses,
     ) -> Rc<Feed> {
         let Restored {
             known,
@@ -158,8 +177,11 @@ impl Feed {
             served: RefCell::new(served),
             last_good,
             instance: instance(),
-            telling: Telling::new(store),
+            telling: Telling::new(store.clone()),
             following: RefCell::default(),
+            left: Cell::default(),
+            store,
+            addresses,
             ready: tokio::sync::watch::Sender::default(),
         })
     }
@@ -172,6 +194,14 @@ impl Feed {
             self.metrics.control_plane().off();
             return;
         };
+        let mut settings = settings.clone();
+        if self.left.get() {
+            settings.register = None;
+        }
+        if let Some(register) = &mut settings.register {
+            self.locate(register);
+        }
+        let settings = &settings;
         let asks = Asks {
             settings: settings.clone(),
             node: settings.node.clone().unwrap_or_else(machine),
@@ -181,6 +211,8 @@ impl Feed {
                 .map(|item| item.name.clone())
                 .collect(),
             also: services_of(file),
+            callee: file.own_service().as_ref().map(ToString::to_string),
+            trust: asks_for_trust(file),
         };
         let same = |following: &Following| following.asks == asks;
         if self.following.borrow().as_ref().is_some_and(same) {
@@ -203,6 +235,28 @@ impl Feed {
             task,
             registration,
         });
+    }
+
+    /// A listener is announced with the address that it has now.
+    fn locate(&self, register: &mut Register) {
+        let Announced::Listener(name) = &register.address else {
+            return;
+        };
+        let addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let found = addresses.iter().find(|(known, _)| known == name);
+        if let Some((_, address)) = found {
+            register.address = Announced::Address(address.to_string());
+        }
+    }
+
+    /// The upstream of this name that serves.
+    fn upstream(&self, name: &str) -> Option<Arc<Upstream>> {
+        let snapshot = self.store.current();
+        let plan = { snapshot.upstreams.iter() }.find(|plan| plan.item.name == name)?;
+        Some(plan.upstream.clone())
     }
 
     /// Announces nothing any longer, unless it is this instance again.
@@ -228,6 +282,23 @@ impl Feed {
         // The sender is ours: it does not go away.
         let mut told = self.ready.subscribe();
         drop(told.wait_for(|ready| *ready).await);
+    }
+
+    /// Takes the word back that an instance is here, for good, and goes on listening.
+    pub async fn unregister(&self) {
+        self.left.set(true);
+        let settings = self.following.borrow_mut().as_mut().and_then(|following| {
+            following.registration.take()?.abort();
+            let settings = following.asks.settings.clone();
+            // What `follow` wants from now on: a reload shall change nothing.
+            following.asks.settings.register = None;
+            Some(settings)
+        });
+        let registered = self.status.borrow().registered();
+        if let (Some(settings), Some(id)) = (settings, registered) {
+            registration::leave(&settings, &id).await;
+            self.status.borrow_mut().forget_registration();
+        }
     }
 
     /// Takes the word back that an instance is here; before a process drains.
@@ -402,6 +473,7 @@ impl Feed {
             self.save();
         }
         let mut arrived = self.arrived.borrow_mut();
+        arrived.trust = news.trust.or(arrived.trust.take());
         for name in news.services {
             if !arrived.services.contains(&name) {
                 arrived.services.push(name);
@@ -435,8 +507,14 @@ pub fn emptied() -> Problems {
 
 impl Arrived {
     fn is_empty(&self) -> bool {
-        self.blocks.is_none() && self.services.is_empty()
+        self.blocks.is_none() && self.services.is_empty() && self.trust.is_none()
     }
+}
+
+/// Whether this process is a member of the mesh by the word of the control plane.
+fn asks_for_trust(file: &Document) -> bool {
+    let source = file.identity.as_ref().map(|identity| &identity.source);
+    matches!(source, Some(IdentitySource::Authority { .. }))
 }
 
 /// Services that a file's own upstreams name, each once.

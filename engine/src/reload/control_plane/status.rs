@@ -144,6 +144,11 @@ impl Status {
         !told
     }
 
+    pub(super) fn is_withdrawn(&mut self, why: &str) {
+        self.registration.url = None;
+        self.registration.why_not = Some(format!("the application does not answer: {why}"));
+    }
+
     pub(super) fn show(&self, known: &Known) -> Option<Value> {
         let node = self.node.as_ref()?;
         let source = match (self.revision, self.from_last_good) {

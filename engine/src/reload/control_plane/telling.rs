@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 use tollgate_config::EndpointSource;
-use tollgate_config::feed::{Figures, MOST_FIGURES, Report, Tally};
+use tollgate_config::feed::{Edge, Figures, MOST_FIGURES, Report, Tally};
 
 use super::Feed;
 use super::link::Desk;
@@ -50,6 +50,7 @@ impl Telling {
     /// What was counted before is nobody's business.
     pub(super) fn begin(&self, metrics: &Metrics) {
         drop(metrics.take_figures());
+        drop(metrics.take_edges());
         self.since.set(Instant::now());
         self.waiting.borrow_mut().clear();
     }
@@ -116,8 +117,9 @@ impl Feed {
     fn figures(&self, revision: u64) -> Option<Figures> {
         let now = Instant::now();
         let taken = self.metrics.take_figures();
+        let edges = self.metrics.take_edges();
         let span = now.saturating_duration_since(self.telling.since.replace(now));
-        if taken == Taken::default() {
+        if taken == Taken::default() && edges.is_empty() {
             return None;
         }
         Some(Figures {
@@ -128,6 +130,7 @@ impl Feed {
             routes: busiest(taken.routes),
             upstreams: busiest(taken.upstreams),
             refused: taken.refused,
+            edges: most_used(edges),
         })
     }
 }
@@ -147,6 +150,14 @@ fn busiest(mut all: BTreeMap<String, Tally>) -> BTreeMap<String, Tally> {
                 fits
             }
         });
+    }
+    all
+}
+
+fn most_used(mut all: Vec<Edge>) -> Vec<Edge> {
+    if all.len() > MOST_FIGURES {
+        all.sort_by_key(|edge| std::cmp::Reverse(edge.tally.requests));
+        all.truncate(MOST_FIGURES);
     }
     all
 }

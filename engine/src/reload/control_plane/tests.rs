@@ -432,3 +432,37 @@ fn hi_66_what_is_known_is_always_a_state_that_was() {
     let caught: usize = (0..400).map(history).sum();
     assert!(caught > 1000, "the histories lie: {caught}");
 }
+
+#[test]
+fn whom_to_trust_is_passed_on_if_it_was_asked_for_and_can_be_mesh_304() {
+    let trust = |authorities: &[&str]| {
+        Line::Trust(tollgate_config::identity::Trust {
+            trust_domain: "a".to_owned(),
+            version: 1,
+            authorities: authorities.iter().map(|pem| (*pem).to_owned()).collect(),
+            revoked: Vec::new(),
+        })
+    };
+    let now = Instant::now();
+    let hello = || {
+        Line::Hello(tollgate_config::feed::Hello {
+            server: "s".to_owned(),
+            epoch: "e".to_owned(),
+            revision: 0,
+            beat: Duration::from_secs(1),
+            figures: None,
+        })
+    };
+    let mut known = Known::default();
+    known.connected(now);
+    known.line(hello(), now).expect("a greeting");
+    let unasked = known.line(trust(&["pem"]), now);
+    assert!(matches!(unasked, Err(Fault::Wrong(_))), "{unasked:?}");
+    known.asked_for_trust(true);
+    known.connected(now);
+    known.line(hello(), now).expect("a greeting");
+    let told = known.line(trust(&["pem"]), now).expect("asked for");
+    assert_eq!(told.trust.expect("told").authorities, ["pem"]);
+    let hollow = known.line(trust(&[]), now);
+    assert!(matches!(hollow, Err(Fault::Wrong(_))), "{hollow:?}");
+}

@@ -47,6 +47,7 @@ pub struct Line<'a> {
     pub error: Option<Failure<'a>>,
     /// The faults on purpose that it met.
     pub fault: Option<&'a str>,
+    pub services: Services<'a>,
     pub listener: &'a str,
     /// The configuration that served it.
     pub generation: u64,
@@ -61,7 +62,56 @@ pub struct Failure<'a> {
     pub details: Option<&'a str>,
 }
 
+/// What is known of the services at both ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Services<'a> {
+    /// Which called, and which was called.
+    pub edge: Option<(&'a str, &'a str)>,
+    /// The whole name on the caller's certificate.
+    pub peer: Option<&'a str>,
+    /// What the rules of access said, and which of them.
+    pub access: Option<Judged<'a>>,
+}
+
+/// What rules of access said.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// "allowed", "refused" or "would_refuse".
+    pub verdict: &'a str,
+    /// Which allowed it, or came nearest.
+    pub rule: Option<&'a str>,
+}
+
+impl Services<'_> {
+    /// No rule of access speaks, or would speak, against it.
+    pub(super) fn are_allowed(&self) -> bool {
+        self.access.is_none_or(|judged| judged.verdict == "allowed")
+    }
+
+    pub(super) fn format(&self, out: &mut Vec<u8>) {
+        if let Some((source, destination)) = self.edge {
+            text(out, b",\"source\":", source);
+            text(out, b",\"destination\":", destination);
+        }
+        if let Some(peer) = self.peer {
+            text(out, b",\"peer\":", peer);
+        }
+        if let Some(Judged { verdict, rule }) = self.access {
+            text(out, b",\"access\":{\"verdict\":", verdict);
+            if let Some(rule) = rule {
+                text(out, b",\"rule\":", rule);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
 impl Line<'_> {
+    /// Whether a sample may leave it out.
+    pub(super) fn is_usual(&self) -> bool {
+        self.status < 500 && self.services.are_allowed()
+    }
+
     pub(super) fn format(&self, out: &mut Vec<u8>, clock: &mut Clock) {
         let level = if self.status >= 500 {
             Level::Error
@@ -121,34 +171,41 @@ impl Line<'_> {
         if let Some(fallback) = self.fallback {
             text(out, b",\"fallback\":", fallback);
         }
-        if let Some(Failure { code, details }) = self.error {
-            text(out, b",\"error\":{\"code\":", code);
-            if let Some(details) = details {
-                text(out, b",\"details\":", details);
-            }
-            out.push(b'}');
-        }
+        failure(out, self.error);
         if let Some(fault) = self.fault {
             text(out, b",\"fault\":", fault);
         }
+        self.services.format(out);
         text(out, b",\"listener\":", self.listener);
         count(out, b",\"generation\":", self.generation);
         out.extend_from_slice(b"}\n");
     }
 }
 
+/// Why, where it is told.
+pub(super) fn failure(out: &mut Vec<u8>, error: Option<Failure<'_>>) {
+    let Some(Failure { code, details }) = error else {
+        return;
+    };
+    text(out, b",\"error\":{\"code\":", code);
+    if let Some(details) = details {
+        text(out, b",\"details\":", details);
+    }
+    out.push(b'}');
+}
+
 /// For what has no character that JSON would escape, because it was checked where it came in: tokens, ids, words of ours.
-fn plain(out: &mut Vec<u8>, name: &[u8], value: &str) {
+pub(super) fn plain(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
     out.extend_from_slice(value.as_bytes());
 }
 
-fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
     string(out, value.as_bytes());
 }
 
-fn count(out: &mut Vec<u8>, name: &[u8], value: u64) {
+pub(super) fn count(out: &mut Vec<u8>, name: &[u8], value: u64) {
     out.extend_from_slice(name);
     number(out, value);
 }

@@ -8,12 +8,13 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::exchange::request_id::RequestId;
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = crate::testing::PATIENCE;
 
 fn telemetry(access_log: Target, access_log_sample: f64) -> Telemetry {
     Telemetry {
         access_log,
         access_log_sample,
+        labels: Vec::new(),
     }
 }
 
@@ -42,6 +43,7 @@ fn line(path: &str, status: u16) -> Line<'_> {
         fallback: None,
         error: None,
         fault: None,
+        services: Services::default(),
         listener: "public",
         generation: 3,
     }

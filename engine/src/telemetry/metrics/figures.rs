@@ -46,7 +46,7 @@ impl Sums {
     }
 
     /// Counters only rise; a reading may be a little older than the one before it for a part of the cells.
-    fn since(&self, before: &Sums) -> Tally {
+    pub(super) fn since(&self, before: &Sums) -> Tally {
         let durations = self.durations.since(&before.durations);
         let requests = durations.count();
         let errors = self.errors.saturating_sub(before.errors).min(requests);
@@ -70,7 +70,7 @@ impl Sums {
 pub(crate) struct Told(Mutex<Option<Box<Sums>>>);
 
 impl Told {
-    fn take(&self, now: &Sums) -> Option<Tally> {
+    pub(super) fn take(&self, now: &Sums) -> Option<Tally> {
         if now.durations.count() == 0 {
             return None;
         }

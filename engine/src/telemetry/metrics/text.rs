@@ -24,9 +24,19 @@ pub struct Text {
     page: String,
     /// Of the family whose samples come next.
     name: &'static str,
+    /// Of every sample that has no label of that name itself.
+    common: Vec<(String, String)>,
 }
 
 impl Text {
+    /// A page whose samples have these labels, too.
+    pub fn with_labels(common: Vec<(String, String)>) -> Text {
+        Text {
+            common,
+            ..Text::default()
+        }
+    }
+
     /// Opens a family. Every family is opened once.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
         let kind = match kind {
@@ -66,9 +76,14 @@ impl Text {
 
     fn labels(&mut self, labels: Labels<'_>, bound: Option<&str>) {
         let mut before = '{';
+        let own = |name: &str| labels.iter().any(|(known, _)| *known == name);
+        let common = { self.common.iter() }
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| !own(name));
         for (name, value) in labels
             .iter()
             .copied()
+            .chain(common)
             .chain(bound.map(|bound| ("le", bound)))
         {
             self.page.push(before);
@@ -100,6 +115,25 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn common_labels_stand_on_every_sample_and_give_way_to_its_own_mesh_501() {
+        let mut text = Text::with_labels(vec![("proxy".into(), "side\"car".into())]);
+        text.family("things", Kind::Histogram, "Things.");
+        text.sample(&[], 1);
+        text.sample(&[("proxy", "own")], 2);
+        text.bucket(&[("a", "b")], "5", 3);
+        let page = text.finish();
+        let samples: Vec<&str> = page.lines().skip(2).collect();
+        assert_eq!(
+            samples,
+            [
+                "things{proxy=\"side\\\"car\"} 1",
+                "things{proxy=\"own\"} 2",
+                "things_bucket{a=\"b\",proxy=\"side\\\"car\",le=\"5\"} 3",
+            ]
+        );
+    }
 
     #[test]
     fn a_family_is_announced_once_and_its_labels_are_escaped() {

@@ -17,6 +17,8 @@ use make::Maker;
 /// A `transcode` filter, ready to run.
 #[derive(Debug)]
 pub struct Transcoder {
+    /// Its descriptors are the upstream's to tell, and none that fit the document are known.
+    pub(crate) waits: bool,
     pub(crate) schema: Arc<Schema>,
     pub(crate) rules: Rules,
     pub(crate) statuses: Vec<(String, StatusCode)>,
@@ -89,6 +91,8 @@ pub(crate) enum Called<'t> {
     /// The path is there with these methods.
     Other(Vec<Method>),
     Nothing,
+    /// Nobody can tell.
+    Unknown,
 }
 
 impl Transcoder {
@@ -117,6 +121,20 @@ impl Transcoder {
             return Err(trouble);
         }
         Ok(Transcoder {
+            table,
+            bindings,
+            schema,
+            ..Transcoder::of(settings)
+        })
+    }
+
+    /// What the document says of it, with nothing to call.
+    fn of(settings: &Transcode) -> Transcoder {
+        Transcoder {
+            waits: false,
+            schema: Arc::default(),
+            table: Table::default(),
+            bindings: Vec::new(),
             rules: Rules {
                 max_message: usize::try_from(settings.max_message.value).unwrap_or(usize::MAX),
                 max_depth: u32::try_from(settings.max_depth.value).unwrap_or(u32::MAX),
@@ -135,14 +153,22 @@ impl Transcoder {
             passes_unmatched: settings.pass_unmatched,
             envelope: settings.envelope,
             status_header: settings.status_header.clone(),
-            table,
-            bindings,
-            schema,
-        })
+        }
+    }
+
+    /// As long as nobody has told what there is to call.
+    pub fn waiting(settings: &Transcode) -> Transcoder {
+        Transcoder {
+            waits: true,
+            ..Transcoder::of(settings)
+        }
     }
 
     /// What a request calls.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Called<'_> {
+        if self.waits {
+            return Called::Unknown;
+        }
         match self.table.find(method, path) {
             Found::Binding(binding, segments, end) => Called::Method(Call {
                 binding: &self.bindings[binding],
@@ -152,6 +178,11 @@ impl Transcoder {
             Found::Other(methods) => Called::Other(methods),
             Found::Nothing => Called::Nothing,
         }
+    }
+
+    /// Whether it is known what can be called.
+    pub fn is_known(&self) -> bool {
+        !self.waits
     }
 
     /// Where a bound was written.

@@ -116,7 +116,8 @@ impl Source {
                 .iter()
                 .map(|endpoint| question(&endpoint.address, endpoint.weight, endpoint.zone.clone()))
                 .collect::<Result<_, _>>()?,
-            EndpointSource::Service { .. } => Vec::new(),
+            // Told by the control plane, or by each connection.
+            EndpointSource::Service { .. } | EndpointSource::Original { .. } => Vec::new(),
             EndpointSource::Dns {
                 name, srv: true, ..
             } => {

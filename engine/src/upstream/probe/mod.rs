@@ -101,6 +101,7 @@ impl Prober {
                 endpoint.verdict.set_failing(turn != Turn::Healthy);
                 told(&endpoint, &turn);
             }
+            self.upstream.probed.notify_waiters();
             tokio::time::sleep(watch.wait(policy, fastrand::u64(..))).await;
         }
         endpoint

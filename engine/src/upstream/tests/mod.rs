@@ -28,6 +28,7 @@ pub(super) fn settings(balance: Balance) -> tollgate_config::Upstream {
         endpoints: EndpointSource::Static(Vec::new()),
         protocol: UpstreamProtocol::Http1,
         tls: None,
+        mesh: None,
         balance,
         connect_timeout: Setting::default_of(Duration::from_secs(1)),
         max_connections: Setting::default_of(None),
