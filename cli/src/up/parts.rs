@@ -47,7 +47,9 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let ended = match arguments.part {
         Part::ControlPlane { document } => control_plane(&document),
         Part::Gateway { document } => gateway(&document),
-        Part::Sidecar { document } => sidecar(&document),
+        Part::Sidecar { document } => {
+            return tollgate_sidecar::run(document, || ready("sidecar", json!({})));
+        }
         Part::Users(service) => shop(users::run::main, service),
         Part::Products(service) => shop(products::run::main, service),
         Part::Orders(service) => shop(orders::main, service),
@@ -93,14 +95,6 @@ fn gateway(document: &Path) -> Result<u8, Failure> {
     let running = tollgate_gateway::start_file(document).map_err(refused)?;
     let (listens, admin) = (running.listener("public"), running.admin());
     ready("gateway", json!({ "gateway": listens, "admin": admin }));
-    let report = running.wait();
-    eprintln!("stopped: {report}");
-    Ok(if report.cut == 0 { exit::OK } else { exit::CUT })
-}
-
-fn sidecar(document: &Path) -> Result<u8, Failure> {
-    let running = tollgate_sidecar::start_file(document).map_err(refused)?;
-    ready("sidecar", json!({ "inbound": running.listener("inbound") }));
     let report = running.wait();
     eprintln!("stopped: {report}");
     Ok(if report.cut == 0 { exit::OK } else { exit::CUT })
