@@ -69,7 +69,7 @@ pub(crate) fn run(source: &Source) -> ExitCode {
                     &[],
                 );
                 let _told = hurry.or(std::future::pending::<()>()).await;
-                hurry = hurry.from_now();
+                hurry = hurry.afresh();
             }
             life.stop(&hurry).await
         };
