@@ -115,6 +115,7 @@ fn access(criterion: &mut Criterion) {
             fallback: None,
             error: None,
             fault: None,
+            services: Default::default(),
             listener: "public",
             generation: 3,
         };

@@ -574,3 +574,22 @@ fn no_text_at_all_is_too_much() {
         );
     }
 }
+
+#[test]
+fn what_a_registration_names_must_be_there_and_be_asked_mesh_105() {
+    let full = |register: &str, upstream: &str| {
+        format!(
+            "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n[[upstream]]\nname = \"app\"\nendpoints = [\"127.0.0.1:1\"]\n{upstream}\n\
+             [control_plane]\nurls = [\"http://127.0.0.1:8080\"]\nregister = {{ name = \"a\", {register} }}\n"
+        )
+    };
+    let asked = "health = { tcp = true }";
+    good(&full("listener = \"in\", upstream = \"app\"", asked));
+    let section = "[control_plane]";
+    let wrong = full("listener = \"inn\"", asked);
+    one(&wrong, "unknown-listener", section, "did you mean `in`?");
+    let wrong = full("address = \"a:1\", upstream = \"ap\"", asked);
+    one(&wrong, "unknown-upstream", section, "did you mean `app`?");
+    let wrong = full("address = \"a:1\", upstream = \"app\"", "");
+    one(&wrong, "no-probe", section, "[upstream.health]");
+}

@@ -86,7 +86,10 @@ impl fmt::Display for StartError {
             StartError::Etcd(error) => write!(f, "{error}"),
             StartError::Read(error) => write!(f, "{error}"),
             StartError::Identity(why) => {
-                write!(f, "the authority's key in `[identity]` cannot be used: {why}")
+                write!(
+                    f,
+                    "the authority's key in `[identity]` cannot be used: {why}"
+                )
             }
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
             StartError::Tls(error) => write!(f, "`server.tls` cannot be used: {error}"),

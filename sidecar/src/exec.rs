@@ -129,7 +129,7 @@ async fn heard<T>(
 /// Tells the application to end, and kills it when it does not.
 async fn end(app: &mut App, signal: Signal, kill_after: Duration, hurry: &Hurry) -> u8 {
     log::info("stopping: the application is told", &[]);
-    let (hurry, group) = (hurry.from_now(), app.group());
+    let (hurry, group) = (hurry.afresh(), app.group());
     group.tell(signal);
     if let Some(Ok(code)) = hurry.or(timeout(kill_after, app.ended())).await {
         return code;

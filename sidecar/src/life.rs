@@ -70,7 +70,7 @@ pub(crate) fn run(source: &Source, serving: impl FnOnce()) -> ExitCode {
                     &[],
                 );
                 let _told = hurry.or(std::future::pending::<()>()).await;
-                hurry = hurry.from_now();
+                hurry = hurry.afresh();
             }
             life.stop(&hurry).await
         };

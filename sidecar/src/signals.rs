@@ -105,7 +105,7 @@ impl Hurry {
     }
 
     /// Only who asks after this is in a hurry.
-    pub(crate) fn from_now(&self) -> Hurry {
+    pub(crate) fn afresh(&self) -> Hurry {
         Hurry {
             count: self.count.clone(),
             patient: *self.count.borrow(),

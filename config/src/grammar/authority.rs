@@ -1,6 +1,6 @@
 //! `[identity]` of a control plane: the authority of a mesh.
 
-use super::rules::{DURATION, FILE, LAG, FULL_MEMBER, NAME, TRUST_DOMAIN};
+use super::rules::{DURATION, FILE, FULL_MEMBER, LAG, NAME, TRUST_DOMAIN};
 use super::sections::{NOTHING, default, optional, required};
 use super::{Kind, Section};
 

@@ -4,11 +4,11 @@
 
 mod access;
 mod access_rules;
+mod authority;
 mod browsers;
 mod callers;
 pub(crate) mod control_plane;
 mod faults;
-mod authority;
 mod identity;
 mod limits;
 pub(crate) mod rules;

@@ -20,8 +20,3 @@ pub(super) fn has_access() -> bool {
     let access = sections::FILTER.key("access");
     access.is_some_and(|key| !matches!(key.kind, Kind::Later))
 }
-
-/// Whether a section is one of a full document.
-pub(super) fn is_full(section: &str) -> bool {
-    section == "identity" || sections::TOP.iter().any(|top| top.name == section)
-}

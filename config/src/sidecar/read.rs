@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::gate;
 use super::page::Origin;
 use crate::cut::{Block, Cut, cut};
 use crate::document::Place;
@@ -231,7 +230,7 @@ fn table(
     let origin = (report.line.saturating_sub(1), 1);
     let value = parsed.top().find(|value| value.key == section);
     let Some(top) = TOP.iter().find(|top| top.name == section) else {
-        if !section.is_empty() && !gate::is_full(section) {
+        if !section.is_empty() && !sections::TOP.iter().any(|top| top.name == section) {
             unknown(section, report);
             return None;
         }

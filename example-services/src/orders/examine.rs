@@ -174,11 +174,26 @@ impl Conductor {
         ])
     }
 
-    /// Compares what ended between two times, and names what does not agree (SHOP-512). Also tells how far it came.
-    pub(super) async fn reconcile(&self, from: i64, to: i64) -> Result<(Value, i64), Refusal> {
+    /// Compares what ended between two times, and what did `not_agree` before, and names what does not agree (SHOP-512):
+    /// an order stays in the report until it does. Also tells how far it came.
+    pub(super) async fn reconcile(
+        &self,
+        from: i64,
+        to: i64,
+        not_agree: &mut Vec<Uuid>,
+    ) -> Result<(Value, i64), Refusal> {
         let ended = sagas::ended(&self.database, from, to, PAGE).await?;
-        let mut wrong = Vec::new();
-        for saga in &ended {
+        let mut again = Vec::new();
+        for order in not_agree.iter() {
+            let kept = sagas::of_order(&self.database, *order).await?;
+            let saga = kept.map(|kept| kept.saga);
+            // One that goes on is compared when it has ended anew.
+            again.extend(saga.filter(|saga| {
+                saga.is_ended() && !ended.iter().any(|other| other.order_id == *order)
+            }));
+        }
+        let (mut wrong, mut orders) = (Vec::new(), Vec::new());
+        for saga in ended.iter().chain(&again) {
             let compared = self.compare(saga).await?;
             if let Some(silent) = compared.iter().find(|one| one.silent) {
                 let what = format!("{} does not answer", silent.service);
@@ -192,6 +207,7 @@ impl Conductor {
             if now.is_none_or(|now| now.saga.updated_at != saga.updated_at) {
                 continue;
             }
+            orders.push(saga.order_id);
             let parts = compared.iter().filter(|one| !one.good);
             wrong.push(json!({
                 "saga_id": saga.id.to_string(),
@@ -210,9 +226,12 @@ impl Conductor {
             _ => to,
         };
         self.counts_inconsistent(wrong.len());
+        // However many there are, the next comparison is one of so many.
+        orders.truncate(PAGE as usize);
+        *not_agree = orders;
         let told = json!({
             "consistent": wrong.is_empty(),
-            "examined": ended.len(),
+            "examined": ended.len() + again.len(),
             "from": time::text(from),
             "to": time::text(end),
             "inconsistent": wrong,

@@ -267,6 +267,7 @@ fn background(
     }));
 
     let (comparing, report) = (conductor.clone(), report.clone());
+    let not_agree = Arc::new(tokio::sync::Mutex::new(Vec::new()));
     let every = settings.span("reconcile_every")?;
     // What ended just now may still be on its way elsewhere, and is left to the next comparison.
     let rest = conductor.verify_after.as_millis() as i64;
@@ -275,9 +276,13 @@ fn background(
     ));
     tokio::spawn(stop.clone().every(every, move || {
         let (conductor, report, since) = (comparing.clone(), report.clone(), since.clone());
+        let not_agree = not_agree.clone();
         async move {
             let to = time::now() - rest;
-            let told = match conductor.reconcile(since.load(Ordering::Relaxed), to).await {
+            let from = since.load(Ordering::Relaxed);
+            // One comparison at a time.
+            let mut not_agree = not_agree.lock().await;
+            let told = match conductor.reconcile(from, to, &mut not_agree).await {
                 // A whole page ends where it ends; the next comparison begins there.
                 Ok((told, end)) => {
                     since.store(end, Ordering::Relaxed);

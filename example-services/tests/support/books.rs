@@ -107,6 +107,10 @@ impl Keeper {
 
     /// Reads everything.
     pub(crate) async fn read(&self) -> Books {
+        // What comes last is read first, so that everything it came from is there even while orders are under way.
+        let movements = "SELECT charge_id, kind, amount FROM movements ORDER BY at";
+        let movements = rows(&self.ledger, movements).await;
+        let made = rows(&self.ledger, "SELECT id, key, state FROM charges").await;
         let mut books = Books::new();
         let sagas = "SELECT order_id, state, settled, manual, record FROM sagas";
         for row in rows(&self.orders, sagas).await {
@@ -151,7 +155,7 @@ impl Keeper {
             keys.insert(row.text(3).unwrap(), order);
         }
         let mut charges = BTreeMap::new();
-        for row in rows(&self.ledger, "SELECT id, key, state FROM charges").await {
+        for row in made {
             let order = keys[&row.text(1).unwrap()];
             books
                 .entry(order)
@@ -160,8 +164,7 @@ impl Keeper {
                 .push(row.text(2).unwrap());
             charges.insert(row.text(0).unwrap(), order);
         }
-        let movements = "SELECT charge_id, kind, amount FROM movements ORDER BY at";
-        for row in rows(&self.ledger, movements).await {
+        for row in movements {
             let page = books.entry(charges[&row.text(0).unwrap()]).or_default();
             let amount = row.int(2).unwrap();
             match row.text(1).unwrap().as_str() {
