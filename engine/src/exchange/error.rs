@@ -132,6 +132,8 @@ pub struct Governed {
     pub value: String,
     /// `None`: the default holds.
     pub place: Option<Place>,
+    /// What a member of the mesh is told besides.
+    pub detail: Option<Box<str>>,
 }
 
 /// One answer of ours in the making. Boxed parts are rare and cold.
@@ -151,8 +153,6 @@ pub struct Error {
     pub abort: Option<Abort>,
     /// Of `Unfit`: the fields and what is wrong with each, as a JSON array.
     pub fields: Option<Box<str>>,
-    /// What a member of the mesh is told besides.
-    pub detail: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -166,7 +166,6 @@ impl From<Code> for Error {
             limit: None,
             abort: None,
             fields: None,
-            detail: None,
         }
     }
 }
@@ -190,9 +189,23 @@ impl Error {
                 setting,
                 value,
                 place,
+                detail: None,
             })),
             ..code.into()
         }
+    }
+
+    /// The same with a sentence for who asked.
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        if let Some(governed) = &mut self.governed {
+            governed.detail = Some(detail.into());
+        }
+        self
+    }
+
+    /// What a member of the mesh is told besides.
+    pub fn detail(&self) -> Option<&str> {
+        self.governed.as_ref()?.detail.as_deref()
     }
 
     /// A fault that the document asks for.
@@ -245,7 +258,7 @@ impl Error {
             self.code.word(),
             self.code.phase().word()
         );
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = self.detail() {
             let _infallible = write!(body, r#","detail":{}"#, json(detail));
         }
         if let Some(limit) = &self.limit {
@@ -331,7 +344,7 @@ impl Error {
             HeaderValue::from(u16::from(self.grpc_status())),
         );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = self.detail() {
             let _infallible = write!(message, ": {detail}");
         }
         if let Some(limit) = &self.limit {
