@@ -126,6 +126,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         same_matches(routes, checks);
     }
     services(checks);
+    templates(checks);
     limits::check(checks);
     callers::check(checks);
     for test in checks.tests {
@@ -312,15 +313,40 @@ fn services(checks: &mut Checks<'_>) {
         return;
     }
     for upstream in checks.upstreams {
-        if let EndpointSource::Service { name, at, .. } = &upstream.endpoints {
+        let (whose, at) = match &upstream.endpoints {
+            EndpointSource::Service { name, at, .. } => (format!("service `{}`", short(name)), at),
+            EndpointSource::Asked { at, .. } => ("any service".to_owned(), at),
+            EndpointSource::Static(_) | EndpointSource::Dns { .. } => continue,
+        };
+        checks.report.add(
+            "no-control-plane",
+            upstream.place(*at).or_else(|| Some(upstream.begins())),
+            format!("nobody can say where the instances of {whose} are"),
+            "add `[control_plane]` with `urls = [\"http://127.0.0.1:8080\"]`",
+        );
+    }
+}
+
+/// What a template makes is called `template:service`; nothing else may be.
+fn templates(checks: &mut Checks<'_>) {
+    let is_template =
+        |item: &&Item<Upstream>| matches!(item.endpoints, EndpointSource::Asked { .. });
+    for template in checks.upstreams.iter().filter(is_template) {
+        let is_taken = |name: &str| {
+            let rest = name.strip_prefix(template.name.as_str());
+            rest.is_some_and(|rest| rest.starts_with(':'))
+        };
+        for item in checks.upstreams.iter().filter(|item| is_taken(&item.name)) {
             checks.report.add(
-                "no-control-plane",
-                upstream.place(*at).or_else(|| Some(upstream.begins())),
+                "duplicate-name",
+                Some(item.begins()),
                 format!(
-                    "nobody can say where the instances of service `{}` are",
-                    short(name)
+                    "upstream `{}` is called like what `{}` at {} makes of a service",
+                    short(&item.name),
+                    short(&template.name),
+                    template.begins()
                 ),
-                "add `[control_plane]` with `urls = [\"http://127.0.0.1:8080\"]`",
+                "give one of the two another `name`",
             );
         }
     }

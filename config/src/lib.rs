@@ -27,6 +27,7 @@ mod reference;
 mod report;
 mod rule;
 mod schema;
+mod service;
 pub mod unit;
 mod validate;
 mod warning;
@@ -37,6 +38,7 @@ pub use problem::{Fault, Problem, Problems};
 pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
+pub use service::service_of;
 pub use warning::warnings;
 
 /// Whether a text is `host:port`, as an endpoint of an upstream is written.

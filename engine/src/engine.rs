@@ -1,6 +1,8 @@
 //! The one file that builds everything: binds all sockets, then serves. `Engine::start` returns a running proxy or
 //! the reason why not; nothing half-started is left behind.
 
+mod learning;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +26,7 @@ use crate::process::{self, Request as Signal};
 use crate::reload::control_plane::{self, Beginning, Feed, Restored};
 use crate::reload::file::Watch;
 use crate::reload::inputs::Inputs;
+use crate::reload::learned::Learned;
 use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
 use crate::server::workers::{Common, Order, Workers};
@@ -36,6 +39,7 @@ use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upkeep::Upkeep;
+use crate::upstream::learning::Learning;
 
 /// How long the last access lines may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -137,6 +141,7 @@ impl Engine {
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
         }
+        let mut learned = Learned::open(file.server.state_dir.as_deref());
         let services = memory.services.clone();
         let Beginning {
             pair,
@@ -144,6 +149,8 @@ impl Engine {
             snapshot: first,
             restored,
         } = control_plane::begin(file, &mut loader, &services, |document| {
+            learned.knows(&services);
+            memory.learned = learned.names();
             let first = compile(document, None, &mut memory, &metrics, count)?;
             prove(document, &first)?;
             Ok(first)
@@ -200,6 +207,7 @@ impl Engine {
             metrics: metrics.clone(),
             access_log,
             ledger: Arc::new(Ledger::default()),
+            learning: Arc::new(Learning::new(started)),
         };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -219,7 +227,12 @@ impl Engine {
                     inbox,
                     &told,
                     options,
-                    (state, restored, started),
+                    Left {
+                        state,
+                        restored,
+                        learned,
+                        started,
+                    },
                 )
             })
             .map_err(StartError::Io)?;
@@ -317,6 +330,14 @@ type Told = blocking::Sender<Result<Addresses, std::io::Error>>;
 /// Written by the control thread after each reload, read by the owner.
 type Addresses = Arc<Mutex<Vec<(String, SocketAddr)>>>;
 
+/// What the process before this one left, and when this one began.
+struct Left {
+    state: Option<State>,
+    restored: Restored,
+    learned: Learned,
+    started: Instant,
+}
+
 /// The control thread: reload, upkeep of upstreams, admin, signals, handover.
 fn control(
     build: impl FnOnce() -> Result<Reloader, std::io::Error>,
@@ -325,7 +346,7 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    (state, restored, started): (Option<State>, Restored, Instant),
+    left: Left,
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -349,18 +370,21 @@ fn control(
         process::give_way();
         let services = reloader.memory.services.clone();
         let feed = Feed::new(
-            restored,
+            left.restored,
             services,
             common.metrics.clone(),
             common.store.clone(),
+            common.learning.clone(),
         );
         Conductor {
             feed,
             reloader,
             common,
             options,
-            state: state.map(Rc::new),
-            started,
+            state: left.state.map(Rc::new),
+            learned: Rc::new(RefCell::new(left.learned)),
+            unwritten: Rc::default(),
+            started: left.started,
             handed: Rc::default(),
         }
         .run(admin_socket, inbox, told)
@@ -376,6 +400,10 @@ struct Conductor {
     options: Options,
     /// The folder for what outlives the process.
     state: Option<Rc<State>>,
+    /// Services that requests asked for.
+    learned: Rc<RefCell<Learned>>,
+    /// What was learned may not be on disk.
+    unwritten: Rc<Notify>,
     started: Instant,
     /// Copies of all listening sockets, for a successor.
     handed: Rc<RefCell<Vec<Handed>>>,
@@ -433,8 +461,13 @@ impl Conductor {
             .then(process::Signals::new)
             .and_then(Result::ok);
         let feed = self.feed.clone();
+        self.take_asked();
         feed.follow(&self.reloader.inputs.served().file);
         let keeping = tokio::task::spawn_local(feed.clone().keep()).abort_handle();
+        let remembering = learning::keep(self.learned.clone(), self.unwritten.clone());
+        let remembering = tokio::task::spawn_local(remembering).abort_handle();
+        let learning = self.common.learning.clone();
+        let mut look = Box::pin(tokio::time::sleep(self.look_again()));
         if !self.becomes_ready(&ready) {
             log::warn(
                 "not ready: no route is known before the control plane tells the first",
@@ -472,6 +505,11 @@ impl Conductor {
                     Command::Drain => break End::Stop,
                 },
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
+                () = learning.asked() => self.asked(&mut upkeep),
+                () = &mut look => {
+                    self.forget(&mut upkeep);
+                    look.as_mut().reset(tokio::time::Instant::now() + self.look_again());
+                }
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 },
@@ -490,6 +528,7 @@ impl Conductor {
             self.copy_sockets(admin_copy.as_ref());
         };
         keeping.abort();
+        remembering.abort();
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
@@ -500,6 +539,11 @@ impl Conductor {
             }
         }
         feed.end(end != End::Succeeded);
+        // A successor has learned what we knew, and writes it.
+        let writing = self.learned.borrow_mut().unwritten();
+        if let Some(writing) = writing.filter(|_| end != End::Succeeded) {
+            writing.write();
+        }
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
@@ -530,6 +574,9 @@ impl Conductor {
     /// The control plane told something.
     fn fed(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) {
         let arrived = self.feed.take();
+        self.learned.borrow_mut().told(&arrived.services);
+        // First: what is compiled next knows of them.
+        self.take_asked();
         if let Some(batch) = &arrived.blocks {
             self.handed.borrow_mut().clear();
             let result = self.reloader.feed(batch);
@@ -549,6 +596,7 @@ impl Conductor {
         if !arrived.services.is_empty() {
             upkeep.services_changed(&arrived.services, &self.reloader.memory);
         }
+        self.learn(upkeep);
     }
 
     /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
@@ -587,6 +635,7 @@ impl Conductor {
             addresses: self.reloader.addresses.clone(),
             started: self.started,
             feed: self.feed.clone(),
+            learned: self.learned.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

@@ -50,7 +50,12 @@ impl Upkeep {
         let serving: HashSet<_> = snapshot.upstreams.iter().map(Arc::as_ptr).collect();
         self.tended
             .retain(|_, tended| serving.contains(&Arc::as_ptr(&tended.plan)));
-        for plan in &snapshot.upstreams {
+        // A template has no endpoints, only what is made of it.
+        for plan in snapshot
+            .upstreams
+            .iter()
+            .filter(|plan| plan.learns().is_none())
+        {
             if !self.tended.contains_key(&plan.item.name) {
                 self.tended
                     .insert(plan.item.name.clone(), tend(plan, memory));
@@ -76,6 +81,13 @@ impl Upkeep {
                 None => tended.discovery = discovery(&tended.plan, memory),
             }
         }
+    }
+
+    /// Whether the addresses of its instances are still to be found.
+    pub fn seeks(&self, plan: &UpstreamPlan) -> bool {
+        let tended = self.tended.get(&plan.item.name);
+        tended.is_some_and(|tended| tended.discovery.is_some())
+            && plan.upstream.endpoints().is_empty()
     }
 
     /// Waits until every upstream has an endpoint and every issuer was asked for its keys, but not for long.

@@ -89,6 +89,7 @@ pub static PAGES: &[Page] = &[
     page("GET", "/feed", ADMINISTER),
     page("GET", "/nodes", READ),
     page("POST", "/nodes/{node}/report", NODE),
+    page("POST", "/nodes/{node}/wants", NODE),
     page("POST", "/leases", NODE),
     page("GET", "/leases", READ),
     page("GET", "/cluster", READ),

@@ -261,6 +261,7 @@ impl Ear {
             services: Wanted::Routed(Routed::Routed),
             also: Vec::new(),
             listeners: vec!["in".to_owned()],
+            stands_for: None,
             trust: false,
         };
         let lines = feed.open(&subscribe, "127.0.0.1", HangUp::default());

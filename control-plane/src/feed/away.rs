@@ -191,6 +191,8 @@ mod tests {
             version: "1".to_owned(),
             address: "10.0.0.1".to_owned(),
             listeners: vec!["in".to_owned()],
+            services: Vec::new(),
+            stands_for: None,
             instance: "a".to_owned(),
         };
         nodes.connected(caller, Duration::ZERO, time);

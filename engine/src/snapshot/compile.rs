@@ -13,6 +13,7 @@ use tollgate_config::{
 };
 
 use super::memory::Memory;
+use super::services::Upstreams;
 use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPlan};
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
@@ -26,7 +27,7 @@ use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
 
 /// Upstreams by name: documents are ours to trust, so the quick hash will do.
-type ByName<'d> = HashMap<&'d str, Arc<UpstreamPlan>, RandomState>;
+pub(super) type ByName<'d> = HashMap<&'d str, Arc<UpstreamPlan>, RandomState>;
 
 /// Compiles. `workers`: how many count exchanges.
 pub fn compile(
@@ -82,6 +83,15 @@ pub fn compile(
             )),
         }
     }
+    let by_name = Upstreams::expand(
+        document,
+        by_name,
+        &formerly,
+        &memory.learned,
+        |item, before| made(item, before, memory, metrics, workers),
+        &mut problems,
+    );
+    upstreams.extend(by_name.learned().cloned());
     let known = former.map(|former| &former.transcoders);
     let transcoders = Transcoders::compile(document, known, &mut problems);
     let former_issuers = former.map(|former| &former.issuers);
@@ -115,6 +125,7 @@ pub fn compile(
         table,
         routes,
         upstreams,
+        services: memory.learned.clone(),
         policies,
         transcoders,
         issuers,
@@ -129,7 +140,7 @@ fn routes(
     document: &Document,
     former: Option<&Snapshot>,
     memory: &Memory,
-    by_name: &ByName<'_>,
+    by_name: &Upstreams<'_>,
     surroundings: &Surroundings<'_>,
 ) -> (Vec<RoutePlan>, Arc<Table>) {
     let mut known = Former::new(former.map_or(&[], |former| &former.routes));
@@ -137,7 +148,7 @@ fn routes(
     let (policies, issuers) = (surroundings.policies, surroundings.issuers);
     let all_current = former.is_some_and(|former| {
         let mut upstreams = former.upstreams.iter();
-        upstreams.all(|upstream| is_named(upstream, by_name))
+        upstreams.all(|upstream| by_name.has(upstream))
             && Arc::ptr_eq(&former.policies, policies)
             && former.transcoders.is_same(surroundings.transcoders)
             && Arc::ptr_eq(&former.issuers, issuers)
@@ -153,7 +164,9 @@ fn routes(
             let there = &former.routes[place].item;
             Arc::ptr_eq(&there.value, &item.value) || same_match(&there.matches, &item.matches)
         });
-        let current = before.filter(|plan| all_current || is_current(plan, by_name, surroundings));
+        let current = before
+            .filter(|plan| by_name.has_services(plan))
+            .filter(|plan| all_current || is_current(plan, by_name, surroundings));
         routes.push(RoutePlan {
             item: item.clone(),
             compiled: match current {
@@ -209,35 +222,28 @@ impl<'f> Former<'f> {
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(plan: &RoutePlan, by_name: &ByName<'_>, surroundings: &Surroundings<'_>) -> bool {
+fn is_current(plan: &RoutePlan, by_name: &Upstreams<'_>, surroundings: &Surroundings<'_>) -> bool {
     let compiled = &plan.compiled;
     let transcoder = surroundings.transcoders.of(&plan.item.value);
     let mut branches = compiled.branches.iter();
-    branches.all(|branch| is_named(&branch.upstream, by_name))
+    branches.all(|branch| by_name.has(&branch.upstream))
         && compiled
             .chain
             .is_current(surroundings.policies, surroundings.issuers, transcoder)
 }
 
-fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {
-    by_name
-        .get(upstream.item.name.as_str())
-        .is_some_and(|plan| Arc::ptr_eq(plan, upstream))
-}
-
 fn route(
     item: &Item<config::Route>,
-    by_name: &ByName<'_>,
+    by_name: &Upstreams<'_>,
     surroundings: &Surroundings<'_>,
     paces: &PaceMemory,
 ) -> CompiledRoute {
-    let branch = |name: &str, weight| {
-        by_name.get(name).map(|upstream| Branch {
-            upstream: upstream.clone(),
-            weight,
-            guards: upstream.guards.of_route(upstream.grain(), &item.name),
-        })
+    let of = |upstream: &Arc<UpstreamPlan>, weight| Branch {
+        upstream: upstream.clone(),
+        weight,
+        guards: upstream.guards.of_route(upstream.grain(), &item.name),
     };
+    let branch = |name: &str, weight| Some(of(by_name.get(name)?, weight));
     let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
@@ -246,6 +252,7 @@ fn route(
             .collect(),
         Action::Respond { .. } | Action::Redirect { .. } => Vec::new(),
     };
+    let choices = branches.len();
     let fallback = match &item.fallback {
         Some(config::Fallback {
             action: config::FallbackAction::Upstream(name),
@@ -256,12 +263,15 @@ fn route(
         }),
         _ => None,
     };
+    let services = by_name.branches(&mut branches, |upstream| of(upstream, 0));
     let names: Vec<&str> = branches
         .iter()
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
         fallback,
+        choices,
+        services,
         pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         late: item.hedge().map(|_| paces.p95_of(&item.name)),
         chain: Chain::compile(&item.value, surroundings),
@@ -295,13 +305,31 @@ fn upstream(
     metrics: &Metrics,
     workers: usize,
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
-    if let Some(before) = before
-        && Arc::ptr_eq(&before.item.value, &item.value)
-        && before.item.line == item.line
-        && item.tls.is_none()
-    {
-        return Ok(before.clone());
+    match taken_over(item, before) {
+        Some(before) => Ok(before.clone()),
+        None => made(item, before, memory, metrics, workers).map(Arc::new),
     }
+}
+
+/// The former plan, if nothing about the upstream changed. Certificates may change without a word of the document.
+fn taken_over<'b>(
+    item: &Item<config::Upstream>,
+    before: Option<&'b Arc<UpstreamPlan>>,
+) -> Option<&'b Arc<UpstreamPlan>> {
+    before.filter(|before| {
+        Arc::ptr_eq(&before.item.value, &item.value)
+            && before.item.line == item.line
+            && item.tls.is_none()
+    })
+}
+
+fn made(
+    item: &Item<config::Upstream>,
+    before: Option<&Arc<UpstreamPlan>>,
+    memory: &Memory,
+    metrics: &Metrics,
+    workers: usize,
+) -> Result<UpstreamPlan, TlsError> {
     let tls = match (
         &item.tls,
         before.and_then(|before| before.dial.tls.as_ref()),
@@ -329,7 +357,7 @@ fn upstream(
         (None, None) => Vec::new(),
     };
     let series = metrics.upstream(&item.name);
-    Ok(Arc::new(UpstreamPlan {
+    Ok(UpstreamPlan {
         guards: memory.guards.of(&item.name, workers),
         upstream: Arc::new(Upstream::new(
             item.clone(),
@@ -350,10 +378,11 @@ fn upstream(
         },
         series,
         item: item.clone(),
-    }))
+        learned: None,
+    })
 }
 
-fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {
+pub(super) fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {
     Problem {
         code: "bad-tls",
         place: Some(place),

@@ -4,7 +4,7 @@
 //! under their upstream (`upstream::GuardMemory`), metric series under their names (`telemetry::metrics`), levels of rate
 //! limits under the limit's name (`filter::rate_limit`), keys that an issuer publishes under its name and their URL
 //! (`filter::jwt`), what is normal for a route's answers under the route's name
-//! (`upstream::pace`); here is what else keeps its place: a listener's number, which connections hold on to while documents
+//! (`upstream::pace`), services that were asked for under their names (`upstream::learning`); here is what else keeps its place: a listener's number, which connections hold on to while documents
 //! come and go.
 
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crate::filter::jwt::IssuerMemory;
 use crate::filter::rate_limit::LimitMemory;
 use crate::route::ListenerIndex;
 use crate::upstream::discovery::Services;
+use crate::upstream::learning::Names;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::{EndpointMemory, GuardMemory};
 
@@ -27,6 +28,8 @@ pub struct Memory {
     /// Instances that the control plane told of.
     pub services: Arc<Services>,
     pub paces: PaceMemory,
+    /// Services that requests asked for: what every upstream with `service = "*"` is made for.
+    pub learned: Arc<Names>,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }

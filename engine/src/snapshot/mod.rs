@@ -7,6 +7,7 @@
 pub mod compile;
 pub mod memory;
 pub mod proof;
+mod services;
 pub mod store;
 
 use std::collections::HashSet;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tollgate_config::{self as config, BreakerGrain, Item, Place};
+use tollgate_config::{self as config, BreakerGrain, EndpointSource, Item, Learn, Place};
 
 use crate::filter::Chain;
 use crate::filter::jwt::Issuers;
@@ -23,6 +24,7 @@ use crate::net::tls::ServerTls;
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
+use crate::upstream::learning::Names;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
 use crate::upstream::{Guards, RouteGuards, Upstream};
@@ -40,6 +42,8 @@ pub struct Snapshot {
     /// By `RouteId`.
     pub routes: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    /// The services that it was made with, for upstreams that are templates.
+    pub services: Arc<Names>,
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
@@ -72,16 +76,28 @@ pub struct RoutePlan {
 
 pub struct CompiledRoute {
     pub chain: Chain,
-    /// In the order written; one for a plain `upstream`. A fallback's upstream comes last, with weight 0.
+    /// In the order written; one for a plain `upstream`. Then a fallback's upstream, with weight 0, and then, for each of
+    /// those that is a template, one for each service.
     pub branches: Vec<Branch>,
+    /// How many a request may take at first.
+    choices: usize,
     /// Which of the branches that is.
     pub fallback: Option<usize>,
+    /// When one of the branches is a template: where its services are.
+    pub services: Option<ServiceBranches>,
     /// What is normal for its answers, when the route asks.
     pub pace: Option<Arc<Pace>>,
     /// The time after which an answer is late, when the route hedges.
     pub late: Option<Arc<Pace>>,
     pub total_weight: u32,
     pub series: Arc<RouteSeries>,
+}
+
+/// Where a request goes that names a service.
+pub struct ServiceBranches {
+    pub names: Arc<Names>,
+    /// For each branch that is written, if it is a template: the branch of the first service.
+    first: Vec<Option<usize>>,
 }
 
 pub struct Branch {
@@ -98,9 +114,25 @@ pub struct UpstreamPlan {
     pub guards: Arc<Guards>,
     pub dial: Dial,
     pub series: Arc<UpstreamSeries>,
+    /// When it was made for a service of a template.
+    pub learned: Option<Learned>,
+}
+
+/// What an upstream was made of.
+pub struct Learned {
+    pub template: Item<config::Upstream>,
+    pub service: Arc<str>,
 }
 
 impl UpstreamPlan {
+    /// How its services are learned, if it is a template.
+    pub fn learns(&self) -> Option<&Learn> {
+        match &self.item.endpoints {
+            EndpointSource::Asked { learn, .. } => Some(learn),
+            _ => None,
+        }
+    }
+
     /// What has a breaker of its own; where the document says "off", nothing is asked.
     pub fn grain(&self) -> BreakerGrain {
         self.item
@@ -161,7 +193,29 @@ impl Snapshot {
 impl CompiledRoute {
     /// The branches that a request may take at first.
     pub fn choices(&self) -> &[Branch] {
-        &self.branches[..self.fallback.unwrap_or(self.branches.len())]
+        &self.branches[..self.choices]
+    }
+
+    /// The branches as they are written, a fallback's included.
+    pub fn written(&self) -> &[Branch] {
+        &self.branches[..self.fallback.map_or(self.choices, |last| last + 1)]
+    }
+
+    /// The branch of a service, if this one is a template: the service at this position.
+    pub fn of_service(&self, branch: usize, service: Option<usize>) -> Option<usize> {
+        let first = self.services.as_ref()?.first.get(branch)?.as_ref()?;
+        Some(first + service?)
+    }
+
+    pub fn is_template(&self, branch: usize) -> bool {
+        let first = self.services.as_ref().and_then(|all| all.first.get(branch));
+        first.is_some_and(Option::is_some)
+    }
+
+    /// How the services that its requests name are learned.
+    pub fn learns(&self) -> Option<(&UpstreamPlan, &Learn)> {
+        let mut written = self.written().iter();
+        written.find_map(|branch| Some((&*branch.upstream, branch.upstream.learns()?)))
     }
 }
 

@@ -116,7 +116,7 @@ impl Source {
                 .iter()
                 .map(|endpoint| question(&endpoint.address, endpoint.weight, endpoint.zone.clone()))
                 .collect::<Result<_, _>>()?,
-            EndpointSource::Service { .. } => Vec::new(),
+            EndpointSource::Service { .. } | EndpointSource::Asked { .. } => Vec::new(),
             EndpointSource::Dns {
                 name, srv: true, ..
             } => {
