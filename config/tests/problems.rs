@@ -1031,3 +1031,25 @@ fn a_key_stands_once_has_one_tier_and_is_never_told() {
     let told = format!("{:?}", loaded.expect("valid").api_keys);
     assert!(!told.contains("0123456789"), "{told}");
 }
+
+#[test]
+fn an_upstream_for_any_service_says_how_they_are_learned_and_needs_somebody_who_knows_them() {
+    let control = "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n";
+    let any = "[[upstream]]\nname = \"app\"\nservice = \"*\"\n";
+    let fine = around(&format!("{any}learn = {{ forget = \"1h\" }}\n{control}"));
+    assert_eq!(problems(&fine).len(), 0, "{:?}", problems(&fine));
+    one(any, "no-control-plane", 3, "urls = ");
+    let always = any.replace('*', "orders");
+    one(
+        &format!("{always}learn = {{ timeout = \"1s\" }}\n{control}"),
+        "contradiction",
+        4,
+        "service = \"*\"",
+    );
+    one(
+        &format!("{any}{control}[[upstream]]\nname = \"app:orders\"\nservice = \"orders\"\n"),
+        "duplicate-name",
+        6,
+        "another `name`",
+    );
+}
