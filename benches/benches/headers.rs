@@ -71,6 +71,7 @@ fn write(criterion: &mut Criterion) {
             deadline: None,
             attempt: None,
             hedge: false,
+            caller: None,
             host: None,
         };
         let mut out = Vec::with_capacity(4096);
@@ -97,6 +98,7 @@ fn write(criterion: &mut Criterion) {
             deadline: None,
             attempt: None,
             hedge: false,
+            caller: None,
             host: None,
         };
         bencher.iter(|| fuzz::to_http1(&sender, black_box(&request), Framing::None));

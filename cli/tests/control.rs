@@ -10,6 +10,7 @@ use tollgate_config::control_plane::{ControlPlane, Role, Tls, Token};
 use tollgate_control_plane::{Options, Running, start};
 use tollgate_engine::testing::certificates::Authority;
 use tollgate_engine::testing::upstream::Upstream;
+use tollgate_engine::testing::waiting::wait;
 
 /// A control plane with a token of each role, over TLS or not; stops with the handle.
 struct Site {
@@ -294,10 +295,21 @@ fn cp_302_diagnose_tells_what_to_do_and_its_exit_code_whether_there_is_something
     assert!(out.contains("= `control_plane.register`"), "{out}");
     let upstream = Upstream::fixed("ok");
     register(&site, upstream.address());
-    let (out, _) = said(&site.run("read", &["diagnose", "orders"]), 0);
+    // It looks for five seconds at most, for which a machine may stand still.
+    let diagnosed = wait(
+        "a diagnosis",
+        || site.run("read", &["diagnose", "orders"]),
+        |output| output.status.success(),
+    );
+    let (out, _) = said(&diagnosed, 0);
     assert!(out.starts_with("orders: well\n"), "{out}");
     assert!(out.contains("o1") && out.contains("passing"), "{out}");
-    let (out, _) = said(&site.run("read", &["diagnose", "orders", "--json"]), 0);
+    let diagnosed = wait(
+        "a diagnosis",
+        || site.run("read", &["diagnose", "orders", "--json"]),
+        |output| output.status.success(),
+    );
+    let (out, _) = said(&diagnosed, 0);
     let report: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(report["health_checks"]["status"], "passing");
     said(&site.run("node", &["diagnose", "orders"]), 1);

@@ -3,6 +3,7 @@
 //! look-up for each name, so that a reload of thousands of routes stays cheap.
 
 mod callers;
+mod identity;
 mod limits;
 mod transcode;
 
@@ -69,6 +70,9 @@ pub(crate) struct Checks<'a> {
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
+    pub(crate) identity: Option<&'a Identity>,
+    /// There is a folder for what outlives the process.
+    pub(crate) keeps_state: bool,
     /// Listeners and certificates are of nodes that are not here.
     pub(crate) fleet: bool,
     pub(crate) admin: Option<(Option<std::net::SocketAddr>, Place)>,
@@ -125,8 +129,10 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
         }
         same_matches(routes, checks);
     }
+    forwards(&upstreams, checks);
     services(checks);
     templates(checks);
+    identity::check(checks);
     limits::check(checks);
     callers::check(checks);
     for test in checks.tests {
@@ -203,6 +209,20 @@ fn names_of_route(
     };
     for name in listed {
         let place = route.place(route.matches.at);
+        let bytes = listeners
+            .get(name.as_str())
+            .map(|index| &checks.listeners[*index]);
+        if bytes.is_some_and(|listener| listener.protocol == ListenerProtocol::Tcp) {
+            checks.report.add(
+                "never-http",
+                place.clone(),
+                format!(
+                    "listener `{}` relays bytes and has no requests",
+                    short(name)
+                ),
+                "name another listener, or give that one `protocol = \"detect\"`",
+            );
+        }
         unknown(
             "unknown-listener",
             "listener",
@@ -308,6 +328,52 @@ fn names_of_test(
     }
 }
 
+/// Where the bytes of listeners go, and whether somebody knows where captured connections were going.
+fn forwards(upstreams: &Names<'_>, checks: &mut Checks<'_>) {
+    for listener in checks.listeners {
+        let Some(Action::Upstream(setting)) = listener.forward.as_ref().map(|route| &route.action)
+        else {
+            continue;
+        };
+        // The fleet's documents may have it.
+        if !upstreams.contains_key(setting.value.as_str()) {
+            let place = listener.place(setting.at);
+            unknown(
+                "unknown-upstream",
+                "upstream",
+                setting,
+                place,
+                upstreams,
+                checks,
+            );
+            continue;
+        }
+        let upstream = { upstreams.get(setting.value.as_str()) }.map(|at| &checks.upstreams[*at]);
+        if upstream.is_some_and(|one| matches!(one.endpoints, EndpointSource::Asked { .. })) {
+            checks.report.add(
+                "contradiction",
+                listener.place(setting.at),
+                "bytes name no service, and the upstream is for whichever is named",
+                "forward them to an upstream with one `service`, such as `service = \"orders\"`",
+            );
+        }
+    }
+    let captures = checks.listeners.iter().any(|listener| *listener.capture);
+    if captures || checks.fleet || checks.broken.touches("listener") {
+        return;
+    }
+    for upstream in checks.upstreams {
+        if let EndpointSource::Original { at } = &upstream.endpoints {
+            checks.report.add(
+                "no-capture",
+                upstream.place(*at),
+                "no listener takes connections that were going somewhere else",
+                "write `capture = true` in a listener, or list the endpoints",
+            );
+        }
+    }
+}
+
 fn services(checks: &mut Checks<'_>) {
     if checks.control_plane || checks.broken.touches("control_plane") {
         return;
@@ -316,7 +382,9 @@ fn services(checks: &mut Checks<'_>) {
         let (whose, at) = match &upstream.endpoints {
             EndpointSource::Service { name, at, .. } => (format!("service `{}`", short(name)), at),
             EndpointSource::Asked { at, .. } => ("any service".to_owned(), at),
-            EndpointSource::Static(_) | EndpointSource::Dns { .. } => continue,
+            EndpointSource::Static(_)
+            | EndpointSource::Dns { .. }
+            | EndpointSource::Original { .. } => continue,
         };
         checks.report.add(
             "no-control-plane",
@@ -398,6 +466,7 @@ fn files(checks: &mut Checks<'_>) {
         wanted.extend(files.map(|(path, key)| (path, key, place.clone())));
     }
     wanted.extend(transcode::files(checks.routes));
+    wanted.extend({ checks.identity }.into_iter().flat_map(identity::files));
     if let Some((Some(sharing), place)) = checks.sharing
         && let (Some(ca), Some(store)) = (&sharing.ca, sharing.store.redis())
         && store.tls

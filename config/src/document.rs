@@ -21,6 +21,7 @@ mod browsers;
 mod callers;
 mod control_plane;
 mod faults;
+mod identity;
 mod limits;
 mod transcode;
 
@@ -28,6 +29,7 @@ pub use browsers::*;
 pub use callers::*;
 pub use control_plane::*;
 pub use faults::*;
+pub use identity::*;
 pub use limits::*;
 pub use transcode::*;
 
@@ -37,6 +39,8 @@ pub struct Document {
     pub server: Server,
     /// Absent: the file is everything.
     pub control_plane: Option<ControlPlane>,
+    /// Absent: this data plane is no member of a mesh.
+    pub identity: Option<Identity>,
     pub listeners: Vec<Item<Listener>>,
     pub routes: Vec<Item<Route>>,
     pub upstreams: Vec<Item<Upstream>>,
@@ -165,11 +169,19 @@ pub struct Listener {
     pub bind: SocketAddr,
     pub protocol: ListenerProtocol,
     pub tls: Option<ListenerTls>,
+    /// Never together with `tls`.
+    pub mesh: Setting<Mesh>,
     pub max_connections: Setting<u64>,
     pub header_timeout: Setting<Duration>,
     pub idle_timeout: Setting<Duration>,
     pub max_header_size: Setting<u64>,
     pub trusted_proxies: Vec<Cidr>,
+    /// Where bytes go that are not HTTP: a route that no request takes. Its `idle_timeout` is `relay_idle_timeout`.
+    pub forward: Option<Arc<Route>>,
+    /// With `protocol = "detect"`: a client that has said nothing for so long is relayed.
+    pub detect_timeout: Setting<Duration>,
+    /// Connections were redirected here by the kernel, which knows where they were going.
+    pub capture: Setting<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +189,10 @@ pub enum ListenerProtocol {
     Auto,
     Http1,
     Http2,
+    /// Bytes, whatever they are.
+    Tcp,
+    /// As `Auto` if the first bytes are HTTP, else bytes.
+    Detect,
 }
 
 #[derive(Debug, Clone)]
@@ -474,6 +490,8 @@ pub struct Upstream {
     pub endpoints: EndpointSource,
     pub protocol: UpstreamProtocol,
     pub tls: Option<UpstreamTls>,
+    /// Never together with `tls`.
+    pub mesh: Option<MeshPeer>,
     pub balance: Balance,
     pub connect_timeout: Setting<Duration>,
     /// Per endpoint; `None` = "off".
@@ -515,6 +533,10 @@ pub enum EndpointSource {
         /// Metadata that an instance must have.
         with: Vec<(String, String)>,
         learn: Learn,
+        at: At,
+    },
+    /// Where a captured connection was going.
+    Original {
         at: At,
     },
 }

@@ -118,6 +118,25 @@ pub fn domain(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether a text may name a service in an identity.
+pub fn service(text: &str) -> Result<(), Fault> {
+    segment("service", text)
+}
+
+/// Whether a text may name a namespace in an identity.
+pub fn namespace(text: &str) -> Result<(), Fault> {
+    segment("namespace", text)
+}
+
+/// Whether a text names a member of one's own namespace, or `namespace/service`.
+pub fn member(text: &str) -> Result<(), Fault> {
+    let Some((namespace, service)) = text.split_once('/') else {
+        return segment("service", text);
+    };
+    segment("namespace", namespace)?;
+    segment("service", service)
+}
+
 /// One part of an id's path. Narrower than the standard, and the same as a service's name in the registry.
 fn segment(what: &str, text: &str) -> Result<(), Fault> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::document::{ControlPlane, Document, Filter, RateLimit, Tier};
+use crate::document::{ControlPlane, Document, Filter, IdentitySource, RateLimit, Tier};
 use crate::ladder;
 use crate::problem::Problem;
 
@@ -28,6 +28,7 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
     }
     keys_in_the_clear(document, &mut warnings);
     warnings.extend(document.control_plane.as_ref().and_then(readable));
+    warnings.extend(given_away(document));
     ladder::warn(document, &mut warnings);
     warnings
 }
@@ -76,6 +77,28 @@ fn readable(control_plane: &ControlPlane) -> Option<Problem> {
         text: None,
         hint: Some(
             "write an https URL, and `[server] tls` in the control plane's document".to_owned(),
+        ),
+    })
+}
+
+/// What proves who we are, sent over the network without TLS: whoever reads it can be us.
+fn given_away(document: &Document) -> Option<Problem> {
+    let identity = document.identity.as_ref()?;
+    if !matches!(identity.source, IdentitySource::Authority { .. }) {
+        return None;
+    }
+    let mut urls = document.control_plane.as_ref()?.urls.iter();
+    let url = urls.find(|url| !url.encrypted && !is_nearby(&url.address))?;
+    Some(Problem {
+        code: "readable-token",
+        place: Some(identity.place.clone()),
+        message: format!(
+            "what proves this data plane's identity crosses the network readable on its way to {}, and what it shall trust can be changed on the way back",
+            url.text
+        ),
+        text: None,
+        hint: Some(
+            "write an https URL in `[control_plane]`, with `tls = { ca = \"…\" }`".to_owned(),
         ),
     })
 }

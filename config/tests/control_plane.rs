@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tollgate_config::KeyHash;
 use tollgate_config::control_plane::{
-    ControlPlane, Etcd, EtcdTls, Role, Rollout, Secret, Stage, Store, WithoutTraffic, load,
+    ControlPlane, Etcd, Role, Rollout, Secret, Stage, Store, StoreTls, WithoutTraffic, load,
     load_text, reference, warnings,
 };
 use tollgate_config::problem::Problem;
@@ -142,7 +142,7 @@ fn every_key_is_read() {
             name: "u".to_owned(),
             password: "s".to_owned(),
         }),
-        tls: Some(EtcdTls {
+        tls: Some(StoreTls {
             ca: "/etc/cp/ca.pem".into(),
             identity: Some(("/etc/cp/c.pem".into(), "/etc/cp/k.pem".into())),
             name: Some("etcd".to_owned()),
@@ -150,6 +150,7 @@ fn every_key_is_read() {
         lease: second(5),
         node: Some("cp-1".to_owned()),
         advertise: Some("http://10.0.0.1:8080".to_owned()),
+        peers: None,
     };
     assert_eq!(**etcd, wanted);
     assert!(
@@ -404,7 +405,28 @@ fn a_store_that_cannot_be_is_told_with_its_line_and_the_next_step() {
         "[store]\nkind = \"etcd\"\nendpoints = [\"http://a:1\"]\n[server]\ntls = { cert = \"a\", key = \"b\" }\n",
         "contradiction",
         2,
-        "end TLS in front",
+        "peers = { ca",
+    );
+    let secured = |store: &str, tls: &str| {
+        let store = with(store);
+        format!("{store}[server]\ntls = {{ cert = \"a\", key = \"b\"{tls} }}\n")
+    };
+    let peers = "peers = { ca = \"ca.pem\" }";
+    let good = secured(&format!("{peers}\nadvertise = \"https://a:1\""), "");
+    let shared = read(&good).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert!(matches!(shared.store, Store::Etcd(etcd) if etcd.peers.is_some()));
+    one(&with(peers), "contradiction", 4, "[server] tls");
+    one(
+        &secured(peers, ", client_ca = \"ca.pem\""),
+        "contradiction",
+        4,
+        "cert = ",
+    );
+    one(
+        &secured(&format!("advertise = \"http://a:1\"\n{peers}"), ""),
+        "contradiction",
+        4,
+        "https://",
     );
 }
 

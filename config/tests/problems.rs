@@ -1053,3 +1053,161 @@ fn an_upstream_for_any_service_says_how_they_are_learned_and_needs_somebody_who_
         "another `name`",
     );
 }
+
+#[test]
+fn who_speaks_with_members_must_be_one_mesh_305() {
+    let identity = "[identity]\nservice = \"orders\"\nkubernetes_token = \"/run/token\"\n";
+    let plane = "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n";
+    let listener = |keys: &str| format!("[[listener]]\nbind = \"127.0.0.1:0\"\n{keys}\n");
+    let upstream = |keys: &str| format!("[[upstream]]\nname = \"app\"\n{keys}\n");
+    let member = format!("{identity}{plane}");
+    for good in [
+        listener("mesh = \"strict\""),
+        listener("mesh = \"permissive\""),
+        listener("mesh = \"off\"\ntls = []").replace("tls = []", ""),
+        upstream("service = \"orders\"\nmesh = true"),
+        upstream("endpoints = [\"127.0.0.1:1\"]\nmesh = \"payments\""),
+        upstream("dns = \"a:1\"\nmesh = \"other/payments\""),
+        upstream(
+            "service = \"orders\"\nmesh = true\nprotocol = \"auto\"\nhealth = { grpc = \"a\" }",
+        ),
+    ] {
+        assert_eq!(problems(&around(&format!("{member}{good}"))), [], "{good}");
+    }
+    one(
+        &listener("mesh = \"strict\""),
+        "no-identity",
+        3,
+        "[identity]",
+    );
+    let named = upstream("endpoints = [\"127.0.0.1:1\"]\nmesh = \"a\"");
+    one(&named, "no-identity", 4, "[identity]");
+    one(&listener("mesh = \"on\""), "bad-value", 3, "");
+    let true_of_what = upstream("endpoints = [\"127.0.0.1:1\"]\nmesh = true");
+    one(
+        &format!("{true_of_what}{member}"),
+        "missing-key",
+        4,
+        "mesh = \"orders\"",
+    );
+    let spaced = upstream("service = \"a b\"\nmesh = true");
+    one(&format!("{spaced}{member}"), "bad-identity", 3, "letters");
+    let odd = upstream("endpoints = [\"127.0.0.1:1\"]\nmesh = \"a/b/c\"");
+    one(&format!("{odd}{member}"), "bad-identity", 4, "letters");
+    let both = upstream("endpoints = [\"127.0.0.1:1\"]\ntls = {}\nmesh = \"a\"");
+    one(&format!("{both}{member}"), "contradiction", 5, "take one");
+}
+
+#[test]
+fn a_member_must_be_able_to_have_a_certificate_mesh_307() {
+    let plane = "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n";
+    let identity = |keys: &str| format!("[identity]\nservice = \"orders\"\n{keys}\n");
+    let platform = identity("kubernetes_token = \"/run/token\"");
+    one(&platform, "no-authority", 1, "[control_plane]");
+    one(
+        &format!("{}{plane}", identity("")),
+        "no-proof",
+        1,
+        "tollgate identity token",
+    );
+    // What an earlier process was given renews itself.
+    let kept = format!("[server]\nstate_dir = \"s\"\n{}{plane}", identity(""));
+    assert_eq!(problems(&around(&kept)), []);
+    let open = identity("token = \"hunter2-hunter2-hunter2\"");
+    let told = problems(&around(&format!("{open}{plane}")));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].code, "token-in-the-open");
+    assert!(!format!("{told:?}").contains("hunter2"));
+    let half = format!(
+        "{}{plane}",
+        identity("cert = \"a.pem\"\nkubernetes_token = \"t\"")
+    );
+    let codes: Vec<&str> = problems(&around(&half))
+        .iter()
+        .map(|one| one.code)
+        .collect();
+    assert!(
+        codes.contains(&"contradiction") || codes.len() > 1,
+        "{codes:?}"
+    );
+    let files = identity("cert = \"a.pem\"\nkey = \"a.key\"\nca = \"ca.pem\"");
+    let missing = problems(&around(&files));
+    assert_eq!(missing.len(), 3, "{missing:#?}");
+    assert!(missing.iter().all(|one| one.code == "missing-file"));
+    one(
+        &format!("[identity]\nservice = \"a/b\"\nkubernetes_token = \"t\"\n{plane}"),
+        "bad-identity",
+        2,
+        "letters",
+    );
+}
+
+#[test]
+fn mesh_102_keys_about_bytes_fit_together() {
+    let needs = "write `forward";
+    one(&listener("protocol = \"tcp\""), "missing-key", 3, needs);
+    one(&listener("protocol = \"detect\""), "missing-key", 3, needs);
+    for protocol in ["auto", "http1", "http2"] {
+        one(
+            &listener(&format!("protocol = \"{protocol}\"\nforward = \"app\"")),
+            "contradiction",
+            4,
+            "`protocol = \"tcp\"` or `protocol = \"detect\"`",
+        );
+    }
+    one(
+        &listener("protocol = \"tcp\"\nforward = \"ap\""),
+        "unknown-upstream",
+        4,
+        "did you mean `app`?",
+    );
+    one(
+        &listener("protocol = \"tcp\"\nforward = \"app\"\ndetect_timeout = \"1s\""),
+        "contradiction",
+        5,
+        "`protocol = \"detect\"`",
+    );
+    one(
+        &listener("relay_idle_timeout = \"1s\""),
+        "missing-key",
+        3,
+        "forward",
+    );
+    one(
+        &format!(
+            "[[route]]\nmatch = {{ listener = \"in\" }}\nupstream = \"app\"\n{}",
+            "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\nprotocol = \"tcp\"\nforward = \"app\""
+        ),
+        "never-http",
+        2,
+        "name another listener",
+    );
+}
+
+#[test]
+fn mesh_101_where_connections_were_going_is_known_to_who_captures_them() {
+    let original = "[[upstream]]\nname = \"app\"\nendpoints = \"original\"\n";
+    one(original, "no-capture", 3, "`capture = true`");
+    let captures = format!("{}{original}", listener("capture = true"));
+    assert_eq!(problems(&around(&captures)), []);
+    for key in [
+        "balance = \"random\"",
+        "breaker = { failures = 3 }",
+        "outlier = { failures = 3 }",
+        "health = { tcp = true }",
+    ] {
+        let name = key.split(' ').next().expect("a key");
+        let hint = format!("take `{name}` out");
+        one(&format!("{captures}{key}\n"), "contradiction", 7, &hint);
+    }
+    assert_eq!(
+        problems(&around(&format!("{captures}breaker = \"off\"\n"))),
+        []
+    );
+    one(
+        &upstream("").replace("[\"127.0.0.1:9000\"]", "\"origin\""),
+        "bad-value",
+        3,
+        "\"original\"",
+    );
+}

@@ -443,3 +443,29 @@ fn quotas_without_a_folder_for_state_are_worth_a_warning() {
     let unused = used.replace("filters", "# filters");
     assert_eq!(warned(&unused), [""; 0]);
 }
+
+#[test]
+fn mesh_102_a_listener_for_bytes_has_a_way_with_the_defaults_of_one() {
+    use std::time::Duration;
+    use tollgate_config::*;
+    let text = SMALLEST.replace(
+        "bind = \"127.0.0.1:8000\"",
+        "bind = \"127.0.0.1:8000\"\nprotocol = \"detect\"\nforward = \"app\"",
+    );
+    let document = load(&text);
+    let listener = &document.listeners[0];
+    assert_eq!(listener.protocol, ListenerProtocol::Detect);
+    assert_eq!(*listener.detect_timeout, Duration::from_millis(500));
+    assert!(!*listener.capture);
+    let way = listener.forward.as_ref().expect("it forwards");
+    assert!(matches!(&way.action, Action::Upstream(name) if **name == "app"));
+    assert_eq!(*way.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(*way.timeout, None);
+    assert!(way.retry.value.is_some());
+    let off = text.replace("forward =", "relay_idle_timeout = \"off\"\nforward =");
+    let way = load(&off).listeners[0]
+        .forward
+        .clone()
+        .expect("it forwards");
+    assert_eq!(*way.idle_timeout, None);
+}

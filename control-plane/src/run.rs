@@ -20,6 +20,7 @@ use tollgate_engine::telemetry::log;
 use crate::access::Access;
 use crate::api::Api;
 use crate::api::elsewhere::hand_signs_on;
+use crate::api::peers::Peers;
 use crate::audit::{self, Audit};
 use crate::catalog::{Catalog, files};
 use crate::feed::Feed;
@@ -27,7 +28,6 @@ use crate::keeper::Keeper;
 use crate::lending::Lending;
 use crate::registry::Rules;
 use crate::rollout::Rollouts;
-#[cfg(feature = "etcd")]
 use crate::store::EtcdError;
 use crate::store::{Embedded, OpenError, Store, StoreError};
 
@@ -67,14 +67,11 @@ impl Running {
 #[derive(Debug)]
 pub enum StartError {
     Store(OpenError),
-    #[cfg(feature = "etcd")]
     Etcd(EtcdError),
-    /// The document wants a store that this build does not have.
-    #[cfg(not(feature = "etcd"))]
-    NoEtcd,
     Read(StoreError),
     Audit(io::Error),
     Tls(TlsError),
+    PeersTls(TlsError),
     Bind(SocketAddr, io::Error),
     Other(io::Error),
 }
@@ -83,17 +80,11 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Store(error) => write!(f, "{error}"),
-            #[cfg(feature = "etcd")]
             StartError::Etcd(error) => write!(f, "{error}"),
-            #[cfg(not(feature = "etcd"))]
-            StartError::NoEtcd => f.write_str(
-                "`store.kind = \"etcd\"` is not available in this build; build it with `cargo build --release -p \
-                 tollgate-control-plane --features etcd`, which needs protoc (Debian: protobuf-compiler and \
-                 libprotobuf-dev), or take `[store]` out",
-            ),
             StartError::Read(error) => write!(f, "{error}"),
             StartError::Audit(error) => write!(f, "the audit log cannot be written: {error}"),
             StartError::Tls(error) => write!(f, "`server.tls` cannot be used: {error}"),
+            StartError::PeersTls(error) => write!(f, "`store.peers` cannot be used: {error}"),
             StartError::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             StartError::Other(error) => write!(f, "{error}"),
         }
@@ -106,9 +97,7 @@ impl StartError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             StartError::Bind(_, error) => exit_code_of_bind(error),
-            StartError::Tls(_) => ExitCode::from(exit::BAD_DOCUMENT),
-            #[cfg(not(feature = "etcd"))]
-            StartError::NoEtcd => ExitCode::from(exit::BAD_DOCUMENT),
+            StartError::Tls(_) | StartError::PeersTls(_) => ExitCode::from(exit::BAD_DOCUMENT),
             _ => ExitCode::from(exit::FAILURE),
         }
     }
@@ -118,19 +107,17 @@ impl StartError {
 fn open(document: &ControlPlane, address: SocketAddr) -> Result<Arc<dyn Store>, StartError> {
     match &document.store {
         Where::Embedded => {}
-        #[cfg(feature = "etcd")]
         Where::Etcd(etcd) => {
             let node = etcd.node.clone();
             let node = node.unwrap_or_else(|| format!("{}-{}", machine(), address.port()));
             let url = etcd.advertise.clone();
-            let url = url.unwrap_or_else(|| format!("http://{address}"));
+            let scheme = match document.server.tls {
+                Some(_) => "https",
+                None => "http",
+            };
+            let url = url.unwrap_or_else(|| format!("{scheme}://{address}"));
             let store = crate::store::Etcd::open(etcd, &node, &url).map_err(StartError::Etcd)?;
             return Ok(Arc::new(store));
-        }
-        #[cfg(not(feature = "etcd"))]
-        Where::Etcd(_) => {
-            let _nobody_else_asks = address;
-            return Err(StartError::NoEtcd);
         }
     }
     let store = match &document.server.state_dir {
@@ -144,6 +131,14 @@ fn open(document: &ControlPlane, address: SocketAddr) -> Result<Arc<dyn Store>, 
         );
     }
     Ok(Arc::new(store))
+}
+
+/// How the other control planes are reached.
+fn peers(document: &ControlPlane) -> Result<Peers, TlsError> {
+    match &document.store {
+        Where::Etcd(etcd) => Peers::new(etcd.peers.as_ref()),
+        Where::Embedded => Ok(Peers::default()),
+    }
 }
 
 /// A socket that has its address and is not served yet: whoever comes early is refused, and asks elsewhere.
@@ -161,6 +156,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartError> {
     let tls = document.server.tls.as_ref().map(crate::tls::load);
     let tls = tls.transpose().map_err(StartError::Tls)?;
+    let peers = peers(&document).map_err(StartError::PeersTls)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -195,6 +191,7 @@ pub fn start(document: ControlPlane, options: Options) -> Result<Running, StartE
                     store,
                     audit: Arc::new(audit),
                     tls,
+                    peers,
                 };
                 house.live(listener, signal, stopped, &started).await
             })
@@ -220,6 +217,7 @@ struct House {
     store: Arc<dyn Store>,
     audit: Arc<Audit>,
     tls: Option<ServerTls>,
+    peers: Peers,
 }
 
 impl House {
@@ -293,6 +291,7 @@ impl House {
             Arc::new(Access::new(&self.document.tokens)),
             server.bind.ip().is_loopback(),
             (server.max_body, self.document.catalog.max_change),
+            self.peers,
         ));
         let handing_on = tokio::spawn(hand_signs_on(api.clone()));
         let follow = follow(
@@ -473,13 +472,10 @@ pub(crate) fn check(file: &Path) -> ExitCode {
     match load(file) {
         Ok(document) => {
             let tls = document.server.tls.as_ref().map(crate::tls::load);
-            if let Some(Err(error)) = tls {
-                eprintln!("{}: {}", file.display(), StartError::Tls(error));
-                return ExitCode::from(exit::BAD_DOCUMENT);
-            }
-            #[cfg(not(feature = "etcd"))]
-            if matches!(document.store, Where::Etcd(_)) {
-                eprintln!("{}: {}", file.display(), StartError::NoEtcd);
+            let tls = tls.transpose().map_err(StartError::Tls);
+            let peers = peers(&document).map_err(StartError::PeersTls);
+            if let Some(error) = tls.err().or(peers.err()) {
+                eprintln!("{}: {error}", file.display());
                 return ExitCode::from(exit::BAD_DOCUMENT);
             }
             for warning in warnings(&document) {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Caller, Here, Process, Site, document, one_of_each, secret, until};
+use support::{Caller, Here, Process, Site, document, one_of_each, secret, until, wait};
 
 fn route(name: &str) -> String {
     format!(
@@ -29,6 +29,12 @@ fn events(caller: &mut Caller, question: &str) -> Vec<Value> {
     let (status, found) = json_as(caller, "read", &format!("GET /audit?{question}"), "");
     assert_eq!(status, 200, "{found}");
     found["events"].as_array().expect("a list").clone()
+}
+
+/// The same once there are so many: what was refused is written down beside its answer.
+fn told(caller: &mut Caller, question: &str, count: usize) -> Vec<Value> {
+    let enough = |found: &Vec<Value>| found.len() >= count;
+    wait(question, || events(caller, question), enough)
 }
 
 fn guarded(state: Option<&std::path::Path>) -> Here {
@@ -66,7 +72,7 @@ fn cp_202_every_change_is_written_down_with_who_what_and_what_became_of_it() {
         json_as(&mut caller, "operate", "POST /apply", &apply(&route("two")));
         json_as(&mut caller, "operate", "POST /rollback", r#"{"to": 0}"#);
         json_as(&mut caller, "read", "POST /services/x/confirm", "");
-        let found = events(&mut caller, "what=apply");
+        let found = told(&mut caller, "what=apply", 4);
         let short: Vec<_> = { found.iter() }
             .map(|one| {
                 let text = |name: &str| one[name].as_str().unwrap_or("-").to_owned();
@@ -96,12 +102,13 @@ fn cp_202_every_change_is_written_down_with_who_what_and_what_became_of_it() {
         assert_eq!(first["target"], "a.toml");
         assert_eq!(first["note"], "for a test");
         assert_eq!(found[1]["code"], "refused");
-        let rolled = events(&mut caller, "what=rollback&who=operate&result=done");
+        let rolled = told(&mut caller, "what=rollback&who=operate&result=done", 1);
         assert_eq!(
             (&rolled[0]["before"], &rolled[0]["after"]),
             (&json!(1), &json!(2))
         );
-        assert_eq!(events(&mut caller, "what=confirm")[0]["result"], "denied");
+        let confirmed = told(&mut caller, "what=confirm", 1);
+        assert_eq!(confirmed[0]["result"], "denied");
         until("the revisions are told", || {
             events(&mut caller, "what=revision").len() == 2
         });
@@ -110,7 +117,7 @@ fn cp_202_every_change_is_written_down_with_who_what_and_what_became_of_it() {
         // Instances, too, with who registered them.
         let body = r#"{"id": "o1", "name": "orders", "address": "127.0.0.1:1"}"#;
         json_as(&mut caller, "service", "POST /register", body);
-        let found = events(&mut caller, "service=orders&what=registered");
+        let found = told(&mut caller, "service=orders&what=registered", 1);
         assert_eq!(found[0]["by"], "service@127.0.0.1");
         assert_eq!(events(&mut caller, "who=service&limit=1").len(), 1);
         assert_eq!(events(&mut caller, "since=2999-01-01"), Vec::<Value>::new());

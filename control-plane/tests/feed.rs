@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use support::{Caller, Here, Process, Site, document, until};
 use tollgate_config::feed::Line;
 use tollgate_engine::testing::gateway::Gateway;
+use tollgate_engine::testing::store::free;
 use tollgate_engine::testing::upstream::Upstream;
 
 /// A gateway that asks this control plane and has no route of its own.
@@ -166,7 +167,7 @@ fn instances_that_register_get_traffic_and_those_that_leave_get_none_cp_102() {
     let mut caller = control.caller();
     let (one, two) = (Upstream::fixed("one"), Upstream::fixed("two"));
     let text = "[[upstream]]\nname = \"orders\"\nservice = \"orders\"\n\n\
-                [[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\n";
+                [[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\ntimeout = \"60s\"\n";
     applied(&mut caller, "shop.toml", text);
     let register = |id: &str, upstream: &Upstream| {
         json!({ "id": id, "name": "orders", "address": upstream.address().to_string(), "health": "healthy" }).to_string()
@@ -235,7 +236,7 @@ fn a_node_gets_what_it_can_serve_and_an_unrelated_change_is_no_change_for_it() {
 
 #[test]
 fn the_control_plane_dies_and_comes_back_cp_106() {
-    let site = Site::with("");
+    let site = Site::at(free());
     let process = Process::run(&site.document());
     let mut caller = process.caller();
     applied(&mut caller, "shop.toml", &answering("hello", "one"));
@@ -243,11 +244,8 @@ fn the_control_plane_dies_and_comes_back_cp_106() {
     runs(&mut caller, "edge-1", 1);
     let load = Load::on(&gateway, "/hello");
     load.more();
-    let address = process.address;
     drop((process, caller));
     load.more();
-    let text = format!("server = {{ bind = \"{address}\", state_dir = \"state\" }}\n");
-    std::fs::write(site.document(), text).expect("written");
     let process = Process::run(&site.document());
     let mut caller = process.caller();
     assert_eq!(caller.json("GET /revisions", "", 200)["revision"], 1);

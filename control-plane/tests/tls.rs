@@ -45,7 +45,7 @@ impl Secured {
         let url = format!("https://127.0.0.1:{}/nodes", self.here.address.port());
         let token = format!("Authorization: Bearer {}", secret("read"));
         Command::new("curl")
-            .args(["--silent", "--show-error", "--fail", "--max-time", "10"])
+            .args(["--silent", "--show-error", "--fail", "--max-time", "60"])
             .args(["--header", &token])
             .args(more)
             .arg(url)

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Fake, Real, until, url};
+use support::{Fake, Real, free, until, url};
 use tollgate_discovery::{Health, Registration, Registry, Settings};
 
 /// Another service's view: a registry asked anew each time.
@@ -70,11 +70,8 @@ async fn reg_307_what_changes_is_told_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reg_402_it_starts_before_the_registry_and_outlives_it() {
-    // A port that nobody listens on yet.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Nobody listens there yet, and nobody else will.
+    let port = free();
     let registry = Registry::new(Settings::of(url(port))).unwrap();
     let mut announced = registry.register(Registration::new("users", "127.0.0.1:7001"));
     assert!(!announced.is_registered());

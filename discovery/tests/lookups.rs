@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use support::{Fake, Real, list, until, url};
 use tollgate_discovery::{Error, Registration, Registry, Settings, Strategy, Wanted};
@@ -132,15 +133,21 @@ async fn reg_407_another_registry_answers_when_the_first_does_not() {
         ..Settings::default()
     })
     .unwrap();
+    let began = Instant::now();
     assert_eq!(
         addresses(&registry.resolve("users").await.unwrap()),
         ["10.0.0.2:80"]
     );
     assert!(registry.refresh_cache("users").await);
-    assert_eq!(first.asked().len(), 1, "it rests");
+    let asked = first.asked().len();
+    // For a second, which a machine may let pass here.
+    assert!(
+        asked == 1 || began.elapsed() >= Duration::from_secs(1),
+        "it rests"
+    );
     first.says(200, &list(&["10.0.0.1:80"]));
     until("it is first again", async || {
-        registry.refresh_cache("users").await && first.asked().len() == 2
+        registry.refresh_cache("users").await && first.asked().len() > asked
     })
     .await;
     assert_eq!(
@@ -157,6 +164,7 @@ async fn reg_409_after_ten_failures_it_is_left_alone_and_the_figures_say_so() {
     for _ in 0..25 {
         assert!(!registry.refresh_cache("users").await);
     }
+    until("ten questions", async || fake.asked().len() >= 10).await;
     assert_eq!(fake.asked().len(), 10);
     assert!(registry.cache_stats().degraded);
     assert!(registry.metrics().contains("discovery_degraded 1\n"));

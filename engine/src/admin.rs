@@ -5,7 +5,7 @@ mod breakers;
 mod hedges;
 mod jwt;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,6 +28,7 @@ use crate::clock::unix_seconds;
 use crate::exchange::headers::http_date;
 use crate::explain::{Ask, explain};
 use crate::filter::rate_limit::LimitMemory;
+use crate::identity::Identity;
 use crate::reload::SharedReport;
 use crate::reload::control_plane::Feed;
 use crate::reload::learned::Learned;
@@ -47,12 +48,15 @@ pub struct Admin {
     pub limits: Arc<LimitMemory>,
     pub report: SharedReport,
     pub ready: Arc<AtomicBool>,
+    /// Whether the configuration that serves is all that there should be.
+    pub complete: Rc<Cell<bool>>,
     pub commands: mpsc::UnboundedSender<Command>,
     /// Where each listener really listens; a document may ask for port 0.
     pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
     pub started: Instant,
     pub feed: Rc<Feed>,
     pub learned: Rc<RefCell<Learned>>,
+    pub identity: Rc<Identity>,
     pub connections: Box<dyn Fn() -> usize>,
 }
 
@@ -140,13 +144,35 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "timestamp": http_date(now),
             "uptime": self.started.elapsed().as_secs(),
-            "checks": { "configuration": self.configuration() },
+            "checks": self.checks(),
         })
+    }
+
+    fn checks(&self) -> serde_json::Value {
+        let mut checks = json!({ "configuration": self.configuration() });
+        if let Some(identity) = self.certificate() {
+            checks["identity"] = identity;
+        }
+        checks
+    }
+
+    /// Whether there is a certificate of the mesh, where one is needed; what a process that just started waits for.
+    fn certificate(&self) -> Option<serde_json::Value> {
+        if self.identity.is_enough_for(&self.store.current()) {
+            return self
+                .identity
+                .status()
+                .map(|_| json!({ "status": "healthy" }));
+        }
+        Some(json!({
+            "status": "unhealthy",
+            "waits_for": { "a certificate of the mesh": { "why_not": self.identity.why_not() } },
+        }))
     }
 
     /// Whether there is a complete one; what a process that just started waits for.
     fn configuration(&self) -> serde_json::Value {
-        if self.ready.load(Ordering::Acquire) {
+        if self.ready.load(Ordering::Acquire) || self.complete.get() {
             return json!({ "status": "healthy" });
         }
         let waits_for = self.feed.status().map(|feed| {
@@ -234,6 +260,7 @@ impl Admin {
             "reload": report,
             "last_reload": { "micros": report.micros },
             "control_plane": self.feed.status(),
+            "identity": self.identity.status(),
             "generations": generations,
             "connections": (self.connections)(),
             "routes": snapshot.routes.len(),

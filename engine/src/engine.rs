@@ -19,6 +19,7 @@ use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
+use crate::identity::{self, Identity};
 use crate::leasing::leasing;
 use crate::net::accept;
 use crate::net::handover::{self, Handed, Kind, Offer, Taken};
@@ -113,6 +114,9 @@ pub struct Running {
 /// What the owner asks of the control thread.
 enum Control {
     Reload(blocking::Sender<Result<u64, Problems>>),
+    /// Dropped by each worker at its next turn.
+    #[cfg(feature = "testing")]
+    Turn(blocking::Sender<()>),
     Stop,
 }
 
@@ -142,6 +146,12 @@ impl Engine {
             memory.limits = Arc::new(limits);
         }
         let mut learned = Learned::open(file.server.state_dir.as_deref());
+        // Nobody is asked: what an earlier process left makes us a member before the first connection.
+        let membership = identity::restore(
+            file.identity.as_ref(),
+            file.server.state_dir.as_deref(),
+            &memory.member,
+        );
         let services = memory.services.clone();
         let Beginning {
             pair,
@@ -156,6 +166,9 @@ impl Engine {
             Ok(first)
         })
         .map_err(StartError::Problems)?;
+        if let Some(held) = &first.held {
+            memory.hold(held);
+        }
         let inputs = Inputs::new(pair);
         let mut inherited: Vec<Handed> = options
             .taken
@@ -230,6 +243,7 @@ impl Engine {
                     Left {
                         state,
                         restored,
+                        membership,
                         learned,
                         started,
                     },
@@ -297,6 +311,17 @@ impl Running {
         answer.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Waits until every worker has finished what it was in the middle of; blocking. A client may hold the last byte of an
+    /// answer before its books are closed: after this they are.
+    #[cfg(feature = "testing")]
+    pub fn settle(&self) {
+        let (asker, answer) = blocking::channel();
+        if self.orders.send(Control::Turn(asker)).is_ok() {
+            // Nothing is ever sent: it ends when the last worker has dropped its end.
+            let _all_have_had_their_turn = answer.recv_timeout(crate::testing::PATIENCE);
+        }
+    }
+
     /// Drains and stops; blocking.
     pub fn stop(mut self) -> DrainReport {
         let _may_have_stopped_itself = self.orders.send(Control::Stop);
@@ -334,6 +359,7 @@ type Addresses = Arc<Mutex<Vec<(String, SocketAddr)>>>;
 struct Left {
     state: Option<State>,
     restored: Restored,
+    membership: identity::Restored,
     learned: Learned,
     started: Instant,
 }
@@ -376,8 +402,20 @@ fn control(
             common.store.clone(),
             common.learning.clone(),
         );
+        let member = reloader.memory.member.clone();
+        common.metrics.identity().watch(&member);
+        let orders = reloader.workers.clone_orders();
+        let look_again = move || {
+            for worker in &orders {
+                let _ended_workers_need_no_orders = worker.send(Order::LookAgain);
+            }
+        };
+        let metrics = common.metrics.clone();
+        let identity = Identity::new(left.membership, member, metrics, look_again);
         Conductor {
             feed,
+            complete: Rc::default(),
+            identity,
             reloader,
             common,
             options,
@@ -396,6 +434,10 @@ struct Conductor {
     reloader: Reloader,
     /// What the control plane tells.
     feed: Rc<Feed>,
+    /// What serves is all that there should be.
+    complete: Rc<Cell<bool>>,
+    /// Who we are in the mesh.
+    identity: Rc<Identity>,
     common: Common,
     options: Options,
     /// The folder for what outlives the process.
@@ -468,11 +510,18 @@ impl Conductor {
         let remembering = tokio::task::spawn_local(remembering).abort_handle();
         let learning = self.common.learning.clone();
         let mut look = Box::pin(tokio::time::sleep(self.look_again()));
+        let identity = self.identity.clone();
+        identity.follow(&self.reloader.inputs.served().file);
+        let identity_tasks = [
+            tokio::task::spawn_local(identity.clone().write()).abort_handle(),
+            tokio::task::spawn_local(identity.clone().watch_files()).abort_handle(),
+        ];
         if !self.becomes_ready(&ready) {
-            log::warn(
-                "not ready: no route is known before the control plane tells the first",
-                &[],
-            );
+            let why = match self.reloader.inputs.served().is_complete() {
+                true => "not ready: this data plane has no certificate of the mesh yet",
+                false => "not ready: no route is known before the control plane tells the first",
+            };
+            log::warn(why, &[]);
         }
         self.copy_sockets(admin_copy.as_ref());
         let offered = self.handed.clone();
@@ -494,6 +543,10 @@ impl Conductor {
                         let result = self.reload(&mut upkeep, &mut watch);
                         let _asker_may_be_gone = reply.send(result);
                     }
+                    #[cfg(feature = "testing")]
+                    Some(Control::Turn(asker)) => for order in self.reloader.workers.clone_orders() {
+                        let _ended_workers_are_done = order.send(Order::Turn(asker.clone()));
+                    },
                     Some(Control::Stop) | None => break End::Stop,
                 },
                 Some(command) = asked.recv() => match command {
@@ -504,6 +557,7 @@ impl Conductor {
                     }
                     Command::Drain => break End::Stop,
                 },
+                () = identity.changed() => {}
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
                 () = learning.asked() => self.asked(&mut upkeep),
                 () = &mut look => {
@@ -529,6 +583,9 @@ impl Conductor {
         };
         keeping.abort();
         remembering.abort();
+        identity_tasks
+            .iter()
+            .for_each(tokio::task::AbortHandle::abort);
         match (end, &serving) {
             // Whoever asks this address from now on asks the successor, and it is ready.
             (End::Succeeded, Some(serving)) => serving.abort(),
@@ -544,6 +601,7 @@ impl Conductor {
         if let Some(writing) = writing.filter(|_| end != End::Succeeded) {
             writing.write();
         }
+        identity.end();
         drop(upkeep);
         keeper.abort();
         // Whoever still holds a copy of a listening socket keeps it open.
@@ -564,6 +622,7 @@ impl Conductor {
         if result.is_ok() {
             upkeep.follow(&self.common.store.current(), &self.reloader.memory);
             self.feed.follow(&self.reloader.inputs.served().file);
+            self.identity.follow(&self.reloader.inputs.served().file);
             if self.options.watch {
                 watch.follow(&self.reloader.document.sources);
             }
@@ -593,6 +652,9 @@ impl Conductor {
                 Err(problems) => self.feed.outcome(batch, Err(problems)),
             }
         }
+        if let Some(trust) = arrived.trust {
+            self.identity.told(trust);
+        }
         if !arrived.services.is_empty() {
             upkeep.services_changed(&arrived.services, &self.reloader.memory);
         }
@@ -601,7 +663,10 @@ impl Conductor {
 
     /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
     fn becomes_ready(&mut self, ready: &AtomicBool) -> bool {
-        if !self.reloader.inputs.served().is_complete() {
+        let complete = self.reloader.inputs.served().is_complete();
+        self.complete.set(complete);
+        let member = (self.identity).is_enough_for(&self.common.store.current());
+        if !complete || !member {
             return ready.load(Ordering::Acquire);
         }
         ready.store(true, Ordering::Release);
@@ -631,11 +696,13 @@ impl Conductor {
             limits: self.reloader.memory.limits.clone(),
             report: self.reloader.report.clone(),
             ready: ready.clone(),
+            complete: self.complete.clone(),
             commands,
             addresses: self.reloader.addresses.clone(),
             started: self.started,
             feed: self.feed.clone(),
             learned: self.learned.clone(),
+            identity: self.identity.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

@@ -1,7 +1,7 @@
 //! The data plane of Tollgate: one way of a request, used by the gateway and by the sidecar.
 //!
 //! Rooms stand on floors; a room uses only what stands below it. From the ground: `clock`, `moment`, `alarm`, `drain`, `process`; `net`,
-//! `http1`; `exchange`; `telemetry`, `filter`; `route`, `upstream`, `redis`; `snapshot`; `proxy`; `reload`, `explain`, `upkeep`, `state`, `leasing`, `jwks`;
+//! `http1`; `exchange`; `telemetry`, `filter`; `route`, `upstream`, `redis`; `snapshot`; `proxy`; `reload`, `identity`, `explain`, `upkeep`, `state`, `leasing`, `jwks`;
 //! `server`, `admin`; `engine`. `docs/architecture.md` is the map, `proxy::Proxy::handle` the page to read first.
 
 pub mod admin;
@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod explain;
 pub mod filter;
 pub mod http1;
+pub mod identity;
 pub mod jwks;
 mod kept;
 pub mod leasing;

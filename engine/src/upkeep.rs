@@ -12,6 +12,7 @@ use tollgate_config::EndpointSource;
 use crate::jwks::Fetching;
 use crate::net::connect::{DialTls, dial};
 use crate::net::tls::ClientTls;
+use crate::snapshot::compile::peer_name;
 use crate::snapshot::memory::Memory;
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
@@ -137,11 +138,7 @@ async fn discover(plan: Arc<UpstreamPlan>, memory: Arc<EndpointMemory>, source: 
 }
 
 fn replace(plan: &UpstreamPlan, memory: &EndpointMemory, found: &[Resolved]) {
-    let identity = plan
-        .item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*").to_owned());
+    let identity = peer_name(&plan.item, plan.dial.tls.as_ref());
     let known = |one| memory.endpoint(&plan.item.name, identity.as_deref(), one);
     plan.upstream
         .replace(found.iter().map(known).collect(), Instant::now());

@@ -1,9 +1,6 @@
 //! The access log as operators read it: one line of JSON for each exchange, however it ended (OBS-204).
 
-use std::time::Instant;
-
 use serde_json::Value;
-use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::gateway::{Gateway, document};
 use tollgate_engine::testing::upstream::Upstream;
 
@@ -16,15 +13,7 @@ fn logging(upstream: &Upstream) -> Gateway {
 
 /// The first line, once it is written.
 fn line(gateway: &Gateway) -> Value {
-    let begun = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(gateway.folder().join("access.log")).unwrap_or_default();
-        if let Some((line, _)) = text.split_once('\n') {
-            return serde_json::from_str(line).expect("a line is JSON");
-        }
-        assert!(begun.elapsed() < PATIENCE, "no access line");
-        std::thread::yield_now();
-    }
+    gateway.wait_lines("access.log", 1).swap_remove(0)
 }
 
 fn assert_tells(line: &Value, status: u16) {

@@ -19,6 +19,7 @@ bind = "127.0.0.1:0"
 [[route]]
 match    = {{ path = "/known", methods = ["GET", "PUT"] }}
 upstream = "app"
+timeout  = "60s"
 
 [[route]]
 match   = {{ path = "/here" }}

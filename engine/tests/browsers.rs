@@ -12,8 +12,8 @@ fn toml(upstream: &Upstream, filters: &str, more: &str) -> String {
     format!(
         "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n\
          [[upstream]]\nname = \"app\"\nendpoints = [\"{}\"]\n\n\
-         [[route]]\nname = \"read\"\nmatch = {{ path = \"/orders\", methods = [\"GET\"] }}\nupstream = \"app\"\nfilters = [{filters}]\n\n\
-         [[route]]\nname = \"write\"\nmatch = {{ path = \"/orders\", methods = [\"POST\"] }}\nupstream = \"app\"\n{more}\n",
+         [[route]]\nname = \"read\"\nmatch = {{ path = \"/orders\", methods = [\"GET\"] }}\nupstream = \"app\"\ntimeout = \"60s\"\nfilters = [{filters}]\n\n\
+         [[route]]\nname = \"write\"\nmatch = {{ path = \"/orders\", methods = [\"POST\"] }}\nupstream = \"app\"\ntimeout = \"60s\"\n{more}\n",
         upstream.address()
     )
 }

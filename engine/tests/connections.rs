@@ -60,13 +60,15 @@ fn hi_70_running_out_of_files_harms_nobody_who_is_there_and_burns_no_time() {
     assert_eq!(first.get("/first").status, 200);
     let crowd: Vec<Client> = (0..200).map(|_| Client::connect(address)).collect();
     assert_eq!(first.get("/crowded").status, 200, "who is there is served");
+    let looked = Instant::now();
     let busy_before = processor_time(&gateway);
     // A gate that nobody opens: the time in which a busy loop would show.
     Gate::new().opens_within(Duration::from_secs(1));
     let burnt = processor_time(&gateway) - busy_before;
+    let passed = looked.elapsed();
     assert!(
-        burnt < Duration::from_millis(400),
-        "{burnt:?} of processor time in a second without work"
+        burnt * 10 < passed * 4,
+        "{burnt:?} of processor time in {passed:?} without work"
     );
     assert_eq!(first.get("/crowded").status, 200);
     drop(crowd);

@@ -89,20 +89,24 @@ fn gw_701_who_is_turned_away_by_the_bulkhead_or_by_time_gets_the_fallback() {
         conn.read_request();
         conn.wait_closed();
     });
-    let route = format!("{FIXED}\n[route.retry]\nattempts = 1\nper_try_timeout = \"80ms\"");
+    let route = format!(
+        "timeout = \"80ms\"\n{FIXED}\n[route.retry]\nattempts = 1\nper_try_timeout = \"80ms\""
+    );
     let keys = "max_in_flight = 1\nqueue = \"off\"";
-    let gateway = Gateway::start(&document(
-        upstream.address(),
-        "",
-        &format!("timeout = \"80ms\"\n{route}"),
-        keys,
-    ));
-    let mut first = gateway.client();
-    first.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n");
-    upstream.wait("the first", |journal| journal.requests.len() == 1);
+    // One holds the only permit for as long as the test needs it to.
+    let holder = "[[route]]\nmatch = { path = \"/held\" }\nupstream = \"app\"\ntimeout = \"off\"\n\n[[upstream]]";
+    let toml = document(upstream.address(), "", &route, keys).replace("[[upstream]]", holder);
+    let gateway = Gateway::start(&toml);
+    let mut held = gateway.client();
+    held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    upstream.wait("the one that holds", |journal| journal.requests.len() == 1);
     let second = gateway.get("/second");
     assert_eq!(mark(&second), Some("overloaded"));
-    let first = first.read_response();
+    held.reset();
+    gateway.wait_status("the permit to be given back", |status| {
+        status["upstreams"][0]["bulkhead"]["in_flight"] == 0
+    });
+    let first = gateway.get("/first");
     assert_eq!((first.status, mark(&first)), (200, Some("route_timeout")));
 }
 

@@ -116,10 +116,7 @@ fn a_delay_holds_one_request_and_nobody_else() {
     let gateway = Gateway::start(&toml(&upstream, fault, "timeout = \"off\""));
     let mut slow = gateway.client();
     slow.send("GET /slow HTTP/1.1\r\nHost: a\r\nX-Slow: 1\r\n\r\n");
-    let metrics = "faults_injected_total{route=\"all\",fault=\"delay\"} 1\n";
-    while !gateway.metrics().contains(metrics) {
-        std::thread::yield_now();
-    }
+    gateway.wait_count("faults_injected_total{route=\"all\",fault=\"delay\"}", 1);
     // The gateway has one worker, and it holds the slow request.
     let mut quick = gateway.client();
     for _ in 0..100 {
@@ -172,30 +169,22 @@ fn a_delay_before_an_abort_waits_first() {
 #[test]
 fn a_delayed_request_ends_when_its_client_leaves_and_its_line_tells_the_fault() {
     let upstream = Upstream::fixed("ok");
-    let log = tempfile::NamedTempFile::new().expect("a file");
     let toml = toml(&upstream, "delay = \"1h\"", "timeout = \"off\"")
-        + &format!("[telemetry]\naccess_log = \"{}\"\n", log.path().display());
+        + "[telemetry]\naccess_log = \"access.log\"\n";
     let gateway = Gateway::start(&toml);
     let mut client = gateway.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let in_flight = || {
-        let status = gateway.get_status();
-        status["generations"][0]["in_flight"].as_u64()
-    };
-    let wait = |count| {
-        let began = Instant::now();
-        while in_flight() != Some(count) {
-            assert!(began.elapsed() < Duration::from_secs(20), "not {count}");
-            std::thread::yield_now();
-        }
+    let wait = |count: u64| {
+        gateway.wait_status(&format!("{count} in flight"), |status| {
+            status["generations"][0]["in_flight"] == count
+        });
     };
     wait(1);
     drop(client);
     wait(0);
-    gateway.stop();
-    let line = std::fs::read_to_string(log.path()).expect("text");
-    assert!(line.contains("\"fault\":\"delay\""), "{line}");
-    assert!(line.contains("\"code\":\"client_closed\""), "{line}");
+    let line = &gateway.wait_lines("access.log", 1)[0];
+    assert_eq!(line["fault"], "delay", "{line}");
+    assert_eq!(line["error"]["code"], "client_closed", "{line}");
     assert!(upstream.requests().is_empty());
 }
 

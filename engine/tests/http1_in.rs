@@ -12,6 +12,7 @@ use tollgate_engine::testing::client::Ended;
 use tollgate_engine::testing::gateway::{Gateway, document};
 use tollgate_engine::testing::journal::Gate;
 use tollgate_engine::testing::upstream::Upstream;
+use tollgate_engine::testing::waiting::until;
 
 const FRAMING: &[&str] = &["bad_framing"];
 const HEADER: &[&str] = &["bad_header"];
@@ -601,7 +602,7 @@ fn hi_17_other_protocols_on_a_plain_port_end_at_once() {
     let gateway = Gateway::start(&document(
         upstream.address(),
         // Longer than anybody waits here: it is not the time-out that ends it.
-        "protocol = \"http1\"\nheader_timeout = \"60s\"",
+        "protocol = \"http1\"\nheader_timeout = \"10m\"",
         "",
         "",
     ));
@@ -861,41 +862,47 @@ fn hi_24_a_head_sent_a_byte_at_a_time_ends_at_the_header_time_out_and_harms_nobo
         "",
         "",
     ));
-    let mut slow = gateway.client();
-    let mut stream = slow.stream().try_clone().expect("a socket can be cloned");
-    let ended = Gate::new();
-    let answered = ended.clone();
-    let begun = Instant::now();
-    let dripper = std::thread::spawn(move || {
-        use std::io::Write;
-        // Each wait is the drip itself, and ends early when the answer has come.
-        for byte in get(&format!("X-A: {}\r\n", "x".repeat(1_000))) {
-            if stream.write_all(&[byte]).is_err()
-                || answered.opens_within(Duration::from_millis(10))
-            {
-                return;
+    // Others are held to the same, and a machine that stands still may reach it: then it is played again.
+    let mut served = 0;
+    until("others to be served meanwhile", || {
+        let begun = Instant::now();
+        let mut slow = gateway.client();
+        let mut stream = slow.stream().try_clone().expect("a socket can be cloned");
+        let ended = Gate::new();
+        let answered = ended.clone();
+        let dripper = std::thread::spawn(move || {
+            use std::io::Write;
+            // Each wait is the drip itself, and ends early when the answer has come.
+            for byte in get(&format!("X-A: {}\r\n", "x".repeat(1_000))) {
+                if stream.write_all(&[byte]).is_err()
+                    || answered.opens_within(Duration::from_millis(10))
+                {
+                    return;
+                }
             }
-        }
+        });
+        let mut other = gateway.client();
+        other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n");
+        let in_time = begun.elapsed() < Duration::from_millis(400);
+        let other = other.try_response("GET");
+        let response = slow.try_response("GET");
+        ended.open();
+        dripper.join().expect("no panic");
+        let took = begun.elapsed();
+        assert!(took >= Duration::from_millis(390), "{took:?}");
+        served += usize::from(other.as_ref().is_ok_and(|other| other.status == 200));
+        let (true, Ok(other), Ok(response)) = (in_time, other, response) else {
+            return false;
+        };
+        assert_eq!(other.status, 200, "others are served meanwhile");
+        assert_eq!(
+            (response.status, &*response.code()),
+            (408, "header_timeout")
+        );
+        slow.assert_closed();
+        true
     });
-    assert_eq!(
-        gateway.get("/other").status,
-        200,
-        "others are served meanwhile"
-    );
-    let response = slow.read_response();
-    ended.open();
-    assert_eq!(
-        (response.status, &*response.code()),
-        (408, "header_timeout")
-    );
-    slow.assert_closed();
-    let took = begun.elapsed();
-    assert!(
-        took >= Duration::from_millis(390) && took < Duration::from_secs(3),
-        "{took:?}"
-    );
-    dripper.join().expect("no panic");
-    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(upstream.requests().len(), served);
 }
 
 #[test]

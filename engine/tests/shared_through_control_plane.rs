@@ -1,10 +1,12 @@
 //! Limits that are shared through a control plane that is none, lies or hangs (GW-315, HI-66): the gateway serves its
 //! share and says why. With a real one: control-plane/tests/leases.rs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::control_plane::ControlPlane;
 use tollgate_engine::testing::gateway::Gateway;
+use tollgate_engine::testing::waiting::wait;
 
 fn toml(plane: &ControlPlane) -> String {
     format!(
@@ -19,15 +21,7 @@ fn toml(plane: &ControlPlane) -> String {
 }
 
 fn until(gateway: &Gateway, what: &str, holds: impl Fn(&serde_json::Value) -> bool) {
-    let began = Instant::now();
-    loop {
-        let told = gateway.get_status()["sharing"].clone();
-        if holds(&told) {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{what}: {told}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait(what, || gateway.get_status()["sharing"].clone(), holds);
 }
 
 /// So many requests are admitted, with whatever is refused between them.
@@ -39,10 +33,7 @@ fn admits(gateway: &Gateway, count: usize) {
             200 => admitted += 1,
             status => assert_eq!(status, 429),
         }
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "too little is admitted"
-        );
+        assert!(began.elapsed() < PATIENCE, "too little is admitted");
     }
 }
 

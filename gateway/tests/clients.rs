@@ -71,7 +71,7 @@ impl Both {
                     "--silent",
                     "--show-error",
                     "--max-time",
-                    "20",
+                    "60",
                     "--noproxy",
                     "*",
                 ])

@@ -9,10 +9,11 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use netlab::{Network, SPOKES};
 use support::{Site, tell};
-use tollgate_engine::testing::demand::{Count, demand, errors, percentile};
+use tollgate_engine::testing::demand::{Count, Witness, demand, errors, percentile};
 use tollgate_engine::testing::upstream::Upstream;
 
 /// Before the network turns bad.
@@ -21,6 +22,12 @@ const BEFORE: u64 = 200;
 const TURN: u64 = 150;
 /// In all; a thousandth of them may fail.
 const REQUESTS: u64 = 2_000;
+
+/// A machine that holds a process up for so long is no machine to judge a network on …
+const STILL: Duration = Duration::from_millis(200);
+/// … and is given so many rounds to be one.
+const ROUNDS: u32 = 5;
+const AS_AT_FIRST: &str = "loss=0 delay=0 cut=0";
 
 /// A try is given up after a second, as long as a connection may take by default.
 fn toml(endpoints: &[SocketAddr]) -> String {
@@ -79,7 +86,38 @@ fn survives(name: &str, turns: &[Turn]) {
     });
 }
 
+/// Plays it again where the machine stood still: a network of programs stands still with it, and then no try comes in time.
 fn ask(name: &str, network: &Network, turns: &[Turn], addresses: &[SocketAddr]) {
+    for round in 1.. {
+        let witness = Witness::begin();
+        let counts = ask_once(name, network, turns, addresses);
+        let held_up = witness.end();
+        let survived = counts.failed.len() as u64 * 1_000 <= counts.requests
+            && counts.retries * 10 <= counts.requests;
+        if survived {
+            return;
+        }
+        tell(&format!("{name}: round {round}, held up for {held_up:?}"));
+        assert!(
+            held_up > STILL && round < ROUNDS,
+            "{name}: {} retries of {} requests, {:#?} failed; held up for {held_up:?}",
+            counts.retries,
+            counts.requests,
+            counts.failed
+        );
+        for wire in 1..=SPOKES {
+            network.change(wire, AS_AT_FIRST);
+        }
+    }
+}
+
+struct Counts {
+    requests: u64,
+    retries: u64,
+    failed: Vec<String>,
+}
+
+fn ask_once(name: &str, network: &Network, turns: &[Turn], addresses: &[SocketAddr]) -> Counts {
     let site = Site::with(&toml(addresses));
     let gateway = site.run();
     let seen = demand(gateway.address(), "", &Count::default(), |number| {
@@ -101,11 +139,11 @@ fn ask(name: &str, network: &Network, turns: &[Turn], addresses: &[SocketAddr]) 
         percentile(&seen, 99),
     ));
     assert!(requests >= REQUESTS, "{requests}");
-    assert!(
-        failed.len() as u64 * 1_000 <= requests,
-        "{name}: {failed:#?}"
-    );
-    assert!(retries * 10 <= requests, "{name}: {retries} retries");
+    Counts {
+        requests,
+        retries,
+        failed,
+    }
 }
 
 /// All that were tried again, for whatever reason.

@@ -191,7 +191,7 @@ fn hi_63_a_hundred_reloads_under_load_lose_no_request_and_cut_no_stream() {
             lasting.check();
         }
     }
-    load.wait_for_more(50);
+    load.wait_for_more(350);
     lasting.end();
     assert!(load.end() > 1000, "the load was a load");
     until("the former generations to be gone", || {

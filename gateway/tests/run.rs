@@ -259,6 +259,7 @@ fn gw_315_a_store_that_is_away_is_warned_of_once_however_often_it_is_tried() {
     until("it was tried again", || {
         gateway.status()["sharing"]["errors"].as_u64() >= Some(4)
     });
+    gateway.wait_for_line("is away");
     let said = gateway.said();
     let warnings = said.lines().filter(|line| line.contains("is away"));
     assert_eq!(warnings.count(), 1, "{said}");

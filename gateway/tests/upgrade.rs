@@ -111,7 +111,7 @@ fn an_upgrade_may_change_workers_and_listeners() {
     let (kept, gone, added) = (site.free_port(), site.free_port(), site.free_port());
     let listeners = |second: &str, workers: usize| {
         let more = format!(
-            "[[listener]]\nname = \"second\"\nbind = \"{second}\"\n\n[server]\nworkers = {workers}\ndrain = \"15s\"\n"
+            "[[listener]]\nname = \"second\"\nbind = \"{second}\"\n\n[server]\nworkers = {workers}\ndrain = \"60s\"\n"
         );
         document(service.address(), "", &more).replace("127.0.0.1:0", &kept.to_string())
     };

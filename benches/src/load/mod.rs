@@ -343,10 +343,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_counted_and_ends_the_run() {
-        let gone = std::net::TcpListener::bind(("127.0.0.1", 0))
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let gone = tollgate_engine::testing::upstream::Upstream::nobody();
         let summary = summary(Plan {
             requests: 3,
             ..plan(gone, Protocol::KeepAlive)

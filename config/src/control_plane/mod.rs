@@ -15,7 +15,7 @@ pub(crate) use access::token;
 pub use access::{Role, Tls, Token, warnings};
 pub use read::{load, load_text, reference};
 pub use rollout::{MOST_STAGES, Rollout, Stage, WithoutTraffic, duration};
-pub use store::{Etcd, EtcdTls, Secret, Store};
+pub use store::{Etcd, Secret, Store, StoreTls};
 
 /// Everything that one control plane is told.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -24,12 +24,14 @@ pub struct Etcd {
     pub endpoints: Vec<String>,
     pub prefix: String,
     pub user: Option<Secret>,
-    pub tls: Option<EtcdTls>,
+    pub tls: Option<StoreTls>,
     pub lease: Duration,
     /// `None` = the machine's name.
     pub node: Option<String>,
     /// A URL; `None` = `server.bind`.
     pub advertise: Option<String>,
+    /// How the other control planes prove themselves; there if and only if `server.tls` is.
+    pub peers: Option<StoreTls>,
 }
 
 /// A user and a password; the latter is never shown.
@@ -45,8 +47,9 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Whom we trust at the other end, and what we show.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EtcdTls {
+pub struct StoreTls {
     pub ca: PathBuf,
     /// Certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -63,7 +66,7 @@ pub(super) fn read(
 ) -> Store {
     let etcd = node.get("kind").and_then(Node::text) == Some("etcd");
     if !etcd {
-        let only = ["endpoints", "user", "tls", "advertise"];
+        let only = ["endpoints", "user", "tls", "advertise", "peers"];
         for key in only.into_iter().filter(|key| node.get(key).is_some()) {
             report.add(
                 "contradiction",
@@ -82,6 +85,7 @@ pub(super) fn read(
         lease: Duration::from_secs(10),
         node: None,
         advertise: None,
+        peers: None,
     };
     let text = |key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
     if let Some(endpoints) = node.get("endpoints") {
@@ -99,36 +103,50 @@ pub(super) fn read(
     take(node, "lease", duration, &mut store.lease);
     store.user =
         { text("user").zip(text("password")) }.map(|(name, password)| Secret { name, password });
-    store.tls = node.get("tls").and_then(|tls| {
+    let files = |key: &str| {
+        let tls = node.get(key)?;
         let file = |key: &str| Some(folder.join(tls.get(key)?.text()?));
-        Some(EtcdTls {
+        Some(StoreTls {
             ca: file("ca")?,
             identity: file("cert").zip(file("key")),
             name: tls.get("name").and_then(Node::text).map(str::to_owned),
         })
-    });
+    };
+    store.tls = files("tls");
+    store.peers = files("peers");
     store.node = text("node");
     store.advertise = text("advertise").map(|url| url.trim_end_matches('/').to_owned());
     check(node, &store, server, report);
     Store::Etcd(Box::new(store))
 }
 
-fn spot_of(node: &Node, key: &str) -> crate::report::Spot {
-    node.get(key).map_or(node.spot, |node| node.spot)
-}
-
 /// What the grammar cannot say.
 fn check(node: &Node, store: &Etcd, server: &Server, report: &mut ItemReport<'_>) {
     let bind = server.bind;
-    if server.tls.is_some() {
-        report.add(
-            "contradiction",
-            spot_of(node, "kind"),
-            "`server.tls` beside a shared store is not available in this build: control planes talk to each other in clear text",
-            "take `server.tls` out, and end TLS in front of the control planes",
-        );
-    }
     let spot = |key: &str| node.get(key).map_or(node.spot, |node| node.spot);
+    let written = node.get("peers").is_some();
+    match (&server.tls, &store.peers) {
+        (Some(_), None) if !written => report.add(
+            "contradiction",
+            spot("kind"),
+            "`server.tls` is there, and nothing says who signs the certificates of the other control planes",
+            "write `peers = { ca = \"ca.pem\" }` in `[store]`",
+        ),
+        (Some(tls), Some(peers)) if tls.client_ca.is_some() && peers.identity.is_none() => report
+            .add(
+                "contradiction",
+                spot("peers"),
+                "`server.tls` asks callers for a certificate, and we show the other control planes none",
+                "write `peers = { ca = \"ca.pem\", cert = \"cp.pem\", key = \"cp.key\" }`",
+            ),
+        (None, _) if written => report.add(
+            "contradiction",
+            spot("peers"),
+            "`peers` is there, but control planes without `server.tls` talk to each other in clear text",
+            "write `[server] tls = { cert = \"cp.pem\", key = \"cp.key\" }`, or take `peers` out",
+        ),
+        _ => {}
+    }
     if store.endpoints.is_empty() {
         report.add(
             "no-url",
@@ -167,24 +185,27 @@ fn check(node: &Node, store: &Etcd, server: &Server, report: &mut ItemReport<'_>
             "write `lease = \"10s\"`",
         );
     }
-    if store
-        .advertise
-        .as_deref()
-        .is_some_and(|url| is_encrypted(&url.to_owned()))
-    {
-        report.add(
+    match store.advertise.as_ref().map(is_encrypted) {
+        Some(true) if server.tls.is_none() => report.add(
             "contradiction",
             spot("advertise"),
-            "`advertise` begins with https://, and control planes talk to each other in clear text",
-            "begin it with http://, and keep it inside a network that you trust",
-        );
+            "`advertise` begins with https://, and there is no `server.tls`",
+            "begin it with http://, or write `[server] tls = { cert = \"cp.pem\", key = \"cp.key\" }`",
+        ),
+        Some(false) if server.tls.is_some() => report.add(
+            "contradiction",
+            spot("advertise"),
+            "`advertise` begins with http://, and `server.tls` lets nobody in who speaks clear text",
+            "begin it with https://",
+        ),
+        _ => {}
     }
     if store.advertise.is_none() && bind.ip().is_unspecified() {
         report.add(
             "contradiction",
             node.spot,
             format!("other control planes cannot reach this one at {bind}"),
-            "write `advertise = \"http://10.0.0.1:8080\"` with an address of this machine",
+            "write `advertise = \"http://10.0.0.1:8080\"` (https:// with `server.tls`) with an address of this machine",
         );
     }
 }

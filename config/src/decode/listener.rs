@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{at, duration, file, setting, size, text, texts};
-use crate::document::{Certificate, ClientAuth, Listener, ListenerProtocol, ListenerTls};
+use std::sync::Arc;
+
+use super::{
+    at, duration, file, identity, or_off, retry, setting, setting_text, size, text, texts,
+};
+use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
 use crate::rule;
@@ -16,17 +20,25 @@ pub(crate) fn listener(
 ) -> Option<Listener> {
     let bind_text = text(node, "bind")?;
     let bind = rule::bind(bind_text).ok()?;
+    let tls = { node.get("tls") }.and_then(|tls| listener_tls(tls, folder, report));
+    let name = text(node, "name").unwrap_or(bind_text);
+    let protocol = match text(node, "protocol") {
+        Some("http1") => ListenerProtocol::Http1,
+        Some("http2") => ListenerProtocol::Http2,
+        Some("tcp") => ListenerProtocol::Tcp,
+        Some("detect") => ListenerProtocol::Detect,
+        _ => ListenerProtocol::Auto,
+    };
+    relays(node, protocol, report);
     Some(Listener {
-        name: text(node, "name").unwrap_or(bind_text).to_owned(),
+        name: name.to_owned(),
         bind,
-        protocol: match text(node, "protocol") {
-            Some("http1") => ListenerProtocol::Http1,
-            Some("http2") => ListenerProtocol::Http2,
-            _ => ListenerProtocol::Auto,
-        },
-        tls: node
-            .get("tls")
-            .and_then(|tls| listener_tls(tls, folder, report)),
+        protocol,
+        forward: forward(node, name, report),
+        detect_timeout: setting(node, "detect_timeout", duration, Duration::from_millis(500)),
+        capture: setting(node, "capture", Node::flag, false),
+        mesh: identity::listener(node, tls.as_ref(), report),
+        tls,
         max_connections: setting(node, "max_connections", Node::count, 20_000),
         header_timeout: setting(node, "header_timeout", duration, Duration::from_secs(10)),
         idle_timeout: setting(node, "idle_timeout", duration, Duration::from_secs(75)),
@@ -36,6 +48,73 @@ pub(crate) fn listener(
             .filter_map(|block| rule::cidr(block).ok())
             .collect(),
     })
+}
+
+/// Keys about bytes that are not HTTP, where they contradict the protocol.
+fn relays(node: &Node, protocol: ListenerProtocol, report: &mut ItemReport<'_>) {
+    let word = text(node, "protocol").unwrap_or("auto");
+    let takes_bytes = matches!(protocol, ListenerProtocol::Tcp | ListenerProtocol::Detect);
+    // A member of the mesh asks for bytes by ALPN.
+    let by_alpn = protocol == ListenerProtocol::Auto && node.get("mesh").is_some();
+    match node.get("forward") {
+        None if takes_bytes => report.add(
+            "missing-key",
+            node.get("protocol").map_or(node.spot, |node| node.spot),
+            format!("`protocol = \"{word}\"` needs to know where bytes go"),
+            "write `forward = \"…\"` with the name of an upstream",
+        ),
+        Some(forward) if !takes_bytes && !by_alpn => report.add(
+            "contradiction",
+            forward.spot,
+            format!("`forward` is for bytes, but `protocol = \"{word}\"` has only HTTP"),
+            "write `protocol = \"tcp\"` or `protocol = \"detect\"`, or take `forward` out",
+        ),
+        _ => {}
+    }
+    if let Some(timeout) = node.get("detect_timeout")
+        && protocol != ListenerProtocol::Detect
+    {
+        report.add(
+            "contradiction",
+            timeout.spot,
+            format!("nothing is detected with `protocol = \"{word}\"`"),
+            "write `protocol = \"detect\"`, or take `detect_timeout` out",
+        );
+    }
+    if let Some(capture) = node.get("capture")
+        && capture.flag() == Some(true)
+        && !cfg!(target_os = "linux")
+    {
+        report.add(
+            "not-available",
+            capture.spot,
+            "only Linux tells where a redirected connection was going",
+            "take `capture` out",
+        );
+    }
+}
+
+/// What bytes meet on their way is what a request meets that has no time-outs and may be tried again.
+fn forward(node: &Node, name: &str, report: &mut ItemReport<'_>) -> Option<Arc<Route>> {
+    Some(Arc::new(Route {
+        name: name.to_owned(),
+        matches: Match::default(),
+        action: Action::Upstream(setting_text(node, "forward")?),
+        timeout: Setting::default_of(None),
+        adaptive_timeout: Setting::default_of(None),
+        idle_timeout: setting(
+            node,
+            "relay_idle_timeout",
+            or_off(duration),
+            Some(Duration::from_secs(3600)),
+        ),
+        max_body: Setting::default_of(None),
+        rewrite: None,
+        priority: Setting::default_of(Priority::Default),
+        filters: Vec::new(),
+        retry: retry::retry(None, report),
+        fallback: None,
+    }))
 }
 
 fn listener_tls(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<ListenerTls> {

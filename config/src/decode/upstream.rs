@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{at, bulkhead, count, duration, file, guard, or_off, parsed, setting, text};
+use super::{at, bulkhead, count, duration, file, guard, identity, or_off, parsed, setting, text};
 use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
@@ -19,6 +19,8 @@ pub(crate) fn upstream(
     report: &mut ItemReport<'_>,
 ) -> Option<Upstream> {
     let tls = node.get("tls").map(|node| tls(node, folder));
+    let mesh = identity::upstream(node, tls.as_ref(), report);
+    let original = is_original(node, report);
     let protocol = match text(node, "protocol") {
         Some("http2") => UpstreamProtocol::Http2,
         Some("auto") => UpstreamProtocol::Auto,
@@ -32,7 +34,7 @@ pub(crate) fn upstream(
     {
         let speaks_http2 = match protocol {
             UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Auto => tls.is_some(),
+            UpstreamProtocol::Auto => tls.is_some() || mesh.is_some(),
             UpstreamProtocol::Http1 => false,
         };
         if !speaks_http2 {
@@ -53,6 +55,7 @@ pub(crate) fn upstream(
         endpoints: source(node, report)?,
         protocol,
         tls,
+        mesh,
         balance: balance(node.get("balance")),
         connect_timeout: setting(node, "connect_timeout", duration, Duration::from_secs(1)),
         max_connections: setting(node, "max_connections", or_off(Node::count), None),
@@ -64,8 +67,13 @@ pub(crate) fn upstream(
             |n| n.count().and_then(|n| usize::try_from(n).ok()),
             512,
         ),
-        outlier: outlier(node.get("outlier")),
-        breaker: guard::breaker(node.get("breaker"), report),
+        // What one address does says nothing about another.
+        outlier: { !original }
+            .then(|| outlier(node.get("outlier")))
+            .flatten(),
+        breaker: { !original }
+            .then(|| guard::breaker(node.get("breaker"), report))
+            .flatten(),
         retry_budget: guard::retry_budget(node.get("retry_budget")),
         health,
     })
@@ -81,8 +89,32 @@ pub(super) fn tls(node: &Node, folder: &Path) -> UpstreamTls {
     }
 }
 
+/// Whether the endpoints are wherever clients were going. Then there is nothing to choose from, and nothing that all
+/// endpoints have in common.
+fn is_original(node: &Node, report: &mut ItemReport<'_>) -> bool {
+    if text(node, "endpoints") != Some("original") {
+        return false;
+    }
+    for key in ["balance", "health", "outlier", "breaker"] {
+        if let Some(other) = node.get(key).filter(|node| node.text() != Some("off")) {
+            report.add(
+                "contradiction",
+                other.spot,
+                format!(
+                    "`{key}` is about endpoints that answer alike, and with `endpoints = \"original\"` each is another service"
+                ),
+                format!("take `{key}` out"),
+            );
+        }
+    }
+    true
+}
+
 fn source(node: &Node, report: &mut ItemReport<'_>) -> Option<EndpointSource> {
     if let Some(list) = node.get("endpoints") {
+        if list.text() == Some("original") {
+            return Some(EndpointSource::Original { at: at(list) });
+        }
         if matches!(&list.value, Value::List(nodes) if nodes.is_empty()) {
             report.add(
                 "no-endpoints",

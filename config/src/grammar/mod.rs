@@ -7,6 +7,7 @@ mod browsers;
 mod callers;
 pub(crate) mod control_plane;
 mod faults;
+mod identity;
 mod limits;
 pub(crate) mod rules;
 pub(crate) mod sections;

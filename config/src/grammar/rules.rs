@@ -54,5 +54,8 @@ rules! {
     BINDING_PATH: "bad-binding", "a method and a path template", "GET /v1/orders/{id}", binding::parse;
     MESSAGE_SIZE: "bad-size", "a size from 1KiB to 1GiB", "4MiB", binding::message_size;
     REASON: "bad-name", "a reason", "PAYMENT_FAILED", rule::name;
+    SEGMENT: "bad-identity", "a service's name in an identity", "orders", crate::identity::service;
+    NAMESPACE: "bad-identity", "a namespace's name in an identity", "default", crate::identity::namespace;
+    MEMBER: "bad-identity", "a member's name", "orders", crate::identity::member;
     PARAMETER: "bad-parameter", "a parameter's name", "v", rule::name;
 }

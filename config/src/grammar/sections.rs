@@ -3,7 +3,8 @@
 
 use super::rules::*;
 use super::{
-    Key, Kind, Presence, Section, Top, browsers, callers, faults, limits, subscription, transcode,
+    Key, Kind, Presence, Section, Top, browsers, callers, faults, identity, limits, subscription,
+    transcode,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -135,6 +136,12 @@ pub(crate) static TOP: &[Top] = &[
         section: Some(&subscription::CONTROL_PLANE),
         doc: "",
     },
+    Top {
+        name: "identity",
+        list: false,
+        section: Some(&identity::IDENTITY),
+        doc: "",
+    },
 ];
 
 /// What may stand before the first header.
@@ -203,9 +210,32 @@ pub(crate) static LISTENER: Section = Section {
         ),
         default(
             "protocol",
-            Kind::Word(&["auto", "http1", "http2"]),
+            Kind::Word(&["auto", "http1", "http2", "tcp", "detect"]),
             "\"auto\"",
-            "\"auto\" is HTTP/1.1 and HTTP/2: by ALPN on TLS, by prior knowledge on clear text.",
+            "\"auto\" is HTTP/1.1 and HTTP/2: by ALPN on TLS, by prior knowledge on clear text. \"tcp\" relays bytes to `forward`; \"detect\" is \"auto\" for what begins like HTTP and \"tcp\" for everything else.",
+        ),
+        optional(
+            "forward",
+            Kind::Rule(&NAME),
+            "The upstream that gets the bytes of what is not HTTP. Needs `protocol` \"tcp\" or \"detect\".",
+        ),
+        default(
+            "detect_timeout",
+            Kind::Rule(&DURATION),
+            "\"500ms\"",
+            "With \"detect\": a client that has said nothing for so long waits for the server to speak, and is relayed.",
+        ),
+        default(
+            "relay_idle_timeout",
+            DURATION_OR_OFF,
+            "\"1h\"",
+            "Relayed bytes: none in either direction.",
+        ),
+        default(
+            "capture",
+            Kind::Flag,
+            "false",
+            "Connections are redirected here by the kernel; upstreams with `endpoints = \"original\"` go where the client was going. Linux.",
         ),
         optional(
             "tls",
@@ -215,6 +245,7 @@ pub(crate) static LISTENER: Section = Section {
             ]),
             "Certificate, or a list of certificates chosen by SNI. Absent: clear text.",
         ),
+        identity::LISTENER_MESH,
         default(
             "max_connections",
             Kind::Count(1, 10_000_000),
@@ -247,6 +278,7 @@ pub(crate) static LISTENER: Section = Section {
         ),
         later("proxy_protocol", "The PROXY protocol."),
     ],
+    needs: &[("relay_idle_timeout", "forward")],
     ..NOTHING
 };
 
@@ -744,11 +776,14 @@ pub(crate) static UPSTREAM: Section = Section {
         ),
         optional(
             "endpoints",
-            Kind::List(&Kind::Either(&[
-                Kind::Rule(&ENDPOINT),
-                Kind::Table(&ENDPOINT_TABLE),
-            ])),
-            "Addresses.",
+            Kind::Either(&[
+                Kind::List(&Kind::Either(&[
+                    Kind::Rule(&ENDPOINT),
+                    Kind::Table(&ENDPOINT_TABLE),
+                ])),
+                Kind::Word(&["original"]),
+            ]),
+            "Addresses. \"original\": where a captured connection was going (`[[listener]] capture`).",
         ),
         optional(
             "dns",
@@ -789,6 +824,7 @@ pub(crate) static UPSTREAM: Section = Section {
             Kind::Table(&UPSTREAM_TLS),
             "Encrypts. Absent: clear text.",
         ),
+        identity::UPSTREAM_MESH,
         default(
             "balance",
             Kind::Either(&[

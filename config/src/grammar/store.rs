@@ -13,7 +13,7 @@ pub(crate) static STORE: Section = Section {
             "kind",
             Kind::Word(&["embedded", "etcd"]),
             "\"embedded\"",
-            "\"embedded\": a file; \"etcd\": the cluster that `endpoints` names, in builds with the feature `etcd`.",
+            "\"embedded\": a file; \"etcd\": the cluster that `endpoints` names.",
         ),
         optional(
             "endpoints",
@@ -52,7 +52,12 @@ pub(crate) static STORE: Section = Section {
         optional(
             "advertise",
             Kind::Rule(&BASE_URL),
-            "Where the other control planes reach this one; absent: `server.bind`, which must then be the address of one machine.",
+            "Where the other control planes reach this one, with https:// if there is `server.tls`; absent: `server.bind`, which must then be the address of one machine.",
+        ),
+        optional(
+            "peers",
+            Kind::Table(&STORE_TLS),
+            "With `server.tls`: how the other control planes prove themselves, and we to them.",
         ),
     ],
     needs: &[("user", "password"), ("password", "user")],
@@ -61,12 +66,12 @@ pub(crate) static STORE: Section = Section {
 
 pub(crate) static STORE_TLS: Section = Section {
     title: "tls = { … }",
-    doc: "PEM files, read at start.",
+    doc: "PEM files. Those of `peers` are looked at again with every connection.",
     keys: &[
         required(
             "ca",
             Kind::Rule(&FILE),
-            "Authorities that sign the members' certificates.",
+            "Authorities that sign the certificates of those we call.",
         ),
         optional(
             "cert",
@@ -77,7 +82,7 @@ pub(crate) static STORE_TLS: Section = Section {
         optional(
             "name",
             Kind::Rule(&PEER_NAME),
-            "The name that the members' certificates must have; absent: the host of each URL.",
+            "The name that their certificates must have; absent: the host of each URL.",
         ),
     ],
     needs: &[("cert", "key"), ("key", "cert")],

@@ -60,6 +60,9 @@ pub(super) fn join(
     reading.tests.clone_from(&file.tests);
     let control_plane = file.control_plane.clone();
     reading.control_plane = control_plane.map(|one| (one.clone(), one.place));
+    let identity = file.identity.clone();
+    reading.identity = identity.map(|one| (one.clone(), one.place));
+    reading.keeps_state = file.server.state_dir.is_some();
     let main = Place {
         file: file.sources.first().map_or_else(
             || Arc::from(""),
@@ -345,6 +348,7 @@ fn finish(mut reading: Reading<'_>, file: &Document, held: &[Held]) -> Result<Do
     Ok(Document {
         server: file.server.clone(),
         control_plane: file.control_plane.clone(),
+        identity: file.identity.clone(),
         listeners: reading.listeners,
         routes: reading.routes,
         upstreams: reading.upstreams,

@@ -32,6 +32,9 @@ pub(super) struct Reading<'l> {
     pub(super) hashers: [FoldHasher<'static>; 2],
     pub(super) server: Option<(Server, Place)>,
     pub(super) control_plane: Option<(ControlPlane, Place)>,
+    pub(super) identity: Option<(Identity, Place)>,
+    /// The `[server]` of a file that is joined with blocks names a folder for what outlives the process.
+    pub(super) keeps_state: bool,
     pub(super) telemetry: Option<(Telemetry, Place)>,
     pub(super) listeners: Vec<Item<Listener>>,
     pub(super) routes: Vec<Item<Route>>,
@@ -81,6 +84,8 @@ impl<'l> Reading<'l> {
             hashers: [1, 2].map(|seed| FixedState::with_seed(seed).build_hasher()),
             server: None,
             control_plane: None,
+            identity: None,
+            keeps_state: false,
             telemetry: None,
             listeners: Vec::new(),
             routes: Vec::new(),
@@ -204,6 +209,7 @@ impl<'l> Reading<'l> {
         let usual = { self.control_plane.as_ref() }.map(|_| Sharing::default());
         Ok(Document {
             control_plane: self.control_plane.map(|(control_plane, _)| control_plane),
+            identity: self.identity.map(|(identity, _)| identity),
             server: self
                 .server
                 .map_or_else(decode::default_server, |(server, _)| server),
@@ -253,6 +259,9 @@ impl<'l> Reading<'l> {
             sharing: self.sharing.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,
+            identity: self.identity.as_ref().map(|(identity, _)| identity),
+            keeps_state: self.keeps_state
+                || admin.is_some_and(|(server, _)| server.state_dir.is_some()),
             fleet: self.fleet,
             admin: admin.map(|(server, place)| (server.admin, place.clone())),
             broken: &self.broken,

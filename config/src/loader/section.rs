@@ -180,6 +180,21 @@ impl Reading<'_> {
             self.control_plane
                 .replace((control_plane, place.clone()))
                 .map(|(_, place)| place)
+        } else if name == "identity" {
+            let mut report = ItemReport {
+                report: &mut self.report,
+                file: here.name,
+                line: here.first_line,
+            };
+            match decode::identity(node, here.folder, &mut report) {
+                Some(identity) => {
+                    { self.identity.replace((identity, place.clone())) }.map(|(_, place)| place)
+                }
+                None => {
+                    self.broken.section("identity");
+                    None
+                }
+            }
         } else if name == "limits" {
             let mut report = ItemReport {
                 report: &mut self.report,

@@ -1,9 +1,8 @@
 //! What another control plane has to do, or knows: a change that arrives at a follower is handed to whoever leads, as it
 //! came, and the answer is handed back; small signs go together, once a second; lists of who listens are put together.
-//! One HTTP/2 connection to each. Decides nothing about instances and documents.
+//! Decides nothing about instances and documents; what it speaks through is `peers`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json as Answer;
@@ -17,13 +16,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::net::TcpStream;
 use tollgate_engine::telemetry::log::Repeated;
 
+use super::peers::{Failed, GLANCE};
 use super::problem::{Code, Problem};
 use super::{Api, Peer};
 use crate::access::Caller;
@@ -43,90 +40,8 @@ const SECRET: &str = "cluster/secret";
 
 /// What a caller may wait for a control plane that waits for another.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A page that is put together does not wait for long for those that are gone.
-const GLANCE: Duration = Duration::from_secs(1);
 /// How often signs are handed on.
 const OFTEN: Duration = Duration::from_secs(1);
-/// A connection that was cut without a word is noticed.
-const PING: Duration = Duration::from_secs(2);
-
-/// Open connections, by URL.
-#[derive(Default)]
-pub(crate) struct Elsewhere(Mutex<HashMap<Arc<str>, SendRequest<Full<Bytes>>>>);
-
-enum Failed {
-    /// It cannot have been read.
-    Unsent(String),
-    Unanswered(String),
-}
-
-impl Elsewhere {
-    async fn sender(&self, url: &Arc<str>) -> Result<SendRequest<Full<Bytes>>, Failed> {
-        let known = |senders: &HashMap<_, SendRequest<_>>| {
-            let sender: &SendRequest<_> = senders.get(url)?;
-            (!sender.is_closed()).then(|| sender.clone())
-        };
-        if let Some(sender) = known(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(sender);
-        }
-        let unsent = |error: &dyn std::fmt::Display| Failed::Unsent(error.to_string());
-        let address = url.strip_prefix("http://").unwrap_or(url);
-        let address = match address.contains(':') {
-            true => address.to_owned(),
-            false => format!("{address}:80"),
-        };
-        let connecting = tokio::time::timeout(GLANCE, TcpStream::connect(address));
-        let socket = connecting.await.map_err(|error| unsent(&error))?;
-        let socket = socket.map_err(|error| unsent(&error))?;
-        // Small requests, and somebody waits for each.
-        socket.set_nodelay(true).map_err(|error| unsent(&error))?;
-        let shaking = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .handshake(TokioIo::new(socket));
-        let (sender, connection) = shaking.await.map_err(|error| unsent(&error))?;
-        // Ends when nobody has the sender any more, or with the peer.
-        tokio::spawn(async move { drop(connection.await) });
-        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        senders.retain(|_, sender| !sender.is_closed());
-        senders.insert(url.clone(), sender.clone());
-        Ok(sender)
-    }
-
-    async fn ask(
-        &self,
-        url: &Arc<str>,
-        mut request: http::Request<Full<Bytes>>,
-        patience: Duration,
-    ) -> Result<http::Response<Bytes>, Failed> {
-        let target = format!("{url}{}", request.uri());
-        *request.uri_mut() = target
-            .parse()
-            .map_err(|_| Failed::Unsent("its URL is none".to_owned()))?;
-        let mut sender = self.sender(url).await?;
-        let unanswered = |error: &dyn std::fmt::Display| Failed::Unanswered(error.to_string());
-        let asking = async {
-            let answer = sender
-                .send_request(request)
-                .await
-                .map_err(|e| unanswered(&e))?;
-            let (parts, body) = answer.into_parts();
-            let body = body.collect().await.map_err(|e| unanswered(&e))?.to_bytes();
-            Ok(http::Response::from_parts(parts, body))
-        };
-        let answer = tokio::time::timeout(patience, asking).await;
-        let answer = answer.unwrap_or_else(|late| Err(unanswered(&late)));
-        if answer.is_err() {
-            // It may be stopped, or cut off; the next request finds out with a connection of its own.
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(url);
-        }
-        answer
-    }
-}
 
 /// Hands on what only the leader may do.
 pub(super) async fn hand_on(
@@ -194,7 +109,7 @@ pub(super) async fn hand_on(
     if let Some(peer) = peer.and_then(|peer| HeaderValue::from_str(&peer.0).ok()) {
         headers.insert(SENDER, peer);
     }
-    match api.elsewhere.ask(&leader.url, request, PATIENCE).await {
+    match api.peers.ask(&leader.url, request, PATIENCE).await {
         Ok(answer) => {
             let (from, body) = answer.into_parts();
             let mut response = Response::new(Body::from(body));
@@ -409,7 +324,7 @@ pub(crate) async fn hand_signs_on(api: Arc<Api>) {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = http::Uri::from_static("/cluster/signs");
         prove(&api, request.headers_mut()).await;
-        let why = match api.elsewhere.ask(&leader.url, request, GLANCE * 2).await {
+        let why = match api.peers.ask(&leader.url, request, GLANCE * 2).await {
             Ok(answer) if answer.status().is_success() => {
                 let answer: Option<Value> = serde_json::from_slice(answer.body()).ok();
                 let knows = answer.and_then(|answer| answer["knows"].as_bool());
@@ -443,7 +358,7 @@ pub(super) async fn others_nodes(api: &Api, headers: &HeaderMap) -> Vec<Value> {
             *request.uri_mut() = http::Uri::from_static("/nodes?own=true");
             copy(headers, request.headers_mut(), &[AUTHORIZATION]);
             async move {
-                let answer = api.elsewhere.ask(&one.url, request, GLANCE).await.ok()?;
+                let answer = api.peers.ask(&one.url, request, GLANCE).await.ok()?;
                 let mut answer: Value = serde_json::from_slice(answer.body()).ok()?;
                 match answer["nodes"].take() {
                     Value::Array(nodes) => Some(nodes),

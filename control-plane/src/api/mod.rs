@@ -10,6 +10,7 @@ mod figures;
 mod guard;
 mod lease;
 mod lookup;
+pub(crate) mod peers;
 mod precondition;
 mod problem;
 mod registration;
@@ -40,8 +41,8 @@ use crate::keeper::Keeper;
 use crate::lending::Lending;
 use crate::rollout::Rollouts;
 use crate::store::Store;
-use elsewhere::Elsewhere;
 use figures::Requests;
+use peers::Peers;
 use problem::{Code, Problem};
 
 /// What the pages are made of.
@@ -64,14 +65,14 @@ pub struct Api {
     /// Open ones.
     pub connections: AtomicU64,
     pub(crate) requests: Requests,
-    pub(crate) elsewhere: Elsewhere,
+    pub(crate) peers: Peers,
     /// Places for questions that connect to many instances.
     pub(crate) diagnoses: Semaphore,
 }
 
 impl Api {
     #[expect(clippy::too_many_arguments, reason = "one of each room below")]
-    pub fn new(
+    pub(crate) fn new(
         keeper: Arc<Keeper>,
         audit: Arc<Audit>,
         store: Arc<dyn Store>,
@@ -80,6 +81,7 @@ impl Api {
         access: Arc<Access>,
         local: bool,
         (max_body, max_change): (usize, usize),
+        peers: Peers,
     ) -> Api {
         Api {
             keeper,
@@ -97,7 +99,7 @@ impl Api {
             started: Instant::now(),
             connections: AtomicU64::new(0),
             requests: Requests::default(),
-            elsewhere: Elsewhere::default(),
+            peers,
             diagnoses: Semaphore::new(diagnose::AT_ONCE),
         }
     }

@@ -54,10 +54,6 @@ impl Order {
     }
 
     /// Answers without doing it.
-    #[cfg_attr(
-        not(feature = "etcd"),
-        expect(dead_code, reason = "a file always tries")
-    )]
     pub(super) fn refuse(self, error: StoreError) {
         match self {
             Order::Commit(_, reply) => tell(reply, Err(error)),

@@ -6,7 +6,6 @@
 
 mod batch;
 mod embedded;
-#[cfg(feature = "etcd")]
 mod etcd;
 mod figures;
 mod shown;
@@ -23,7 +22,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use embedded::{Embedded, OpenError};
-#[cfg(feature = "etcd")]
 pub use etcd::{Etcd, EtcdError};
 pub use figures::Figures;
 

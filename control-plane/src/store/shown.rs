@@ -38,10 +38,6 @@ impl Shown {
     }
 
     /// Shows another state altogether; whoever watches is told to read again.
-    #[cfg_attr(
-        not(feature = "etcd"),
-        expect(dead_code, reason = "a file is read once")
-    )]
     pub(super) fn replace(&self, mut state: State) {
         state.begin();
         let revision = state.revision;

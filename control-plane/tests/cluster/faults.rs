@@ -66,7 +66,7 @@ impl Load {
 }
 
 const ORDERS: &str = "[[upstream]]\nname = \"orders\"\nservice = \"orders\"\n\n\
-                      [[route]]\nname = \"orders\"\nmatch = { path = \"/orders\" }\nupstream = \"orders\"\n";
+                      [[route]]\nname = \"orders\"\nmatch = { path = \"/orders\" }\nupstream = \"orders\"\ntimeout = \"60s\"\n";
 
 /// A fleet with two instances of `orders`, and a gateway that serves them.
 fn served(fleet: &Fleet, upstreams: &[Upstream]) -> Gateway {
@@ -148,11 +148,19 @@ fn without_a_majority_of_etcd_changes_are_refused_and_everything_else_goes_on_cp
         200
     );
     load.more();
+    let revisions = |fleet: &Fleet| -> Vec<Value> {
+        { 0..3 }
+            .map(|number| fleet.about(number)["revision"].clone())
+            .collect()
+    };
+    // Who was connected to the one that died hears of it a little later, and of nothing without a majority.
+    until("all to show the change", || {
+        let shown = revisions(&fleet);
+        shown.iter().all(|revision| *revision == shown[0])
+    });
     fleet.servers.kill(1);
     until("nobody to lead", || fleet.leader().is_none());
-    let before: Vec<Value> = { 0..3 }
-        .map(|number| fleet.about(number)["revision"].clone())
-        .collect();
+    let before = revisions(&fleet);
     for number in 0..3 {
         let mut caller = fleet.caller(number);
         for (line, body) in [
@@ -183,13 +191,7 @@ fn without_a_majority_of_etcd_changes_are_refused_and_everything_else_goes_on_cp
         .into_iter()
         .for_each(|number| fleet.servers.run(number));
     fleet.until_led();
-    assert_eq!(
-        { 0..3 }
-            .map(|number| fleet.about(number)["revision"].clone())
-            .collect::<Vec<_>>(),
-        before,
-        "what was refused is not there"
-    );
+    assert_eq!(revisions(&fleet), before, "what was refused is not there");
     // Nobody was lost over it.
     for number in 0..3 {
         until("everybody", || {

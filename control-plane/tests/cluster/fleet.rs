@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tollgate_engine::testing::gateway::Gateway;
 
 use crate::etcd::Servers;
-use crate::support::{Caller, PROGRAM, until};
+use crate::support::{Caller, PROGRAM, until, wait};
 
 pub(crate) struct Fleet {
     pub(crate) servers: Servers,
@@ -182,6 +182,19 @@ impl Fleet {
             false
         });
         answer.expect("answered")
+    }
+
+    /// Asks this one until somebody leads: it says 503 where the leader was not heard of for a while, as on a machine that
+    /// stood still. Everything that tests ask is the same twice.
+    #[track_caller]
+    pub(crate) fn done(&self, number: usize, line: &str, body: &str, status: u16) -> Value {
+        let look = || {
+            let response = self.caller(number).ask(line, body);
+            (response.status, response.text())
+        };
+        let (told, text) = wait(line, look, |(status, _)| *status != 503);
+        assert_eq!(told, status, "{line}: {text}");
+        serde_json::from_str(&text).expect("JSON")
     }
 
     /// Ids of a service at one of them.

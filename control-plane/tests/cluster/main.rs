@@ -1,12 +1,12 @@
 //! Several control planes over one etcd cluster: any of them answers, one of them leads, and whatever of it all is
 //! killed, stopped or started again, nothing that was accepted is lost and no request of a running gateway fails.
 //! Waits are for answers and states, never for a time. Skipped, and says so, where etcd is not on the machine.
-#![cfg(feature = "etcd")]
 
 #[path = "../support/etcd.rs"]
 mod etcd;
 mod faults;
 mod fleet;
+mod secured;
 mod staged;
 #[path = "../support/mod.rs"]
 mod support;
@@ -31,10 +31,12 @@ fn any_of_them_takes_changes_and_all_of_them_show_the_same_reg_503() {
     for number in 0..3 {
         let id = format!("o-{number}");
         let mut caller = fleet.caller(number);
-        caller.register(&instance(&id, upstream.address()));
+        let body = instance(&id, upstream.address());
+        let registered = fleet.done(number, "POST /register", &body, 201);
+        assert_eq!(registered["status"], "registered");
         let name = format!("shop-{number}.toml");
         let text = document(&name, &answering(&format!("r{number}"), "x"));
-        let applied = caller.json("POST /apply", &text, 200);
+        let applied = fleet.done(number, "POST /apply", &text, 200);
         assert_eq!(applied["revision"], number + 1);
         // A beat is known wherever it arrives; nobody's is not.
         caller.json("PUT /heartbeat/nobody", "", 404);
@@ -72,19 +74,24 @@ fn any_of_them_takes_changes_and_all_of_them_show_the_same_reg_503() {
     let follower = fleet.follower();
     let mut caller = fleet.caller(follower);
     let bad = document("bad.toml", "[[route]]\nname = \"x\"\n");
-    assert_eq!(caller.json("POST /apply", &bad, 422)["code"], "refused");
+    assert_eq!(
+        fleet.done(follower, "POST /apply", &bad, 422)["code"],
+        "refused"
+    );
     let late = json!({ "documents": { "late.toml": answering("late", "x") }, "if_revision": 1 });
-    let conflict = caller.json("POST /apply", &late.to_string(), 409);
+    let conflict = fleet.done(follower, "POST /apply", &late.to_string(), 409);
     assert_eq!(conflict["revision"], 3);
-    caller.json("POST /register", "{}", 400);
+    fleet.done(follower, "POST /register", "{}", 400);
     // News in a beat go to whoever leads.
-    caller.json("PUT /heartbeat/o-1", r#"{"health": "unhealthy"}"#, 200);
-    caller.json("DELETE /services/o-2", "", 200);
+    let news = r#"{"health": "unhealthy"}"#;
+    fleet.done(follower, "PUT /heartbeat/o-1", news, 200);
+    fleet.done(follower, "DELETE /services/o-2", "", 200);
     for number in 0..3 {
         until("one that serves", || fleet.ids(number, "orders") == ["o-0"]);
     }
+    let back = r#"{"to": 1}"#;
     assert_eq!(
-        caller.json("POST /rollback", r#"{"to": 1}"#, 200)["revision"],
+        fleet.done(follower, "POST /rollback", back, 200)["revision"],
         4
     );
     until("the rollback everywhere", || {
@@ -239,9 +246,7 @@ fn who_leads_and_is_told_to_stop_hands_over_at_once() {
     let second = 1 - first;
     fleet.signal(first, Signal::TERM);
     until("the other to lead", || fleet.about(second)["leads"] == true);
-    let applied = fleet
-        .caller(second)
-        .json("POST /apply", &document("a.toml", ""), 200);
+    let applied = fleet.done(second, "POST /apply", &document("a.toml", ""), 200);
     assert_eq!(applied["revision"], 2);
 }
 

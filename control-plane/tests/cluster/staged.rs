@@ -21,7 +21,7 @@ fn hurried(hold: &str) -> String {
 fn orders(upstream: SocketAddr) -> String {
     format!(
         "[[upstream]]\nname = \"orders\"\nendpoints = [\"{upstream}\"]\nbreaker = {{ open_for = \"100ms\" }}\n\n\
-         [[route]]\nname = \"orders\"\nmatch = {{ path = \"/orders\" }}\nupstream = \"orders\"\n"
+         [[route]]\nname = \"orders\"\nmatch = {{ path = \"/orders\" }}\nupstream = \"orders\"\ntimeout = \"60s\"\n"
     )
 }
 
@@ -81,7 +81,7 @@ fn what_nodes_of_followers_serve_sends_a_bad_change_back_cp_109() {
     });
     let bad = staged(&orders(Upstream::nobody()));
     let follower = fleet.follower();
-    let applied = fleet.caller(follower).json("POST /apply", &bad, 200);
+    let applied = fleet.done(follower, "POST /apply", &bad, 200);
     assert_eq!(applied["revision"], 2);
     let last = ended(&fleet, 2);
     assert_eq!(last["state"], "returned", "{last}");

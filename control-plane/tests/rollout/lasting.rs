@@ -1,10 +1,9 @@
 //! What kills change about a rollout: nothing. And what nodes say of instances reaches the registry.
 
 use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tollgate_engine::testing::PATIENCE;
+use tollgate_engine::testing::store::free;
 use tollgate_engine::testing::upstream::Upstream;
 
 use crate::support::{Caller, Here, Process, Site, until};
@@ -13,26 +12,14 @@ use crate::world::{Load, NODES, applied, body, following, hurried, node, runs};
 /// A node that found nobody for a while tries again after up to ten seconds.
 #[track_caller]
 fn back(caller: &mut Caller, name: &str, revision: u64) {
-    for _ in 0..3 {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            if node(caller, name)["runs"]["revision"] == revision {
-                return;
-            }
-            thread::park_timeout(Duration::from_millis(5));
-        }
-    }
-    panic!(
-        "waited for {name} to run {revision}: {}",
-        caller.json("GET /rollout", "", 200)
-    );
+    until(&format!("{name} to run {revision}"), || {
+        node(caller, name)["runs"]["revision"] == revision
+    });
 }
 
 #[test]
 fn cp_109_a_rollout_outlives_kill_9_at_any_time_and_nobody_else_gets_the_revision() {
-    let reserved = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = reserved.local_addr().expect("bound");
-    drop(reserved);
+    let address = free();
     let site = Site::with("");
     let text = format!(
         "server = {{ bind = \"{address}\", state_dir = \"state\" }}\nrollout = {{ hold = \"1h\" }}\nfeed = {{ figures = \"100ms\" }}\n"
@@ -158,7 +145,7 @@ fn reg_304_what_data_planes_see_fail_is_suspected_although_it_beats() {
         caller.register(&json!({ "name": "orders", "id": id, "address": address }).to_string());
     }
     let text = "[[upstream]]\nname = \"app\"\nservice = \"orders\"\nbreaker = \"off\"\n\n\
-                [[route]]\nname = \"shop\"\nmatch = { path = \"/shop\" }\nupstream = \"app\"\n";
+                [[route]]\nname = \"shop\"\nmatch = { path = \"/shop\" }\nupstream = \"app\"\ntimeout = \"60s\"\n";
     applied(&mut caller, text, None);
     let gateways = ["edge-1", "edge-2"].map(|name| following(control.address, name, ""));
     ["edge-1", "edge-2"]

@@ -34,7 +34,7 @@ pub(crate) fn following(address: SocketAddr, node: &str, own: &str) -> Gateway {
 pub(crate) fn asking(upstream: SocketAddr) -> String {
     format!(
         "[[upstream]]\nname = \"app\"\nendpoints = [\"{upstream}\"]\nbreaker = {{ open_for = \"100ms\" }}\n\n\
-         [[route]]\nname = \"shop\"\nmatch = {{ path = \"/shop\" }}\nupstream = \"app\"\n"
+         [[route]]\nname = \"shop\"\nmatch = {{ path = \"/shop\" }}\nupstream = \"app\"\ntimeout = \"60s\"\n"
     )
 }
 

@@ -1,5 +1,5 @@
 //! A control plane in the test's process, or the real program in one of its own; and the words of its callers.
-#![allow(dead_code, unreachable_pub)] // every test file uses a part of it
+#![allow(dead_code, unreachable_pub, unused_imports)] // every test file uses a part of it
 
 pub mod sharing;
 
@@ -7,15 +7,14 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tollgate_config::KeyHash;
 use tollgate_config::control_plane::{ControlPlane, Role, Token};
 use tollgate_control_plane::{Options, Running, start};
-use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::{Client, Response};
+pub use tollgate_engine::testing::waiting::{until, wait};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate-control-plane");
 
@@ -130,16 +129,6 @@ impl Caller {
     }
 }
 
-/// Waits for a condition under the one hard limit.
-#[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < PATIENCE, "waited for {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
 /// The real program. It is killed when the handle is dropped.
 pub struct Process {
     child: Child,
@@ -237,6 +226,14 @@ impl Site {
     pub fn with(more: &str) -> Site {
         let site = Site(tempfile::tempdir().expect("a folder"));
         site.write(more);
+        site
+    }
+
+    /// For one that is started again at the same address.
+    pub fn at(address: SocketAddr) -> Site {
+        let site = Site(tempfile::tempdir().expect("a folder"));
+        let text = format!("server = {{ bind = \"{address}\", state_dir = \"state\" }}\n");
+        std::fs::write(site.document(), text).expect("written");
         site
     }
 

@@ -9,19 +9,22 @@ use tollgate_engine::testing::gateway::Gateway;
 
 use super::until;
 
-/// A gateway of one worker that answers by itself, behind a shared limit; its document names the control plane and says
-/// no more about sharing.
+/// A gateway of one worker that answers by itself, behind a shared limit; its document names the control plane, and asks it
+/// with patience: whether it is away is not a question of how busy the machine is.
 pub fn toml(urls: &[SocketAddr], by: &str, rate: &str, burst: u64) -> String {
     let urls: Vec<String> = urls.iter().map(|url| format!("\"http://{url}\"")).collect();
     format!(
         "[control_plane]\nurls = [{}]\n\n\
          [[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n\
          [[route]]\nname = \"here\"\nmatch = {{ path = \"/*\" }}\nrespond = {{ status = 200, body = \"here\" }}\n\
-         filters = [{{ rate_limit = \"all\" }}]\n\n\
+         filters = [{{ rate_limit = \"all\" }}]\n\n[limits]\n{PATIENT}\n\n\
          [[limit]]\nname = \"all\"\nby = {by}\nrate = \"{rate}\"\nburst = {burst}\nshared = true\n",
         urls.join(", ")
     )
 }
+
+/// The line about it.
+pub const PATIENT: &str = "timeout = \"30s\"";
 
 pub fn three(toml: &str) -> Vec<Gateway> {
     (0..3).map(|_| Gateway::start(toml)).collect()
@@ -61,6 +64,18 @@ pub fn drain(gateway: &Gateway) -> u64 {
             other => panic!("{other}"),
         }
     }
+    admitted
+}
+
+/// The same for some of them together, until at least so many are admitted: what was on its way for longer than anybody asked
+/// comes later.
+#[track_caller]
+pub fn drain_to(gateways: &[Gateway], least: u64) -> u64 {
+    let mut admitted = 0;
+    until(&format!("{least} to be admitted"), || {
+        admitted += gateways.iter().map(drain).sum::<u64>();
+        admitted >= least
+    });
     admitted
 }
 

@@ -24,6 +24,15 @@ pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
+/// An address that nobody listens on, on a host of loopback that is this process's alone: a port of 127.0.0.1 that is free
+/// now may be anybody's by the time it is used.
+pub fn free() -> SocketAddr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = SocketAddr::from(([127, 127, high, low], 0));
+    let listener = std::net::TcpListener::bind(host).unwrap();
+    listener.local_addr().unwrap()
+}
+
 /// Waits until it holds.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {

@@ -5,14 +5,15 @@
 //! removal, so no client can make an upstream miss them (HI-22).
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use smallvec::SmallVec;
+use tollgate_config::identity::SpiffeId;
 
 use super::trace::TraceContext;
 use super::{Marks, Request, Response};
+pub use crate::clock::http_date;
 use crate::clock::unix_seconds;
 use crate::http1::encode;
 
@@ -21,6 +22,9 @@ const VIA_1_1: &[u8] = b"1.1 tollgate";
 const VIA_2: &[u8] = b"2 tollgate";
 /// Tells the next hop that we send a request again when it fails, so that only one layer does (GW-509).
 const ATTEMPT: &str = "x-tollgate-attempt";
+
+/// Tells the application which member of the mesh calls (MESH-302), as Envoy and Istio do.
+pub const CLIENT_CERT: &str = "x-forwarded-client-cert";
 
 /// What never passes to the next hop, in either direction.
 fn is_hop_by_hop(name: &str) -> bool {
@@ -58,7 +62,7 @@ fn is_ours(name: &str, trusted: bool) -> bool {
         | "x-forwarded-proto"
         | "x-forwarded-host"
         | "x-request-deadline-ms" => true,
-        "forwarded" | "x-forwarded-port" | "x-real-ip" | "x-forwarded-client-cert" => !trusted,
+        "forwarded" | "x-forwarded-port" | "x-real-ip" | CLIENT_CERT => !trusted,
         _ => false,
     }
 }
@@ -78,6 +82,8 @@ pub struct Sender<'a> {
     pub attempt: Option<u32>,
     /// It is made beside another that is still under way.
     pub hedge: bool,
+    /// The member of the mesh that calls, where the listener lets members in.
+    pub caller: Option<&'a SpiffeId>,
     /// `rewrite.host`.
     pub host: Option<&'a HeaderValue>,
 }
@@ -91,6 +97,9 @@ impl Sender<'_> {
             set("tracestate", state.as_bytes());
         }
         set("x-request-id", self.request_id.as_bytes());
+        if let Some(caller) = self.caller {
+            set(CLIENT_CERT, &[b"URI=", caller.as_str().as_bytes()].concat());
+        }
         let marks = request.marks;
         let existing = |name: &str| {
             (self.trusted && marks.has(Marks::FORWARDED))
@@ -154,6 +163,7 @@ impl Sender<'_> {
         is_hop_by_hop(text)
             || is_ours(text, self.trusted)
             || (self.deadline.is_some() && text == "grpc-timeout")
+            || (self.caller.is_some() && text == CLIENT_CERT)
             || request.named.contains(name)
     }
 
@@ -221,7 +231,7 @@ impl Sender<'_> {
 
 /// The name of a field of ours, made at compile time.
 fn ours(name: &'static str) -> HeaderName {
-    const NAMES: [HeaderName; 10] = [
+    const NAMES: [HeaderName; 11] = [
         HeaderName::from_static("traceparent"),
         HeaderName::from_static("tracestate"),
         HeaderName::from_static("x-request-id"),
@@ -232,6 +242,7 @@ fn ours(name: &'static str) -> HeaderName {
         HeaderName::from_static("grpc-timeout"),
         HeaderName::from_static(ATTEMPT),
         header::VIA,
+        HeaderName::from_static(CLIENT_CERT),
     ];
     let [
         parent,
@@ -244,6 +255,7 @@ fn ours(name: &'static str) -> HeaderName {
         grpc,
         attempt,
         via,
+        cert,
     ] = NAMES;
     match name {
         "traceparent" => parent,
@@ -256,6 +268,7 @@ fn ours(name: &'static str) -> HeaderName {
         "grpc-timeout" => grpc,
         ATTEMPT => attempt,
         "via" => via,
+        CLIENT_CERT => cert,
         other => HeaderName::from_static(other),
     }
 }
@@ -287,6 +300,24 @@ impl Response {
         for name in &self.named {
             self.headers.remove(name);
         }
+    }
+}
+
+/// Whether a field would tell an application which member of the mesh calls; also with underscores, which some read as
+/// dashes.
+pub fn is_client_cert(name: &str) -> bool {
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    name.len() == CLIENT_CERT.len() && name.bytes().map(dash).eq(CLIENT_CERT.bytes())
+}
+
+/// Takes away whatever a client says about who it is in the mesh.
+pub fn disown_client_cert(headers: &mut HeaderMap) {
+    let told: SmallVec<[HeaderName; 1]> = { headers.keys() }
+        .filter(|name| is_client_cert(name.as_str()))
+        .cloned()
+        .collect();
+    for name in told {
+        headers.remove(name);
     }
 }
 
@@ -376,40 +407,6 @@ pub fn with_date<R>(use_it: impl FnOnce(&str) -> R) -> R {
         }
         use_it(text)
     })
-}
-
-/// `Date` for our own answers, as RFC 9110 section 5.6.7 wants it.
-pub fn http_date(seconds: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let days = seconds / 86_400;
-    // Days to a civil date (Howard Hinnant's algorithm, eras of 400 years starting in March).
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 2
-    } else {
-        month_from_march - 10
-    };
-    let year = year_of_era + era * 400 + u64::from(month < 2);
-    let mut text = String::with_capacity(29);
-    let _infallible = write!(
-        text,
-        "{}, {day:02} {} {year} {:02}:{:02}:{:02} GMT",
-        DAYS[(days % 7) as usize],
-        MONTHS[(month % 12) as usize],
-        seconds / 3600 % 24,
-        seconds / 60 % 60,
-        seconds % 60
-    );
-    text
 }
 
 #[cfg(test)]

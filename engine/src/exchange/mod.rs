@@ -37,6 +37,29 @@ pub struct Request {
     pub is_call: bool,
 }
 
+impl Request {
+    /// What asks for nothing but an endpoint's connection: of bytes that are not HTTP.
+    pub fn for_bytes() -> Self {
+        Request {
+            method: Method::CONNECT,
+            authority: String::new(),
+            target: Target::new("/", None),
+            headers: HeaderMap::new(),
+            marks: Marks::default(),
+            named: SmallVec::new(),
+            body: Body::Empty,
+            upgrade: None,
+            is_http2: false,
+            is_call: false,
+        }
+    }
+
+    /// Wants a connection to an endpoint, to put bytes through. Extended CONNECT (RFC 8441) is an upgrade and not this.
+    pub fn is_tunnel(&self) -> bool {
+        self.method == Method::CONNECT && self.upgrade.is_none()
+    }
+}
+
 /// Notes, in the one pass that reads a message's fields, which of those that the proxy itself looks at are there: most
 /// messages have none of them, and asking a map for each costs more than reading the message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -24,6 +24,7 @@ use super::head::{self, Framing};
 use crate::exchange::body::BodyError;
 use crate::exchange::error::Code;
 use crate::net::stream::Stream;
+use crate::net::tls::Peer;
 
 /// One read takes at most this much; also the largest piece of a body in memory at a time.
 const READ: usize = 64 * 1024;
@@ -84,6 +85,8 @@ pub struct Wire {
     pub idle_for: Option<Duration>,
     /// An endpoint's wire: counted as open while it lives.
     pub open: Option<Box<dyn Any>>,
+    /// An endpoint's wire: the member of the mesh at its end.
+    pub peer: Option<Box<Peer>>,
     /// Bytes of bodies and heads, both directions, since the wire was made.
     pub bytes_read: u64,
     pub bytes_written: u64,
@@ -116,6 +119,7 @@ impl Wire {
             persists: true,
             idle_for: None,
             open: None,
+            peer: None,
             bytes_read: 0,
             bytes_written: 0,
         }

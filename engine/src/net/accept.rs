@@ -16,21 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 pub use permits::{Permit, Permits};
 
+use super::keepalive;
+
 /// Connections that wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 pub const BACKLOG: u32 = 4096;
-
-/// A silent client is asked for a sign of life after this long…
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// …then this often…
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
-/// …and is given up after so many questions without an answer: two minutes in all (HI-39).
-const KEEPALIVE_RETRIES: u32 = 4;
 
 /// The first pause when accepting fails for want of something; doubled up to `PAUSE_MAX`.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -94,12 +89,7 @@ pub fn share(sockets: Vec<TcpListener>, workers: usize) -> io::Result<Vec<Vec<Tc
 fn prepare(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE_AFTER)
-            .with_interval(KEEPALIVE_EVERY)
-            .with_retries(KEEPALIVE_RETRIES),
-    )
+    keepalive::set(socket)
 }
 
 fn explain(address: SocketAddr, error: io::Error) -> io::Error {
@@ -269,11 +259,7 @@ mod tests {
         let (stream, peer) = acceptor.accept().await;
         assert_eq!(peer, client.local_addr().unwrap());
         assert!(stream.nodelay().unwrap());
-        let socket = SockRef::from(&stream);
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_AFTER);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_EVERY);
-        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_RETRIES);
+        keepalive::assert_set(SockRef::from(&stream));
     }
 
     /// HI-70: want of file descriptors is waited for, longer each time; a connection that died in the queue is not.

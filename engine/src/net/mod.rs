@@ -4,5 +4,8 @@ pub mod accept;
 pub mod batched;
 pub mod connect;
 pub mod handover;
+mod keepalive;
+pub mod original;
+pub mod relay;
 pub mod stream;
 pub mod tls;

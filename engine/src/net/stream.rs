@@ -5,8 +5,11 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::tls::of_client;
 
 /// One connection to a client or to an endpoint.
 pub enum Stream {
@@ -23,6 +26,15 @@ impl Stream {
             Stream::Plain(socket) => socket,
             Stream::Server(tls) => tls.get_ref().0,
             Stream::Client(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// The certificates that the other side showed.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Server(tls) => tls.get_ref().1.peer_certificates(),
+            Stream::Client(tls) => tls.get_ref().1.peer_certificates(),
         }
     }
 
@@ -63,7 +75,10 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Stream::Server(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
-            Stream::Client(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
+            // A member that refused us says so in the first bytes that are read.
+            Stream::Client(tls) => {
+                { Pin::new(tls.as_mut()).poll_read(cx, buffer) }.map_err(of_client)
+            }
         }
     }
 }

@@ -77,6 +77,12 @@ impl Answer {
         self.exchange.as_deref().map(|asked| &asked.exchange)
     }
 
+    pub(super) fn books(&mut self) -> Option<&mut Exchange> {
+        self.exchange
+            .as_deref_mut()
+            .map(|asked| &mut asked.exchange)
+    }
+
     /// The next piece for the client. `Err(BodyError::Idle)`: neither side moved a byte for the route's idle time-out.
     pub fn poll_frame(
         &mut self,

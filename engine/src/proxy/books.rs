@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::Proxy;
+use super::carry::Carried;
 use super::connection::Connection;
 use super::guard::{self, Pass};
 use super::learn::Named;
@@ -81,6 +82,8 @@ pub struct Exchange {
     pub pass: Pass,
     /// What the route's filters remember until the answer.
     pub notes: Notes,
+    /// A connection's bytes are carried, and no request.
+    pub(super) carried: Option<Carried>,
     closed: bool,
 }
 
@@ -134,6 +137,7 @@ impl Exchange {
             source: None,
             pass: Pass::default(),
             notes: Notes::default(),
+            carried: None,
             closed: false,
         }
     }
@@ -189,10 +193,17 @@ impl Exchange {
             slot.finish(self.outcome, now);
         }
         self.permit = None;
+        if let Some(carried) = self.carried.take() {
+            return carried.close(self, now);
+        }
         let plan = self.route();
         let branch = plan.and_then(|plan| plan.compiled.branches.get(self.branch?));
         let series = plan.map_or(&self.world.unmatched, |plan| &plan.compiled.series);
         let duration = now.saturating_duration_since(self.started);
+        if let Some(code) = self.error {
+            self.proxy.metrics.answered_error(self.proxy.worker, code);
+        }
+        // Last of all that is counted: whoever sees the request in the figures sees the rest of it, too.
         series.observe(
             self.proxy.worker,
             &Observation {
@@ -204,9 +215,6 @@ impl Exchange {
                 bytes_out: self.bytes_out,
             },
         );
-        if let Some(code) = self.error {
-            self.proxy.metrics.answered_error(self.proxy.worker, code);
-        }
         let mut log = self.proxy.log();
         if !log.is_on() {
             return;

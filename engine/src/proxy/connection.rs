@@ -1,6 +1,6 @@
 //! What we know of a client's connection; all its requests share it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use tollgate_config::identity::SpiffeId;
@@ -17,6 +17,8 @@ pub struct Connection {
     pub peer_text: Box<str>,
     pub is_tls: bool,
     pub sni: Option<Box<str>>,
+    /// Where the client was going when the kernel redirected it here; `None`: here.
+    pub original: Option<SocketAddr>,
     /// The service at the other end, proven by its certificate; `None`: nobody that we know.
     pub caller: Option<SpiffeId>,
 }

@@ -4,9 +4,10 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
-use http::{HeaderValue, StatusCode};
-use tollgate_config::{Balance, HashKey};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tollgate_config::{Balance, EndpointSource, HashKey};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Proxy;
@@ -20,6 +21,7 @@ use super::send::{self, Failure, Sent};
 use super::split;
 use super::tries::{self, Tries};
 use crate::clock;
+use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Response, Target, grpc_code, grpc_status};
@@ -65,18 +67,7 @@ impl Proxy {
         loop {
             tries.admit(exchange)?;
             let mut now = clock::recent();
-            let mut slot = match upstream
-                .upstream
-                .pick(key, &tries.tried, now, self.random())
-            {
-                Ok(slot) => slot,
-                Err(_) => {
-                    return Err(Error::because(
-                        Code::NoEndpoint,
-                        format!("upstream {} has no endpoint", upstream.item.name),
-                    ));
-                }
-            };
+            let mut slot = self.pick(exchange, &upstream, key, &tries.tried, now)?;
             exchange.endpoint = Some(slot.endpoint().address());
             let number = slot.endpoint().id();
             exchange.pass.endpoint = number;
@@ -159,6 +150,33 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// The endpoint that is tried next: one of the upstream's, or the one where a captured connection was going.
+    fn pick(
+        &self,
+        exchange: &Exchange,
+        upstream: &UpstreamPlan,
+        key: Option<u64>,
+        tried: &[u32],
+        now: Instant,
+    ) -> Result<Slot, Error> {
+        let none = |why: &str| {
+            let name = &upstream.item.name;
+            Error::because(Code::NoEndpoint, format!("upstream {name} {why}"))
+        };
+        if !matches!(upstream.item.endpoints, EndpointSource::Original { .. }) {
+            let picked = upstream.upstream.pick(key, tried, now, self.random());
+            return picked.map_err(|_| none("has no endpoint"));
+        }
+        match exchange.connection.original {
+            Some(original) => Ok(upstream.upstream.at(original, now)),
+            None => Err(none(
+                "goes where connections were going, and this one was going nowhere but here",
+            )),
+        }
+    }
+}
+
 /// Gives the request the path that the route sends on.
 pub(super) fn rewrite(plan: &RoutePlan, request: &mut Request) -> Result<(), Error> {
     if let Some(rewrite) = &plan.item.rewrite {
@@ -208,6 +226,10 @@ impl<'a> Attempt<'a> {
 
 impl Attempt<'_> {
     pub(super) async fn run(&self, exchange: &Exchange, slot: &mut Slot) -> Result<Sent, Failure> {
+        if self.request.is_tunnel() {
+            // Rare, and no part of other requests' size.
+            return Box::pin(self.tunnel(exchange, slot)).await;
+        }
         let way = self.way(exchange, slot).await?;
         let sender = self.sender(exchange);
         let began = clock::recent();
@@ -277,6 +299,20 @@ impl Attempt<'_> {
         }
     }
 
+    /// A connection of its own; what is said on it is not ours to know.
+    async fn tunnel(&self, exchange: &Exchange, slot: &mut Slot) -> Result<Sent, Failure> {
+        let pool = self.proxy.pools.of(slot.endpoint());
+        let dialling = pool.bytes(&self.upstream.dial);
+        let wire = self.connect(exchange, slot, dialling).await?;
+        slot.first_byte(clock::now());
+        Ok(Sent {
+            response: Response::new(StatusCode::OK, HeaderMap::new(), Body::Empty),
+            pump: None,
+            tunnel: Some(wire),
+            waited: None,
+        })
+    }
+
     /// Finds a way to the endpoint.
     async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
         let pool = self.proxy.pools.of(slot.endpoint());
@@ -294,7 +330,6 @@ impl Attempt<'_> {
         way
     }
 
-    /// Connects within `connect_timeout` and the caller's deadline.
     async fn make_way(
         &self,
         exchange: &Exchange,
@@ -302,13 +337,23 @@ impl Attempt<'_> {
         pool: &Rc<Pool>,
         http1_only: bool,
     ) -> Result<Way, Failure> {
+        let (dial, client) = (&self.upstream.dial, exchange.connection.number);
+        let making = pool.make(dial, client, self.fresh, http1_only);
+        self.connect(exchange, slot, making).await
+    }
+
+    /// Connects within `connect_timeout` and the caller's deadline.
+    async fn connect<T>(
+        &self,
+        exchange: &Exchange,
+        slot: &Slot,
+        making: impl Future<Output = Result<T, NoWay>>,
+    ) -> Result<T, Failure> {
         let item = &self.upstream.item;
         let connect_by = clock::now() + item.connect_timeout.value;
         let by = exchange
             .deadline
             .map_or(connect_by, |deadline| deadline.min(connect_by));
-        let (dial, client) = (&self.upstream.dial, exchange.connection.number);
-        let making = pool.make(dial, client, self.fresh, http1_only);
         match exchange.alarm.until(Some(by), making).await {
             Ok(Ok(way)) => Ok(way),
             Ok(Err(NoWay::Full)) => Err(Failure::refused(Error::governed_by(
@@ -366,6 +411,7 @@ impl Attempt<'_> {
             deadline: exchange.left(clock::recent()),
             attempt: self.announced.then_some(self.number),
             hedge: self.hedge,
+            caller: exchange.connection.caller.as_ref(),
             host: self
                 .plan
                 .item
@@ -440,6 +486,8 @@ fn hash_key(balance: &Balance, request: &Request, exchange: &Exchange) -> Option
             .map(xxh3_64),
         HashKey::Cookie(name) => split::cookie(request, name).map(xxh3_64),
         HashKey::Client => Some(xxh3_64(exchange.connection.peer_text.as_bytes())),
+        // All tunnels have the same.
+        HashKey::Path if request.is_tunnel() => None,
         HashKey::Path => Some(xxh3_64(request.target.path().as_bytes())),
     }
 }

@@ -6,6 +6,7 @@
 mod answer;
 mod books;
 mod bulkhead;
+mod carry;
 pub mod connection;
 mod fallback;
 mod forward;
@@ -43,6 +44,7 @@ use crate::clock;
 use crate::exchange::base64;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written};
+use crate::exchange::headers::disown_client_cert;
 use crate::exchange::noise::Noise;
 use crate::exchange::request_id::RequestId;
 use crate::exchange::trace::TraceContext;
@@ -113,6 +115,11 @@ impl Proxy {
     ) -> Answer {
         let mut asked = Asked::begin(self, connection, alarm, request);
         let Asked { exchange, request } = &mut *asked;
+        let listener = exchange.world.listener(exchange.connection.listener);
+        if listener.is_some_and(|listener| listener.mesh.is_some()) {
+            // Before anything looks at it, and with or without TLS: who calls is for the handshake to say.
+            disown_client_cert(&mut request.headers);
+        }
         let mut routed = self.route(exchange, request);
         if routed.is_ok() && self.lacks_service(exchange, request) {
             // Rare and large: boxed, so that other requests do not carry its size.
@@ -180,10 +187,13 @@ impl Proxy {
                 .route()
                 .is_some_and(|plan| plan.item.matches.methods.contains(&method))
         };
-        let tunnel = request.is_http2 && request.upgrade.is_some();
+        // A tunnel goes around everything that looks at requests, so a route gives it only by name.
+        let extended = request.is_http2 && request.upgrade.is_some();
         match request.method {
             Method::TRACE if !named(Method::TRACE) => Err(Code::MethodRefused.into()),
-            Method::CONNECT if !tunnel => Err(Code::MethodRefused.into()),
+            Method::CONNECT if !extended && !named(Method::CONNECT) => {
+                Err(Code::MethodRefused.into())
+            }
             _ => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use crate::exchange::body::{Body, BodyError};
+use crate::exchange::headers::disown_client_cert;
 
 pub(super) struct Source {
     live: Body,
@@ -103,8 +104,8 @@ impl Source {
             self.ended = true;
             return Poll::Ready(None);
         }
-        let frame = ready!(self.live.poll_frame(cx));
-        match &frame {
+        let mut frame = ready!(self.live.poll_frame(cx));
+        match &mut frame {
             None => {
                 self.ended = true;
                 self.drained = true;
@@ -127,7 +128,13 @@ impl Source {
                         self.next = 0;
                     }
                 }
-                None => self.lost = true,
+                None => {
+                    self.lost = true;
+                    if let Some(trailers) = frame.trailers_mut() {
+                        // What is said of the caller stands in the head, and nowhere else.
+                        disown_client_cert(trailers);
+                    }
+                }
             },
         }
         Poll::Ready(frame)

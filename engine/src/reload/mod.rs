@@ -223,6 +223,9 @@ impl Reloader {
                 .change(&document.telemetry)
                 .map_err(|error| Problems(vec![unlogged(&error)]))?;
         }
+        if let Some(held) = &next.held {
+            self.memory.hold(held);
+        }
         self.store.publish(next.clone());
         self.document = document;
         if let Err(error) = self.open_doors(&next) {

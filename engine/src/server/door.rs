@@ -1,12 +1,15 @@
 //! One listener as one worker sees it: who is inside, and whether it is time to leave.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use super::workers::Stay;
+use crate::net::tls::Peer;
 use crate::route::ListenerIndex;
+use crate::telemetry::metrics::ListenerSeries;
 
 pub struct Door {
     pub name: Rc<str>,
@@ -33,8 +36,17 @@ impl Door {
             door: self.clone(),
             number,
             known: Cell::new(false),
-            _stay: stay,
+            peer: OnceCell::new(),
+            stay,
         }
+    }
+
+    /// Everybody inside looks again whether it is time to leave.
+    pub fn look_again(&self) {
+        let guests = self.guests.borrow();
+        let wakers: Vec<Waker> = guests.values().flatten().cloned().collect();
+        drop(guests);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Everybody inside ends as soon as what they do is done.
@@ -60,13 +72,20 @@ pub struct Guest {
     /// Unique in this worker.
     pub number: u64,
     known: Cell<bool>,
-    _stay: Stay,
+    /// Whose certificate the connection's handshake was made with.
+    peer: OnceCell<Peer>,
+    stay: Stay,
 }
 
 impl Guest {
+    /// Where its listener's numbers are counted.
+    pub fn series(&self) -> &Arc<ListenerSeries> {
+        self.stay.series()
+    }
+
     /// Whether to leave; when not, the task is woken once it is time. The connection's own task must ask.
     pub fn is_leaving(&self, cx: &Context<'_>) -> bool {
-        if self.door.leaving.get() {
+        if self.is_asked_to_leave() {
             return true;
         }
         if !self.known.replace(true) {
@@ -76,6 +95,18 @@ impl Guest {
                 .insert(self.number, Some(cx.waker().clone()));
         }
         false
+    }
+}
+
+impl Guest {
+    /// This is the member of the mesh that came in.
+    pub fn is_member(&self, peer: Peer) {
+        let _nobody_is_two = self.peer.set(peer);
+    }
+
+    /// The door closes, or the member's certificate was revoked.
+    pub fn is_asked_to_leave(&self) -> bool {
+        self.door.is_closing() || self.peer.get().is_some_and(Peer::is_revoked)
     }
 }
 

@@ -143,7 +143,7 @@ impl Visit {
     /// Nobody is leaving and nothing was said: only the pause was long.
     fn is_pausing(&self) -> bool {
         let wire = self.wire.borrow();
-        !wire.ended && wire.read.is_empty() && !self.guest.door.is_closing()
+        !wire.ended && wire.read.is_empty() && !self.guest.is_asked_to_leave()
     }
 
     async fn refuse_head(&self, code: Code, limits: &Limits) -> After {
@@ -227,7 +227,8 @@ impl Visit {
             Err(code) => return Box::pin(self.refuse(&code.into())).await,
         };
         let (framing, is_1_0) = (head.framing, head.is_1_0);
-        let persists = head.fields.persists(is_1_0);
+        // Behind a CONNECT that is refused, what the client sent ahead for its tunnel could be taken for requests.
+        let persists = head.fields.persists(is_1_0) && head.method != Method::CONNECT;
         let is_head = head.method == Method::HEAD;
         let expects = !is_1_0 && head.fields.marks.has(Marks::EXPECT);
         let mut request = match request::from_http1(head) {
@@ -263,7 +264,7 @@ impl Visit {
             return Box::pin(switch(wire, upstream, answer)).await;
         }
         let drained = drain_ready(wire);
-        let persists = persists && drained && !guest.door.is_closing();
+        let persists = persists && drained && !guest.is_asked_to_leave();
         match write(wire, &mut answer, is_head, is_1_0, persists).await {
             Ok(true) => answer.finish(),
             Ok(false) => {
@@ -468,25 +469,27 @@ fn write_head(
     framing
 }
 
-/// 101 was said by the endpoint: the head goes to the client, then bytes pass both ways.
+/// The endpoint said 101, or is connected to: the head goes to the client, then bytes pass both ways.
 async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> After {
     {
         let mut wire = wire.borrow_mut();
         let out = wire.queue();
-        encode::status_line(out, StatusCode::SWITCHING_PROTOCOLS);
         let response = &answer.response;
+        encode::status_line(out, response.status);
         for (name, value) in &response.headers {
             if !response.skips(name) {
                 encode::field(out, name.as_str(), value.as_bytes());
             }
         }
-        upgrade_fields(
-            out,
-            response
-                .headers
-                .get(header::UPGRADE)
-                .map_or(b"", |value| value.as_bytes()),
-        );
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            upgrade_fields(
+                out,
+                response
+                    .headers
+                    .get(header::UPGRADE)
+                    .map_or(b"", |value| value.as_bytes()),
+            );
+        }
         encode::end_of_head(out);
     }
     if flush(wire, &mut answer).await.is_err() {

@@ -285,7 +285,7 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
             return Box::pin(write(Answer::of(response), respond, is_head)).await;
         }
     };
-    let tunnel = request.upgrade.is_some();
+    let tunnel = request.upgrade.is_some() || request.is_tunnel();
     let mut held = None;
     if tunnel {
         held = Some(receive);

@@ -2,11 +2,14 @@
 //! each serve one connection until it is done or drained; `workers` is the only file that knows which runtime runs.
 
 mod desk;
+mod detect;
 pub mod door;
 pub mod http1;
 pub mod http2;
 mod linger;
 mod liveness;
+mod relay;
 pub(crate) mod request;
+mod secure;
 pub mod socket;
 pub mod workers;

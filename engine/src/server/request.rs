@@ -24,9 +24,14 @@ pub(crate) fn from_http1(head: RequestHead) -> Result<Request, Error> {
         None => "",
     };
     let (authority, rest) = match text.as_bytes() {
+        // The tunnel's bytes follow the head; a body between them could be taken for either (RFC 9110 section 9.3.6).
+        _ if method == http::Method::CONNECT => match has_port(text) {
+            false => return Err(Code::BadRequestLine.into()),
+            true if framing != Framing::None => return Err(Code::BadFraming.into()),
+            true => (text, "/"),
+        },
         [b'/', ..] => (host, text),
         b"*" if method == http::Method::OPTIONS => (host, text),
-        _ if method == http::Method::CONNECT => return Err(Code::MethodRefused.into()),
         // RFC 9112 section 3.2.2: the absolute form overrides Host.
         _ => absolute(text).ok_or(Error::from(Code::BadRequestLine))?,
     };
@@ -98,8 +103,8 @@ pub(crate) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
     {
         return Err(Code::BadHeader.into());
     }
-    if parts.method == http::Method::CONNECT && upgrade.is_none() {
-        return Err(Code::MethodRefused.into());
+    if parts.method == http::Method::CONNECT && upgrade.is_none() && !has_port(authority) {
+        return Err(Code::BadHost.into());
     }
     let text = parts
         .uri
@@ -222,6 +227,13 @@ fn is_authority(text: &str) -> bool {
         && host.len() <= 255
         && host.bytes().all(|byte| NAME[usize::from(byte)])
         && port.is_none_or(is_port)
+}
+
+/// Whether an authority names its port, as that of a tunnel must.
+fn has_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn is_port(text: &str) -> bool {

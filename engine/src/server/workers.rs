@@ -48,10 +48,15 @@ pub enum Order {
         peer: SocketAddr,
         held: Held,
     },
+    /// Whom the mesh trusts has changed: connections of members that were revoked leave.
+    LookAgain,
     /// Answers close their connections, idle ones are closed. New connections are still accepted until `Close`.
     Leave,
     /// End now, whoever is inside.
     Cut,
+    /// Answered between two tasks: whatever this worker was in the middle of is done.
+    #[cfg(feature = "testing")]
+    Turn(std::sync::mpsc::Sender<()>),
 }
 
 pub struct Opening {
@@ -214,7 +219,10 @@ impl Worker {
                     Some(Order::Open(opening)) => self.open(opening),
                     Some(Order::Close(index, bind)) => self.close(index, bind),
                     Some(Order::Adopt { index, socket, peer, held }) => self.adopt(index, socket, peer, held),
+                    Some(Order::LookAgain) => self.look_again(),
                     Some(Order::Leave) => self.leave(),
+                    #[cfg(feature = "testing")]
+                    Some(Order::Turn(asker)) => drop(asker),
                     Some(Order::Cut) | None => return,
                 },
                 _ = tick.tick() => {
@@ -354,7 +362,7 @@ impl Worker {
         let number = self.next.get();
         self.next.set(number + self.peers.len() as u64);
         let stay = Stay {
-            _held: held,
+            held,
             _load: Load(self.clone()),
         };
         let guest = door.enter(number, stay);
@@ -367,6 +375,12 @@ impl Worker {
                 let _ends_only_when_told = socket.send(());
             }
             entrance.door.close();
+        }
+    }
+
+    fn look_again(&self) {
+        for entrance in self.doors.borrow().values() {
+            entrance.door.look_again();
         }
     }
 
@@ -469,8 +483,15 @@ impl Drop for Held {
 
 /// What a connection counts for while it is served here.
 pub struct Stay {
-    _held: Held,
+    held: Held,
     _load: Load,
+}
+
+impl Stay {
+    /// Where its listener's numbers are counted.
+    pub fn series(&self) -> &Arc<ListenerSeries> {
+        &self.held.series
+    }
 }
 
 struct Load(Rc<Worker>);

@@ -18,9 +18,9 @@ use super::{Branch, CompiledRoute, ListenerPlan, RoutePlan, Snapshot, UpstreamPl
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::Policies;
 use crate::filter::{Chain, Surroundings};
-use crate::net::tls::{ClientTls, ServerTls, TlsError};
+use crate::net::tls::{ClientTls, Expected, Held, MemberTls, ServerTls, TlsError};
 use crate::route::{RouteId, Table, same_match};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RouteSeries};
 use crate::transcode::Transcoders;
 use crate::upstream::Upstream;
 use crate::upstream::pace::PaceMemory;
@@ -39,19 +39,25 @@ pub fn compile(
 ) -> Result<Snapshot, Problems> {
     let mut problems = Vec::new();
     let mut listeners: Vec<Option<Arc<ListenerPlan>>> = Vec::new();
+    let mut beyond = u32::try_from(document.routes.len()).unwrap_or(u32::MAX);
     for item in &document.listeners {
         let index = memory.listener(&item.name);
         let before = former.and_then(|former| former.listener(index));
-        match listener_tls(item, before) {
-            Ok(tls) => {
+        let mesh = MemberTls::new(&memory.member, item.mesh.value, item.protocol);
+        match listener_tls(item, before).and_then(|tls| Ok((tls, mesh?))) {
+            Ok((tls, mesh)) => {
                 let position = index.0 as usize;
                 if listeners.len() <= position {
                     listeners.resize_with(position + 1, || None);
                 }
+                let forward = item.forward.as_ref().map(|_| RouteId(beyond));
+                beyond += u32::from(forward.is_some());
                 listeners[position] = Some(Arc::new(ListenerPlan {
                     item: item.clone(),
                     index,
                     tls,
+                    mesh,
+                    forward,
                 }));
             }
             Err(error) => problems.push(tls_problem(
@@ -71,7 +77,8 @@ pub fn compile(
         .collect();
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        match upstream(item, before, memory, metrics, workers) {
+        let expected = expected(item, document);
+        match upstream(item, before, expected, memory, metrics, workers) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -88,7 +95,10 @@ pub fn compile(
         by_name,
         &formerly,
         &memory.learned,
-        |item, before| made(item, before, memory, metrics, workers),
+        |item, before| {
+            let expected = expected(item, document);
+            made(item, before, expected, memory, metrics, workers)
+        },
         &mut problems,
     );
     upstreams.extend(by_name.learned().cloned());
@@ -100,6 +110,18 @@ pub fn compile(
             problems.extend(bad);
             Arc::default()
         });
+    let held = match document.identity.as_ref().map(Held::of_files) {
+        None => None,
+        Some(Ok(held)) => held,
+        Some(Err(error)) => {
+            let place = document
+                .identity
+                .as_ref()
+                .map(|identity| identity.place.clone());
+            problems.extend(place.map(|place| tls_problem(place, "identity", &error)));
+            None
+        }
+    };
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
@@ -117,6 +139,10 @@ pub fn compile(
         transcoders: &transcoders,
     };
     let (routes, table) = routes(document, former, memory, &by_name, &surroundings);
+    let unmatched = metrics.route("none", &[]);
+    let forwards = { document.listeners.iter() }
+        .filter_map(|listener| forward(listener, &by_name, &surroundings, &unmatched))
+        .collect();
     Ok(Snapshot {
         generation: former.map_or(1, |former| former.generation + 1),
         hash: document.hash.clone(),
@@ -124,13 +150,15 @@ pub fn compile(
         listeners,
         table,
         routes,
+        forwards,
         upstreams,
         services: memory.learned.clone(),
         policies,
         transcoders,
         issuers,
+        held,
         errors: document.errors,
-        unmatched: metrics.route("none", &[]),
+        unmatched,
         active: (0..workers).map(|_| super::Active::default()).collect(),
     })
 }
@@ -238,12 +266,8 @@ fn route(
     surroundings: &Surroundings<'_>,
     paces: &PaceMemory,
 ) -> CompiledRoute {
-    let of = |upstream: &Arc<UpstreamPlan>, weight| Branch {
-        upstream: upstream.clone(),
-        weight,
-        guards: upstream.guards.of_route(upstream.grain(), &item.name),
-    };
-    let branch = |name: &str, weight| Some(of(by_name.get(name)?, weight));
+    let of = |upstream: &Arc<UpstreamPlan>, weight| branch_to(upstream, weight, &item.name);
+    let branch = |name: &str, weight| branch(name, weight, &item.name, by_name);
     let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
         Action::Split { branches, .. } => branches
@@ -285,6 +309,53 @@ fn route(
     }
 }
 
+fn branch(name: &str, weight: u32, route: &str, by_name: &Upstreams<'_>) -> Option<Branch> {
+    Some(branch_to(by_name.get(name)?, weight, route))
+}
+
+fn branch_to(upstream: &Arc<UpstreamPlan>, weight: u32, route: &str) -> Branch {
+    Branch {
+        upstream: upstream.clone(),
+        weight,
+        guards: upstream.guards.of_route(upstream.grain(), route),
+    }
+}
+
+/// The way of a listener's bytes. It counts nowhere as a route: what is carried is counted at the listener.
+fn forward(
+    listener: &Item<config::Listener>,
+    by_name: &Upstreams<'_>,
+    surroundings: &Surroundings<'_>,
+    unmatched: &Arc<RouteSeries>,
+) -> Option<RoutePlan> {
+    let route = listener.forward.as_ref()?;
+    let branches = match &route.action {
+        Action::Upstream(name) => branch(name, 1, &route.name, by_name),
+        _ => None,
+    };
+    let compiled = CompiledRoute {
+        chain: Chain::compile(route, surroundings),
+        choices: branches.iter().count(),
+        branches: branches.into_iter().collect(),
+        // Bytes name no service.
+        services: None,
+        fallback: None,
+        pace: None,
+        late: None,
+        total_weight: 1,
+        series: unmatched.clone(),
+    };
+    Some(RoutePlan {
+        // Its settings stand in the listener.
+        item: Item {
+            value: route.clone(),
+            file: listener.file.clone(),
+            line: listener.line,
+        },
+        compiled: Arc::new(compiled),
+    })
+}
+
 fn listener_tls(
     item: &Item<config::Listener>,
     before: Option<&Arc<ListenerPlan>>,
@@ -301,13 +372,15 @@ fn listener_tls(
 fn upstream(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
+    expected: Option<Expected>,
     memory: &Memory,
     metrics: &Metrics,
     workers: usize,
 ) -> Result<Arc<UpstreamPlan>, TlsError> {
-    match taken_over(item, before) {
+    let same = taken_over(item, before);
+    match same.filter(|before| before.expected() == expected.as_ref()) {
         Some(before) => Ok(before.clone()),
-        None => made(item, before, memory, metrics, workers).map(Arc::new),
+        None => made(item, before, expected, memory, metrics, workers).map(Arc::new),
     }
 }
 
@@ -326,6 +399,7 @@ fn taken_over<'b>(
 fn made(
     item: &Item<config::Upstream>,
     before: Option<&Arc<UpstreamPlan>>,
+    expected: Option<Expected>,
     memory: &Memory,
     metrics: &Metrics,
     workers: usize,
@@ -334,16 +408,16 @@ fn made(
         &item.tls,
         before.and_then(|before| before.dial.tls.as_ref()),
     ) {
-        (None, _) => None,
+        (None, _) => { expected.as_ref() }
+            .map(|expected| ClientTls::member(&memory.member, expected, item.protocol))
+            .transpose()?,
         (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
         (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
     };
-    let identity = item
-        .tls
-        .as_ref()
-        .map(|tls| tls.name.as_deref().unwrap_or("*"));
-    let known =
-        |one: crate::upstream::Resolved| memory.endpoints.endpoint(&item.name, identity, &one);
+    let identity = peer_name(&item.value, tls.as_ref());
+    let known = |one: crate::upstream::Resolved| {
+        { &memory.endpoints }.endpoint(&item.name, identity.as_deref(), &one)
+    };
     let endpoints = match (
         memory
             .services
@@ -367,12 +441,12 @@ fn made(
             Instant::now(),
         )),
         dial: Dial {
-            tls,
-            http2: match (item.protocol, item.tls.is_some()) {
+            http2: match (item.protocol, tls.is_some()) {
                 (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, false) => Some(false),
                 (UpstreamProtocol::Http2, _) => Some(true),
                 (UpstreamProtocol::Auto, true) => None,
             },
+            tls,
             keep: item.idle_connections.value,
             max_connections: item.max_connections.value,
         },
@@ -380,6 +454,29 @@ fn made(
         item: item.clone(),
         learned: None,
     })
+}
+
+/// The member that an upstream's endpoints must be.
+pub(super) fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
+    let (mesh, identity) = (item.mesh.as_ref()?, document.identity.as_ref()?);
+    let service = match (&mesh.service, &item.endpoints) {
+        (Some(service), _) => service,
+        (None, config::EndpointSource::Service { name, .. }) => name,
+        (None, _) => return None,
+    };
+    let namespace = mesh.namespace.as_ref().unwrap_or(&identity.namespace);
+    Some(Expected {
+        namespace: namespace.clone(),
+        service: service.clone(),
+    })
+}
+
+/// What endpoints of an upstream have to prove, as part of what they are remembered under.
+pub(crate) fn peer_name(item: &config::Upstream, tls: Option<&ClientTls>) -> Option<String> {
+    match tls.and_then(ClientTls::expected) {
+        Some(expected) => Some(format!("member {expected}")),
+        None => { item.tls.as_ref() }.map(|tls| tls.name.as_deref().unwrap_or("*").to_owned()),
+    }
 }
 
 pub(super) fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {

@@ -4,13 +4,16 @@
 //! under their upstream (`upstream::GuardMemory`), metric series under their names (`telemetry::metrics`), levels of rate
 //! limits under the limit's name (`filter::rate_limit`), keys that an issuer publishes under its name and their URL
 //! (`filter::jwt`), what is normal for a route's answers under the route's name
-//! (`upstream::pace`), services that were asked for under their names (`upstream::learning`); here is what else keeps its place: a listener's number, which connections hold on to while documents
+//! (`upstream::pace`), our certificate of the mesh in one place that connections read (`net::tls::Member`), services that
+//! were asked for under their names (`upstream::learning`); here is what else keeps its place: a listener's number, which
+//! connections hold on to while documents
 //! come and go.
 
 use std::sync::Arc;
 
 use crate::filter::jwt::IssuerMemory;
 use crate::filter::rate_limit::LimitMemory;
+use crate::net::tls::{Held, Member};
 use crate::route::ListenerIndex;
 use crate::upstream::discovery::Services;
 use crate::upstream::learning::Names;
@@ -30,11 +33,19 @@ pub struct Memory {
     pub paces: PaceMemory,
     /// Services that requests asked for: what every upstream with `service = "*"` is made for.
     pub learned: Arc<Names>,
+    /// Who we are in the mesh, whatever document serves.
+    pub member: Arc<Member>,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }
 
 impl Memory {
+    /// Files made us a member of the mesh.
+    pub fn hold(&self, held: &Held) {
+        self.member.hold(Some(held.own.clone()));
+        self.member.trust(Some(held.trusted.clone()));
+    }
+
     /// A listener's number; the same name gets the same number for as long as the process lives.
     pub fn listener(&mut self, name: &str) -> ListenerIndex {
         let position = self

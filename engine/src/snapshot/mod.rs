@@ -20,7 +20,7 @@ use tollgate_config::{self as config, BreakerGrain, EndpointSource, Item, Learn,
 use crate::filter::Chain;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
-use crate::net::tls::ServerTls;
+use crate::net::tls::{ClientTls, Expected, Held, MemberTls, ServerTls};
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
@@ -41,12 +41,16 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// By `RouteId`.
     pub routes: Vec<RoutePlan>,
+    /// The ways of bytes that are not HTTP, one for each listener with `forward`; their numbers follow those of routes.
+    pub forwards: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     /// The services that it was made with, for upstreams that are templates.
     pub services: Arc<Names>,
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
+    /// Who we are in the mesh and whom we trust, where files say so; becomes true when this snapshot serves.
+    pub held: Option<Held>,
     /// How our own answers look.
     pub errors: config::ErrorBody,
     /// For requests that no route matched.
@@ -65,6 +69,10 @@ pub struct ListenerPlan {
     pub item: Item<config::Listener>,
     pub index: ListenerIndex,
     pub tls: Option<ServerTls>,
+    /// Mutual TLS with members of the mesh; never together with `tls`.
+    pub mesh: Option<MemberTls>,
+    /// Which way bytes go that are not HTTP.
+    pub forward: Option<RouteId>,
 }
 
 /// A route where it stands in the document today, and its compiled part, shared with every generation in which the
@@ -125,6 +133,11 @@ pub struct Learned {
 }
 
 impl UpstreamPlan {
+    /// The member of the mesh that its endpoints must be.
+    pub fn expected(&self) -> Option<&Expected> {
+        self.dial.tls.as_ref().and_then(ClientTls::expected)
+    }
+
     /// How its services are learned, if it is a template.
     pub fn learns(&self) -> Option<&Learn> {
         match &self.item.endpoints {
@@ -144,7 +157,11 @@ impl UpstreamPlan {
 
 impl Snapshot {
     pub fn route(&self, id: RouteId) -> &RoutePlan {
-        &self.routes[id.0 as usize]
+        let place = id.0 as usize;
+        match place.checked_sub(self.routes.len()) {
+            None => &self.routes[place],
+            Some(beyond) => &self.forwards[beyond],
+        }
     }
 
     pub fn listener(&self, index: ListenerIndex) -> Option<&Arc<ListenerPlan>> {

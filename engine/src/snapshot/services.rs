@@ -9,7 +9,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use tollgate_config::{self as config, Document, EndpointSource, Item, Problem};
 
-use super::compile::{ByName, tls_problem};
+use super::compile::{ByName, expected, tls_problem};
 use super::{Branch, Learned, RoutePlan, ServiceBranches, UpstreamPlan};
 use crate::net::tls::TlsError;
 use crate::upstream::learning::Names;
@@ -51,7 +51,11 @@ impl<'d> Upstreams<'d> {
                 }
                 let name = format!("{}:{service}", template.name);
                 let before = formerly.get(name.as_str()).copied();
-                match before.filter(|before| is_of(before, template)) {
+                let is_same = |before: &&Arc<UpstreamPlan>| {
+                    is_of(before, template)
+                        && before.expected() == expected(&before.item, document).as_ref()
+                };
+                match before.filter(is_same) {
                     Some(before) => all.push(before.clone()),
                     None => match make(&for_service(template, name, service), before) {
                         Ok(plan) => all.push(Arc::new(UpstreamPlan {

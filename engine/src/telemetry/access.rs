@@ -1,11 +1,13 @@
-//! The access log: one line of JSON per exchange (OBS-202, OBS-204), written off the request path.
+//! The access log: one line of JSON per exchange (OBS-202, OBS-204), and per connection whose bytes are relayed, written off
+//! the request path.
 //!
 //! Each worker formats into a buffer of its own and hands full ones to a writer thread over a bounded channel. A
 //! worker never waits for the disk or the pipe behind it (OBS-207): when the channel is full the buffer's lines are
 //! dropped and counted, and the log itself tells later how many. Paths are logged, query strings never: they hold
-//! secrets (OBS-205). No field but those of [`Line`] can get in.
+//! secrets (OBS-205). No field but those of [`Line`] and [`Relayed`] can get in.
 
 mod line;
+mod relayed;
 mod writer;
 
 use std::io;
@@ -22,6 +24,7 @@ use super::json::Clock;
 use writer::{Job, Sink, Writer};
 
 pub use line::{Failure, Line};
+pub use relayed::Relayed;
 
 /// A worker hands its buffer over when it holds this much; some hundred and sixty lines. Handing over wakes the writer,
 /// which on a busy core costs two switches.
@@ -165,10 +168,19 @@ impl WorkerLog {
 
     /// Writes one line, unless the log is off or the sample leaves it out. 500 and above are always written.
     pub fn write(&mut self, line: &Line<'_>) {
+        self.put(line.status >= 500, |out, clock| line.format(out, clock));
+    }
+
+    /// As `write`, of a connection whose bytes were relayed. Those that reached no endpoint are always written.
+    pub fn write_relayed(&mut self, line: &Relayed<'_>) {
+        self.put(line.error.is_some(), |out, clock| line.format(out, clock));
+    }
+
+    fn put(&mut self, always: bool, format: impl FnOnce(&mut Vec<u8>, &mut Clock)) {
         if !self.shared.on.load(Relaxed) {
             return;
         }
-        if line.status < 500 {
+        if !always {
             let sample = f64::from_bits(self.shared.sample.load(Relaxed));
             if sample < 1.0 && self.random.f64() >= sample {
                 return;
@@ -177,7 +189,7 @@ impl WorkerLog {
         if self.buffer.capacity() == 0 {
             self.buffer = self.empty_buffer();
         }
-        line.format(&mut self.buffer, &mut self.clock);
+        format(&mut self.buffer, &mut self.clock);
         self.lines += 1;
         if self.buffer.len() >= FULL {
             self.flush();

@@ -11,6 +11,7 @@ mod control_plane;
 mod fault;
 mod figures;
 mod hedges;
+mod identity;
 mod jwt;
 mod limit;
 mod listener;
@@ -32,12 +33,13 @@ use route::{Grid, RouteSizes};
 
 pub use closed::{BreakerReason, BreakerResult, BreakerState};
 pub use closed::{
-    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RetryClass,
-    TimeoutKind, Unhedged,
+    ConnectResult, ConnectionState, FallbackResult, HealthState, HedgeResult, Refusal, RelayEnd,
+    RetryClass, TimeoutKind, Unhedged,
 };
 pub use control_plane::ControlPlaneSeries;
 pub use fault::FaultSeries;
 pub use figures::Taken;
+pub use identity::IdentitySeries;
 pub use jwt::{JwtResult, JwtSeries};
 pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
@@ -61,6 +63,7 @@ pub struct Metrics {
     config_last_reload: Shared,
     generations_alive: Shared,
     control_plane: ControlPlaneSeries,
+    identity: IdentitySeries,
     /// Whether the store of shared limits answers, how many gateways share, failures.
     sharing: [Shared; 3],
     /// The access log counts; we only read.
@@ -99,6 +102,7 @@ impl Metrics {
             config_last_reload: Shared::default(),
             generations_alive: Shared::default(),
             control_plane: ControlPlaneSeries::default(),
+            identity: IdentitySeries::default(),
             sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
@@ -199,6 +203,10 @@ impl Metrics {
 
     pub fn control_plane(&self) -> &ControlPlaneSeries {
         &self.control_plane
+    }
+
+    pub fn identity(&self) -> &IdentitySeries {
+        &self.identity
     }
 
     /// So many generations of the configuration are alive; to be said before a page is written.

@@ -53,17 +53,18 @@ pub enum Ended {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the gateway accepts");
-        stream
-            .set_nodelay(true)
-            .expect("a connected socket takes options");
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .expect("a connected socket takes options");
-        Client {
+        Client::try_connect(address).expect("the gateway accepts")
+    }
+
+    /// For those who may find nobody.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Client {
             stream,
             buffer: Vec::new(),
-        }
+        })
     }
 
     /// Sends everything. A gateway that already closed is no failure here: what counts is what it answered.

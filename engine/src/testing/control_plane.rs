@@ -20,6 +20,7 @@ use tollgate_config::feed::{
     Beat, Begin, End, Figures, Health, Hello, Instance, Kind, Line, Observed, Outcome, Put, Remove,
     Report, Service, Subscribe, Wants, WantsAnswer,
 };
+use tollgate_config::identity::{CertificateRequest, Trust};
 
 use super::PATIENCE;
 use super::h2_client::runtime;
@@ -37,7 +38,12 @@ pub struct Journal {
     pub open: usize,
     /// Requests of the registry, as `METHOD PATH BODY`.
     pub registry: Vec<String>,
+    /// Certificates that were asked for.
+    pub certificates: Vec<CertificateRequest>,
 }
+
+/// What whoever asks for a certificate is answered.
+type Signs = Arc<dyn Fn(&CertificateRequest) -> (u16, String) + Send + Sync>;
 
 struct Model {
     epoch: String,
@@ -46,6 +52,7 @@ struct Model {
     services: BTreeMap<String, Service>,
     /// Ids of instances that were registered.
     registered: BTreeSet<String>,
+    trust: Option<Trust>,
     journal: Journal,
 }
 
@@ -62,6 +69,7 @@ struct Shared {
     holds: watch::Sender<bool>,
     /// What whoever wants tokens of shared limits is answered.
     leases: Mutex<(StatusCode, String)>,
+    authority: Mutex<Option<Signs>>,
     orders: broadcast::Sender<Order>,
 }
 
@@ -123,6 +131,7 @@ impl ControlPlane {
                 blocks: BTreeMap::new(),
                 services: BTreeMap::new(),
                 registered: BTreeSet::new(),
+                trust: None,
                 journal: Journal::default(),
             }),
             changed: Condvar::new(),
@@ -132,6 +141,7 @@ impl ControlPlane {
             minimal: setup.minimal,
             holds: watch::Sender::new(false),
             leases: Mutex::new((StatusCode::NOT_FOUND, "{}".to_owned())),
+            authority: Mutex::default(),
             orders: broadcast::channel(1024).0,
         });
         let theirs = shared.clone();
@@ -263,6 +273,23 @@ impl ControlPlane {
             model = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         model.journal.clone()
+    }
+
+    /// Signs from now on as this says: a status and a body.
+    pub fn sign(
+        &self,
+        signs: impl Fn(&CertificateRequest) -> (u16, String) + Send + Sync + 'static,
+    ) {
+        let mut authority =
+            { self.shared.authority.lock() }.unwrap_or_else(PoisonError::into_inner);
+        *authority = Some(Arc::new(signs));
+    }
+
+    /// Tells whoever listens, and whoever comes and wants to know, whom to trust.
+    pub fn trust(&self, trust: Trust) {
+        let mut model = self.shared.lock();
+        model.trust = Some(trust.clone());
+        self.say_lines(&[Line::Trust(trust)]);
     }
 
     /// What whoever wants tokens of shared limits is answered from now on. At first: that there is no such page.
@@ -412,6 +439,21 @@ async fn answer(
         }
         return;
     }
+    if path == "/identity/certificate" {
+        let request: Option<CertificateRequest> = serde_json::from_slice(&whole).ok();
+        let signs = { shared.authority.lock() }.unwrap_or_else(PoisonError::into_inner);
+        let signs = signs.clone();
+        let (status, text) = match (signs, &request) {
+            (Some(signs), Some(request)) => signs(request),
+            _ => (404, "{}".to_owned()),
+        };
+        shared.note(|journal| journal.certificates.extend(request));
+        let status = StatusCode::from_u16(status).expect("a status");
+        if let Ok(mut send) = respond.send_response(head(status), false) {
+            let _sent = send.send_data(text.into(), true);
+        }
+        return;
+    }
     if path != "/feed" {
         let (status, text) = registry(&shared, &method, &path, &whole);
         if let Ok(mut send) = respond.send_response(head(status), false) {
@@ -547,6 +589,9 @@ fn first_lines(
     let services: String = services
         .map(|service| Line::Service(service.clone()).write())
         .collect();
+    if let Some(trust) = model.trust.clone().filter(|_| subscribe.trust) {
+        text += &Line::Trust(trust).write();
+    }
     let current = subscribe
         .have
         .as_ref()

@@ -16,7 +16,7 @@ use super::journal::lock;
 /// Requests a second, all clients together: the pace at which the issue of protection states its bounds.
 pub const RATE: u32 = 200;
 /// Enough that requests which hang do not keep the others back.
-const CLIENTS: usize = 32;
+pub const CLIENTS: u64 = 32;
 /// How often the witness looks at the clock.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::client::{Client, Response};
+use super::waiting::wait;
 use crate::drain::DrainReport;
 use crate::engine::{Engine, Options, Running};
 
@@ -120,19 +121,74 @@ impl Gateway {
         Client::connect(self.admin()).request(line, &["Connection: close"])
     }
 
-    /// `GET /status`.
+    /// `GET /status`, with the books closed of every answer that a client has read to its end.
     pub fn get_status(&self) -> serde_json::Value {
+        self.running().settle();
         let response = self.ask("GET /status");
         assert_eq!(response.status, 200, "{response:?}");
         serde_json::from_slice(&response.body)
             .unwrap_or_else(|error| panic!("{error}: {response:?}"))
     }
 
-    /// `GET /metrics`.
+    /// `GET /metrics`, with the books closed of every answer that a client has read to its end.
     pub fn metrics(&self) -> String {
+        self.running().settle();
         let response = self.ask("GET /metrics");
         assert_eq!(response.status, 200, "{response:?}");
         response.text()
+    }
+
+    /// Waits until `/status` is as wanted, for what no answer announces: a client that leaves, a try that loses, a probe.
+    #[track_caller]
+    pub fn wait_status(
+        &self,
+        what: &str,
+        wanted: impl FnMut(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        wait(what, || self.get_status(), wanted)
+    }
+
+    /// Waits until `/metrics` holds all of this.
+    #[track_caller]
+    pub fn wait_metrics(&self, parts: &[&str]) -> String {
+        let page = wait(
+            &format!("{parts:#?} in /metrics"),
+            || Page(self.metrics()),
+            |page| parts.iter().all(|part| page.0.contains(part)),
+        );
+        page.0
+    }
+
+    /// Waits until a series, named with its labels, has this value.
+    #[track_caller]
+    pub fn wait_count(&self, series: &str, value: u64) {
+        let found = || {
+            let page = self.metrics();
+            let line = page.lines().find(|line| {
+                line.strip_prefix(series)
+                    .is_some_and(|rest| rest.starts_with(' '))
+            });
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        };
+        wait(&format!("{series} to be {value}"), found, |seen| {
+            *seen == Some(value)
+        });
+    }
+
+    /// Waits until a file of JSON lines beside the document, such as an access log, has so many whole ones.
+    #[track_caller]
+    pub fn wait_lines(&self, file: &str, count: usize) -> Vec<serde_json::Value> {
+        let path = self.folder().join(file);
+        let text = wait(
+            &format!("{count} lines of {file}"),
+            || std::fs::read_to_string(&path).unwrap_or_default(),
+            |text| text.matches('\n').count() >= count,
+        );
+        let line = |line| serde_json::from_str(line).expect("a line is JSON");
+        text.lines()
+            .take(text.matches('\n').count())
+            .map(line)
+            .collect()
     }
 
     /// Stops as SIGTERM would and hands back the report.
@@ -155,13 +211,38 @@ impl Drop for Gateway {
     }
 }
 
-/// A document with one listener `in`, one route and one upstream `app`; further keys for each of them, one a line.
+/// A page that a failure shows line by line.
+struct Page(String);
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A document with one listener `in`, one route and one upstream `app`; further keys for each of them, one a line. Time-outs
+/// that these do not name are such as no machine reaches by standing still.
 pub fn document(upstream: SocketAddr, listener: &str, route: &str, upstream_keys: &str) -> String {
+    let names = |keys: &str, key: &str| keys.lines().any(|line| is_of(line, key));
+    let patient = |keys: &str, key: &str| match names(keys, key) {
+        true => String::new(),
+        false => format!("{key} = \"60s\"\n"),
+    };
     format!(
-        "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n{listener}\n\n\
-         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\n{route}\n\n\
-         [[upstream]]\nname = \"app\"\nendpoints = [\"{upstream}\"]\n{upstream_keys}\n"
+        "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n{}{listener}\n\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\n{}{route}\n\n\
+         [[upstream]]\nname = \"app\"\nendpoints = [\"{upstream}\"]\n{}{upstream_keys}\n",
+        patient(listener, "header_timeout"),
+        patient(route, "timeout"),
+        patient(upstream_keys, "connect_timeout"),
     )
+}
+
+/// Whether a line of a document sets this key.
+fn is_of(line: &str, key: &str) -> bool {
+    line.split('=')
+        .next()
+        .is_some_and(|word| word.trim() == key)
 }
 
 /// The line of a document on which this text stands, counted from 1.
@@ -190,21 +271,17 @@ fn first_listener(toml: &str) -> String {
     let section = toml.split("[[listener]]").nth(1).unwrap_or_default();
     let section = section.split("\n[").next().unwrap_or_default();
     let value = |key: &str| {
-        let line = section.lines().find(|line| {
-            line.split('=')
-                .next()
-                .is_some_and(|word| word.trim() == key)
-        })?;
+        let line = section.lines().find(|line| is_of(line, key))?;
         line.split('"').nth(1).map(str::to_owned)
     };
     value("name").or_else(|| value("bind")).unwrap_or_default()
 }
 
 /// A folder of the test's own, removed with everything in it.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(super) fn new() -> Folder {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path =
@@ -213,7 +290,7 @@ impl Folder {
         Folder(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -20,11 +20,14 @@ pub mod h2_raw;
 pub mod hpack;
 pub mod http2;
 pub mod journal;
+pub mod members;
 pub mod store;
 pub mod tokens;
 pub mod upstream;
+pub mod waiting;
 
 use std::time::Duration;
 
-/// The longest a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest a test waits for anything before it fails: far longer than any machine stands still, for nothing that holds
+/// is ever waited for to the end.
+pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,9 +104,9 @@ impl Drop for Redis {
 }
 
 fn spawn(address: SocketAddr, arguments: &[String]) -> std::io::Result<Child> {
-    let port = address.port().to_string();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
     let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.args(["--bind", &host, "--save", "", "--appendonly", "no"]);
     if !arguments.iter().any(|argument| argument == "--tls-port") {
         command.args(["--port", &port]);
     }
@@ -117,9 +118,15 @@ fn spawn(address: SocketAddr, arguments: &[String]) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// An address that nobody listens on.
+/// An address that nobody listens on, and that nobody else is given: it is on a host of loopback of its own. A port of
+/// 127.0.0.1 that is free now may be anybody's by the time it is used.
 pub fn free() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let (process, next) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    assert!(next < 100, "no test program needs so many");
+    let [_, _, high, low] = process.to_be_bytes();
+    let host = [127, 128 + next as u8, high, low];
+    let listener = TcpListener::bind(SocketAddr::from((host, 0))).expect("there is a free port");
     listener
         .local_addr()
         .expect("a bound socket has an address")

@@ -17,6 +17,7 @@ mod health;
 mod latency;
 pub mod learning;
 mod memory;
+mod originals;
 mod outlier;
 pub mod pace;
 pub mod pool;
@@ -33,6 +34,7 @@ mod window;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -60,6 +62,7 @@ use crate::telemetry::metrics::Known;
 use balance::Lot;
 use bulkhead::{Bulkhead, BulkheadStatus, Entry, Rules};
 use moment::Moment;
+use originals::Originals;
 use set::{Ask, Deviation};
 
 /// A named service and its endpoints, as one snapshot has it. Its settings never change; its endpoints may.
@@ -80,6 +83,8 @@ pub struct Upstream {
     ejections: Arc<AtomicU64>,
     /// Whose turn it is. On a cache line of its own: with round robin all workers write it.
     turn: Turns,
+    /// With `endpoints = "original"`: where connections were going.
+    originals: Arc<Originals>,
     /// Tells the prober that there are other endpoints.
     changed: Notify,
 }
@@ -140,12 +145,15 @@ impl Upstream {
             ejections: before.map_or_else(Arc::default, |before| before.ejections.clone()),
             bulkhead: before.map_or_else(Arc::default, |before| before.bulkhead.clone()),
             rules: Rules::of(&settings),
-            settings,
             series,
             endpoints: ArcSwap::from_pointee(set),
             eject_after,
             turn: Turns::default(),
+            originals: before
+                .filter(|before| before.settings.tls == settings.tls)
+                .map_or_else(Arc::default, |before| before.originals.clone()),
             changed: Notify::new(),
+            settings,
         }
     }
 
@@ -227,6 +235,12 @@ impl Upstream {
             Some(position) => Ok(Slot::take(set.member(position).endpoint.clone(), now)),
             None => Err(PickError::NoEndpoints),
         }
+    }
+
+    /// A slot at the place where a captured connection was going.
+    pub fn at(&self, original: SocketAddr, now: Instant) -> Slot {
+        let now = Moment::from(now);
+        Slot::take(self.originals.endpoint(original, now), now)
     }
 
     /// What the metrics page tells.

@@ -70,9 +70,11 @@ pub enum HealthStatus {
 
 pub(super) fn of(upstream: &Upstream, now: Moment) -> UpstreamStatus {
     let set = upstream.endpoints.load();
+    let met = upstream.originals.all();
     let endpoints: Vec<_> = (0..set.len())
         .map(|position| set.member(position))
         .map(|member| endpoint(member, member.weight, now))
+        .chain(met.iter().map(|met| endpoint(met, 1, now)))
         .collect();
     UpstreamStatus {
         name: upstream.name().to_owned(),

@@ -10,12 +10,11 @@ mod slow;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use serde_json::Value;
-use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::upstream::{Conn, Upstream};
+use tollgate_engine::testing::waiting;
 
 const NO_RETRY: &str = "retry = \"off\"";
 
@@ -71,18 +70,7 @@ fn of_app(gateway: &Gateway) -> Value {
 
 /// Waits until `/status` shows the breaker so.
 fn wait(gateway: &Gateway, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let breaker = of_app(gateway);
-        if wanted(&breaker) {
-            return breaker;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "waited for {what} in vain: {breaker:#}"
-        );
-        std::thread::yield_now();
-    }
+    waiting::wait(what, || of_app(gateway), wanted)
 }
 
 fn is(state: &'static str) -> impl Fn(&Value) -> bool {

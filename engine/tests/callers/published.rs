@@ -51,7 +51,9 @@ fn gw_901_keys_that_an_issuer_publishes_are_fetched_beside_the_requests() {
         (503, "token_keys_unavailable")
     );
     assert_eq!(early.header("retry-after"), Some("1"));
-    assert!(gateway.get_status()["jwt"][0]["published"]["error"].is_string());
+    gateway.wait_status("the first refusal", |status| {
+        status["jwt"][0]["published"]["error"].is_string()
+    });
     assert_eq!(
         gateway
             .client()
@@ -60,7 +62,9 @@ fn gw_901_keys_that_an_issuer_publishes_are_fetched_beside_the_requests() {
         200
     );
     *published.lock().expect("whole") = Some(jwks(&[&ed, &rsa]));
-    while gateway.get_status()["jwt"][0]["published"]["keys"] != 2 {}
+    gateway.wait_status("both keys", |status| {
+        status["jwt"][0]["published"]["keys"] == 2
+    });
     assert_eq!([ask(&ed).status, ask(&rsa).status], [200, 200]);
     let first = &issuer.requests()[0];
     assert_eq!(first.target(), "/keys?v=1");

@@ -3,6 +3,7 @@
 use tollgate_engine::testing::client::Client;
 use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::h2_raw::{END_STREAM, H2Raw, Outcome, request};
+use tollgate_engine::testing::waiting::wait;
 
 use super::service::{Mood, Service};
 use tollgate_engine::testing::demand::{Count, Seen, demand, errors, percentile};
@@ -18,7 +19,7 @@ fn toml(services: &[Service], upstream: &str) -> String {
         .to_owned();
     for (name, service) in NAMES.iter().zip(services) {
         toml.push_str(&format!(
-            "[[route]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}/*\" }}\nupstream = \"{name}\"\ntimeout = \"60s\"\n\n\
+            "[[route]]\nname = \"{name}\"\nmatch = {{ path = \"/{name}/*\" }}\nupstream = \"{name}\"\ntimeout = \"10m\"\n\n\
              [[upstream]]\nname = \"{name}\"\nendpoints = [\"{}\"]\n{upstream}\n\n",
             service.address()
         ));
@@ -134,20 +135,12 @@ fn gw_608_streams_to_the_others_go_on_beside_bodies_that_nobody_takes() {
 }
 
 fn wait_for(service: &Service, arrivals: usize) {
-    until(|| service.arrivals().len() >= arrivals);
+    let enough = |seen: &usize| *seen >= arrivals;
+    wait("arrivals", || service.arrivals().len(), enough);
 }
 
 fn wait_for_begun(gateway: &Gateway, in_flight: u64) {
-    until(|| {
-        let status = gateway.get_status();
+    gateway.wait_status("requests to be begun", |status| {
         status["upstreams"][0]["endpoints"][0]["in_flight"].as_u64() >= Some(in_flight)
     });
-}
-
-fn until(holds: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + tollgate_engine::testing::PATIENCE;
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "waited in vain");
-        std::thread::yield_now();
-    }
 }

@@ -27,7 +27,17 @@ const MOODS: [Mood; 4] = [Mood::Well, Mood::Refuses, Mood::Closes, Mood::Stalls]
 pub(crate) struct Service {
     upstream: Upstream,
     mood: Arc<AtomicUsize>,
-    arrivals: Arc<Mutex<Vec<(u64, Instant)>>>,
+    arrivals: Arc<Mutex<Vec<Arrival>>>,
+}
+
+/// A request that arrived.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    /// Its own number.
+    pub(crate) number: u64,
+    /// Of the request that the clients had begun last.
+    pub(crate) count: u64,
+    pub(crate) when: Instant,
 }
 
 impl Service {
@@ -36,8 +46,13 @@ impl Service {
         let arrivals = Arc::new(Mutex::new(Vec::new()));
         let (moods, book, count) = (mood.clone(), arrivals.clone(), count.clone());
         let upstream = Upstream::http1(move |conn| {
-            while conn.read_request().is_some() {
-                let arrival = (count.load(Ordering::SeqCst), Instant::now());
+            while let Some(request) = conn.read_request() {
+                let number = request.target().rsplit('/').next();
+                let arrival = Arrival {
+                    number: number.and_then(|word| word.parse().ok()).unwrap_or(0),
+                    count: count.load(Ordering::SeqCst),
+                    when: Instant::now(),
+                };
                 book.lock().unwrap().push(arrival);
                 if !answer(conn, MOODS[moods.load(Ordering::SeqCst)]) {
                     return;
@@ -59,8 +74,7 @@ impl Service {
         self.mood.store(mood as usize, Ordering::SeqCst);
     }
 
-    /// For each request that arrived, the number of the request that the clients began last, and when.
-    pub(crate) fn arrivals(&self) -> Vec<(u64, Instant)> {
+    pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.arrivals.lock().unwrap().clone()
     }
 }

@@ -13,8 +13,7 @@ use super::asking;
 
 const UPSTREAM: &str =
     "[[upstream]]\nname = \"orders\"\nservice = \"orders\"\noutlier = \"off\"\nbreaker = \"off\"\n";
-const ROUTE: &str =
-    "[[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\n";
+const ROUTE: &str = "[[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\ntimeout = \"60s\"\n";
 
 #[test]
 fn reg_304_an_instance_that_fails_is_told_once_and_so_is_its_recovery() {

@@ -50,7 +50,8 @@ fn cp_106_a_restart_begins_with_what_served_last() {
     let control = place.start();
     control.service("s", &[(upstream.address(), 1)]);
     let text = "[[upstream]]\nname = \"u\"\nservice = \"s\"\n";
-    let route = "[[route]]\nname = \"u\"\nmatch = { path = \"/u\" }\nupstream = \"u\"\n";
+    let route =
+        "[[route]]\nname = \"u\"\nmatch = { path = \"/u\" }\nupstream = \"u\"\ntimeout = \"60s\"\n";
     control.change(
         [
             answering("a", "/a", "one"),

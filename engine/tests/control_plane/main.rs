@@ -11,11 +11,10 @@ mod telling;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
 
-use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::control_plane::{ControlPlane, Setup};
 use tollgate_engine::testing::gateway::Gateway;
+use tollgate_engine::testing::waiting::until;
 
 /// A document that asks these control planes; nothing in it routes.
 fn asking(urls: &[String], state_dir: Option<&Path>) -> String {
@@ -60,15 +59,6 @@ impl Reserved {
             bind: self.address,
             ..Setup::default()
         })
-    }
-}
-
-/// Waits until it holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited for {what} in vain");
-        std::thread::yield_now();
     }
 }
 

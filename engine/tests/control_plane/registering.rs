@@ -97,7 +97,7 @@ fn reg_408_a_stopping_node_deregisters_before_it_drains() {
     });
     let control = ControlPlane::start();
     let own = format!(
-        "{REGISTER}[[upstream]]\nname = \"own\"\nendpoints = [\"{}\"]\n[[route]]\nmatch = {{ path = \"/*\" }}\nupstream = \"own\"\n",
+        "{REGISTER}[[upstream]]\nname = \"own\"\nendpoints = [\"{}\"]\n[[route]]\nmatch = {{ path = \"/*\" }}\nupstream = \"own\"\ntimeout = \"60s\"\n",
         upstream.address()
     );
     let gateway = Gateway::start(&(asking(&[control.url()], None) + &own));

@@ -13,8 +13,7 @@ use super::{asking, until};
 
 const UPSTREAM: &str =
     "[[upstream]]\nname = \"orders\"\nservice = \"orders\"\nbalance = \"round_robin\"\n";
-const ROUTE: &str =
-    "[[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\n";
+const ROUTE: &str = "[[route]]\nname = \"orders\"\nmatch = { path = \"/*\" }\nupstream = \"orders\"\ntimeout = \"60s\"\n";
 
 fn routed(control: &ControlPlane) -> Gateway {
     control.change(

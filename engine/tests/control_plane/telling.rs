@@ -166,7 +166,8 @@ fn hi_66_wrong_answers_and_empty_states_take_nothing_away() {
     let control = ControlPlane::start();
     let upstream = Upstream::fixed("upstream");
     let text = "[[upstream]]\nname = \"u\"\nservice = \"s\"\n";
-    let route = "[[route]]\nname = \"u\"\nmatch = { path = \"/u\" }\nupstream = \"u\"\n";
+    let route =
+        "[[route]]\nname = \"u\"\nmatch = { path = \"/u\" }\nupstream = \"u\"\ntimeout = \"60s\"\n";
     control.service("s", &[(upstream.address(), 1)]);
     control.change(
         [

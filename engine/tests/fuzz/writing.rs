@@ -99,6 +99,7 @@ fn check(request: &Request, how: &How) -> Result<(), TestCaseError> {
         deadline: how.deadline,
         attempt: None,
         hedge: false,
+        caller: None,
         host: how.host.as_ref(),
     };
     let text = fuzz::to_http1(&sender, request, how.framing);

@@ -131,8 +131,13 @@ pub(crate) fn document(upstream: &GrpcUpstream, filter: &str, route: &str) -> St
         file.into_temp_path()
     });
     let comma = if filter.is_empty() { "" } else { ",\n" };
+    // Such as no machine reaches by standing still, unless the test is about it.
+    let patient = match route.lines().any(|line| line.starts_with("timeout")) {
+        true => "",
+        false => "timeout = \"60s\"\n",
+    };
     format!(
-        "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n[[route]]\nname = \"shop\"\nupstream = \"shop\"\n{route}\n\
+        "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n[[route]]\nname = \"shop\"\nupstream = \"shop\"\n{patient}{route}\n\
          filters = [{{ transcode = {{\n  descriptors = \"{}\",\n  services = [\"shop.v1.Orders\"]{comma}{filter}\n}} }}]\n\n\
          [[upstream]]\nname = \"shop\"\nendpoints = [\"{}\"]\nprotocol = \"http2\"\n",
         file.display(),

@@ -77,9 +77,12 @@ macro_rules! values {
 
 impl Database {
     /// `sqlite:PATH` (the file is made), or `postgres://…`. `readers` is how many may read at once; on PostgreSQL, how
-    /// many connections there are.
-    pub async fn open(address: &str, readers: u32) -> Result<Self, sqlx::Error> {
-        let patience = Duration::from_secs(5);
+    /// many connections there are. `patience` is how long anybody waits for a connection, or for the writer before.
+    pub async fn open(
+        address: &str,
+        readers: u32,
+        patience: Duration,
+    ) -> Result<Self, sqlx::Error> {
         #[cfg(feature = "postgres")]
         if address.starts_with("postgres:") || address.starts_with("postgresql:") {
             let pool = sqlx::postgres::PgPoolOptions::new()

@@ -53,8 +53,9 @@ pub fn start_log(settings: &Settings) -> Result<(), String> {
 /// Opens the service's database.
 pub async fn open(settings: &Settings) -> Result<Database, String> {
     let address = settings.text("database");
+    let patience = settings.span("database_patience")?;
     // The address may hold a password, so it is not in the message.
-    Database::open(address, settings.value("readers")?)
+    Database::open(address, settings.value("readers")?, patience)
         .await
         .map_err(|error| format!("`database`: {error}"))
 }

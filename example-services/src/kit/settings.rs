@@ -26,7 +26,7 @@ pub const fn key(name: &'static str, default: &'static str, about: &'static str)
 }
 
 /// What every service can be told.
-pub const COMMON: [Key; 9] = [
+pub const COMMON: [Key; 10] = [
     key(
         "service_token",
         "",
@@ -38,6 +38,11 @@ pub const COMMON: [Key; 9] = [
         "true: listen beyond loopback although service_token is empty",
     ),
     key("readers", "8", "database connections for reading"),
+    key(
+        "database_patience",
+        "5s",
+        "how long a request waits for a database connection, or for the one that writes",
+    ),
     key(
         "drain",
         "30s",

@@ -11,13 +11,16 @@ use super::{
     conductor::{Conductor, cancelled},
     domain::Status,
     saga::{Saga, State, Step, UndoStatus},
-    sagas::{self, Change},
+    sagas::{self, Change, Kept},
     store::{self, With},
 };
 use crate::{
     contracts::orders as contract,
-    kit::{idempotency, refusal::Refusal, time},
+    kit::{database::Transaction, idempotency, refusal::Refusal, time},
 };
+
+/// How long another one's work on the same saga is waited for (SHOP-603).
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Conductor {
     /// Cancels an order, and waits for it so long. The saga as it is then.
@@ -62,12 +65,8 @@ impl Conductor {
         reason: &str,
         actor: &str,
     ) -> Result<(), Refusal> {
-        let now = time::now();
-        let mut write = self.database.write().await?;
-        let Some((kept, lease)) = self.take(&mut write, order, now).await? else {
-            return Err(idempotency::in_progress());
-        };
-        let mut saga = kept.saga;
+        let (mut write, kept, lease) = self.take_soon(order).await?;
+        let (mut saga, now) = (kept.saga, time::now());
         let with = With {
             note: reason,
             actor,
@@ -88,6 +87,30 @@ impl Conductor {
         write.commit().await?;
         self.drive(saga, lease);
         Ok(())
+    }
+
+    /// Takes a saga, within a change that goes on with it. Whoever drove it to its end, or looks at it once more, lets it
+    /// go a moment later, which is waited for.
+    pub(super) async fn take_soon(
+        &self,
+        order: Uuid,
+    ) -> Result<(Transaction, Kept, Uuid), Refusal> {
+        let asking = async {
+            let mut pause = Duration::from_millis(5);
+            loop {
+                let mut write = self.database.write().await?;
+                if let Some((kept, lease)) = self.take(&mut write, order, time::now()).await? {
+                    return Ok((write, kept, lease));
+                }
+                drop(write);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(250));
+            }
+        };
+        match tokio::time::timeout(PATIENCE, asking).await {
+            Ok(taken) => taken,
+            Err(_) => Err(idempotency::in_progress()),
+        }
     }
 
     /// What administrators and carriers say about an order.

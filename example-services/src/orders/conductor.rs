@@ -1,16 +1,11 @@
 //! Drives sagas: does what the machine says, keeps it before and after (SHOP-504), and picks up what was left (SHOP-508).
 //!
 //! One task drives one saga, under a lease in the table; a change that finds the lease gone ends the task without a word.
-//! Whoever waits for a saga waits for its task, and then reads the table: a wait that is abandoned stops nothing. Tasks
-//! end by themselves; at the stop of the process they are cut, which is no different from a kill.
+//! Whoever waits for a saga waits until the table says that it has ended, whoever drives it: a wait that is abandoned stops
+//! nothing. Tasks end by themselves; at the stop of the process they are cut, which is no different from a kill.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::sync::watch;
 use tonic::Code;
 use uuid::Uuid;
 
@@ -18,6 +13,7 @@ use super::{
     domain::{Charges, sums},
     effect::Effect,
     partners::{Paid, Partners, Stock, gone, payment_failed},
+    running::Running,
     saga::{Failure, Policy, Saga, State, Step, Todo},
     sagas::{self, Change, Kept},
 };
@@ -46,8 +42,7 @@ pub struct Conductor {
     /// How many are driven at once.
     pub(super) most: usize,
     pub(super) counts: Counts,
-    /// By order: driven here. The sender is with the task, whose end closes it.
-    running: Arc<Mutex<HashMap<Uuid, watch::Receiver<()>>>>,
+    pub(super) running: Running,
 }
 
 /// What a conductor is told.
@@ -108,24 +103,8 @@ impl Conductor {
             verify_after: rules.verify_after,
             most: rules.most,
             counts,
-            running: Arc::default(),
+            running: Running::default(),
         }
-    }
-
-    pub(super) fn running(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Receiver<()>>> {
-        // Nothing that can panic is done with it.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there is room for one more.
-    pub fn admit(&self) -> Result<(), Refusal> {
-        if self.running().len() < self.most {
-            return Ok(());
-        }
-        Err(Refusal::unavailable(
-            "too many orders are under way; send it again",
-            Duration::from_secs(1),
-        ))
     }
 
     /// Puts a new saga into its table, held by us.
@@ -163,9 +142,8 @@ impl Conductor {
 
     /// Drives a saga that we hold, until its end.
     pub(super) fn drive(&self, saga: Saga, lease: Uuid) {
-        let (ended, end) = watch::channel(());
         let order = saga.order_id;
-        self.running().insert(order, end);
+        let ended = self.running.begin(order, lease);
         self.counts.running.inc();
         let conductor = self.clone();
         let work = observe::within(observe::current(), async move {
@@ -176,31 +154,11 @@ impl Conductor {
                     .await
                     .ok();
             }
-            conductor.running().remove(&order);
+            conductor.running.end(order, lease);
             conductor.counts.running.dec();
             drop(ended);
         });
         tokio::spawn(work);
-    }
-
-    /// Waits until nobody here drives the order's saga, or the time is over.
-    pub async fn wait(&self, order: Uuid, within: Duration) {
-        let end = self.running().get(&order).cloned();
-        if let Some(mut end) = end {
-            // Nothing is ever sent: it closes.
-            tokio::time::timeout(within, end.changed()).await.ok();
-        }
-    }
-
-    /// Waits until nothing is driven here any more, or the time is over. What is cut then is picked up at the next start.
-    pub async fn rest(&self, within: Duration) {
-        let ends: Vec<_> = self.running().values().cloned().collect();
-        let all = async {
-            for mut end in ends {
-                end.changed().await.ok();
-            }
-        };
-        tokio::time::timeout(within, all).await.ok();
     }
 
     async fn go(&self, held: &mut Held) -> Result<(), Halt> {

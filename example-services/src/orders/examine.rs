@@ -222,30 +222,29 @@ impl Conductor {
 
     /// Tries again what could not be undone, because a person says so.
     pub(super) async fn retry(&self, order: Uuid) -> Result<(), Refusal> {
-        let now = time::now();
         let unknown = || Refusal::not_found("order", "order_id", &order.to_string());
         sagas::of_order(&self.database, order)
             .await?
             .ok_or_else(unknown)?;
-        let mut write = self.database.write().await?;
-        let Some((kept, lease)) = self.take(&mut write, order, now).await? else {
-            return Err(idempotency::in_progress());
-        };
-        let mut saga = kept.saga;
+        let (write, kept, lease) = self.take_soon(order).await?;
+        let (mut saga, now) = (kept.saga, time::now());
         if saga.state == State::Completed {
             return Ok(());
         }
+        // Other services are asked under the lease, not within the change, which others wait for.
+        write.commit().await?;
         saga.undo_again(true, now);
         saga.resumed(now);
         if saga.state == State::Failed {
-            let left = self
-                .leftovers(&saga)
-                .await
-                .map_err(|failure| failure.refusal())?;
-            for step in left {
-                saga.undo_late(step, now);
+            match self.leftovers(&saga).await {
+                Ok(left) => left.into_iter().for_each(|step| saga.undo_late(step, now)),
+                Err(failure) => {
+                    sagas::release(&self.database, saga.id, lease).await?;
+                    return Err(failure.refusal());
+                }
             }
         }
+        let mut write = self.database.write().await?;
         if self.keep(&mut write, &saga, lease).await? == Change::Lost {
             return Err(idempotency::in_progress());
         }

@@ -2,7 +2,8 @@
 //!
 //! `domain` has an order's states and sums; `saga` the five steps as a state machine that knows no clock, no store and no
 //! network; `conductor` does what the machine says, and keeps its state before and after, with its `effect` on the order;
-//! `recovery` picks up what was left; `partners` calls the other services. `store` and `sagas` are the tables, `intake` and `changes` what clients can ask for, `examine` compares what
+//! `running` knows what is driven here and waits for ends; `recovery` picks up what was left; `partners` calls the other
+//! services. `store` and `sagas` are the tables, `intake` and `changes` what clients can ask for, `examine` compares what
 //! the services hold, `grpc` and `http` are the doors. No order is ever confirmed anywhere but in a saga.
 
 mod changes;
@@ -18,6 +19,7 @@ mod messages;
 pub mod partners;
 mod recovery;
 mod run;
+mod running;
 pub mod saga;
 pub mod sagas;
 pub mod store;

@@ -17,7 +17,7 @@ impl Conductor {
     /// Picks up what nobody drives (SHOP-508). At start, and again and again.
     pub async fn recover(&self) {
         let now = time::now();
-        let room = self.most.saturating_sub(self.running().len());
+        let room = self.room();
         let left =
             match sagas::left(&self.database, now, self.verify_after, room.min(200) as i64).await {
                 Ok(left) => left,
@@ -25,7 +25,7 @@ impl Conductor {
             };
         let mut payments_up = None;
         for order in left {
-            if self.running().contains_key(&order) {
+            if self.running.has(order) {
                 continue;
             }
             if let Err(error) = self.pick_up(order, &mut payments_up).await {

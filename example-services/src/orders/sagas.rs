@@ -115,6 +115,12 @@ pub async fn of_order(database: &Database, order: Uuid) -> Result<Option<Kept>, 
     row.as_ref().map(kept).transpose()
 }
 
+/// Whether the order has a saga that is at no end.
+pub async fn is_open(database: &Database, order: Uuid) -> Result<bool, sqlx::Error> {
+    let sql = "SELECT 1 FROM sagas WHERE order_id = $1 AND state NOT IN ('completed', 'failed')";
+    Ok(database.first(sql, values![order]).await?.is_some())
+}
+
 /// Takes the saga of an order to drive it, unless somebody else does.
 pub async fn take(
     write: &mut Transaction,

@@ -90,7 +90,8 @@ async fn run(settings: Settings) -> Result<(), String> {
     program::check_open(&settings, addresses)?;
     let database = program::open(&settings).await?;
     program::bring_up(&settings, &database, &store::MIGRATIONS).await?;
-    let ledger = Database::open(settings.text("processor"), 4)
+    let patience = settings.span("database_patience")?;
+    let ledger = Database::open(settings.text("processor"), 4, patience)
         .await
         .map_err(|error| format!("`processor`: {error}"))?;
     migrations::up(&ledger, &simulated::MIGRATIONS)

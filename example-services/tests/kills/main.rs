@@ -66,13 +66,19 @@ async fn every_order_ends_all_or_nothing_whoever_dies_when() {
         services.push(service);
         tallies.push(tally);
     }
+    // On a slow machine few got through between the kills; they have to prove something, too.
+    crate::support::shop::until("some orders are confirmed", || async {
+        let books = keeper.read().await;
+        let confirmed = books.values().filter(|page| page.saga == "completed");
+        confirmed.count() > 20
+    })
+    .await;
     load.stop();
     let mut told = Vec::new();
     for worker in workers {
         told.extend(worker.await.unwrap());
     }
     keeper.settle().await;
-
     let books = keeper.read().await;
     let count =
         |is: fn(&support::books::Page) -> bool| books.values().filter(|page| is(page)).count();
@@ -101,8 +107,4 @@ async fn every_order_ends_all_or_nothing_whoever_dies_when() {
         &faults[..faults.len().min(5)]
     );
     assert!(tallies.iter().map(reaper::Tally::kills).sum::<usize>() >= kills);
-    assert!(
-        count(|page| page.saga == "completed") > 20,
-        "too few got through to prove anything"
-    );
 }

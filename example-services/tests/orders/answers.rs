@@ -1,21 +1,29 @@
 //! How soon a request for an order is answered, and over what.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
 use tollgate_example_services::contracts::orders::{
     GetOrderStatusRequest, OrderStatus, order::Phase,
 };
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::{
     clients::order,
-    support::{service::curl, shop::Shop},
+    support::{
+        service::curl,
+        shop::{Shop, until},
+    },
 };
 
 /// SHOP-403, SHOP-404: who does not wait is told where to look, and everything known is told at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_is_not_finished_can_be_asked_for() {
-    let shop = Shop::start(&[]);
+    let shop = Shop::start(&[("orders", "--payment-timeout=180s")]);
     let (user, product) = (shop.user().await, shop.product(5).await);
-    let mut request = Request::new(order(&user, &product, 1, "slow"));
+    let mut request = Request::new(order(&user, &product, 1, ""));
+    // Nothing comes to its end before payments goes on.
+    shop.services["payments"].signal(Signal::STOP);
     request
         .metadata_mut()
         .insert("prefer", "respond-async".parse().unwrap());
@@ -41,7 +49,30 @@ async fn an_order_that_is_not_finished_can_be_asked_for() {
         .unwrap()
         .into_inner();
     assert_eq!(first.phase(), Phase::Pending);
-    crate::support::shop::until("it is confirmed", || async {
+
+    // A deadline that is over leaves the order to its saga. Where even the answer came too late, it is asked for again.
+    let request = order(&user, &product, 1, "");
+    until("the deadline is heeded", || async {
+        let mut short = Request::new(request.clone());
+        short.set_timeout(Duration::from_secs(1));
+        match shop.orders().create_order(short).await {
+            Ok(short) => {
+                assert!(short.get_ref().processing);
+                true
+            }
+            Err(late) => {
+                assert!(matches!(
+                    late.code(),
+                    Code::Cancelled | Code::DeadlineExceeded
+                ));
+                false
+            }
+        }
+    })
+    .await;
+
+    shop.services["payments"].signal(Signal::CONT);
+    until("it is confirmed", || async {
         let now = shop
             .orders()
             .get_order_status(asked.clone())
@@ -51,28 +82,17 @@ async fn an_order_that_is_not_finished_can_be_asked_for() {
         now.status() == OrderStatus::Confirmed && !now.processing
     })
     .await;
-
-    // A deadline that is over leaves the order to its saga.
-    let mut short = Request::new(order(&user, &product, 1, "slow"));
-    short.set_timeout(std::time::Duration::from_millis(300));
-    let short = shop
-        .orders()
-        .create_order(short)
-        .await
-        .unwrap()
-        .into_inner();
-    assert!(short.processing);
 }
 
 /// ACC-202, SHOP-105, SHOP-403: the service's own REST says 201, or 202 for what is not finished.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_can_be_made_in_json() {
-    let shop = Shop::start(&[]);
+    let shop = Shop::start(&[("orders", "--payment-timeout=180s")]);
     let (user, product) = (shop.user().await, shop.product(5).await);
     let address = r#""shipping_address": {"street": "1 Main St", "city": "Springfield", "state": "IL", "zip_code": "62701", "country": "USA"}"#;
     let order = |quantity: i32| {
         format!(
-            r#"{{"user_id": "{user}", "payment_method": "card", "payment_token": "slow",
+            r#"{{"user_id": "{user}", "payment_method": "card", "payment_token": "",
                 "items": [{{"product_id": "{product}", "quantity": {quantity}}}], {address}}}"#
         )
     };
@@ -95,11 +115,13 @@ async fn orders_can_be_made_in_json() {
         (201, &"CONFIRMED".into()),
         "{made}"
     );
+    shop.services["payments"].signal(Signal::STOP);
     let (status, accepted) = post(&order(2), "respond-async");
     assert_eq!(
         (status, &accepted["data"]["processing"]),
         (202, &true.into())
     );
+    shop.services["payments"].signal(Signal::CONT);
     let (status, refused) = post(&order(9), "");
     assert_eq!(
         (status, &refused["error"]["code"]),

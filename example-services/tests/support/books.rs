@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tollgate_example_services::kit::database::{Database, Row};
+use tollgate_example_services::kit::{
+    database::{Database, Row},
+    time,
+};
 use uuid::Uuid;
 
 use super::shop::{Shop, until};
@@ -169,17 +172,31 @@ impl Keeper {
         books
     }
 
-    /// Waits until every saga is settled.
+    /// Waits until every saga is settled, and nobody works on a payment any more: whoever works lets it go after what came
+    /// of it can be seen, and the lease of somebody who died runs out.
     pub(crate) async fn settle(&self) {
-        let open = || async {
+        let settled = || async {
             let sql = "SELECT COUNT(*) FROM sagas WHERE NOT settled";
             rows(&self.orders, sql).await[0].int(0).unwrap() == 0
         };
-        until("all sagas are settled", open).await;
+        until("all sagas are settled", settled).await;
+        let free = || async { self.held().await.is_empty() };
+        until("nobody works on a payment", free).await;
     }
 
-    /// Everything that is wrong with the shop, given what was in stock at the beginning.
+    /// Orders whose payments somebody works on.
+    async fn held(&self) -> Vec<Uuid> {
+        let sql = "SELECT order_id, lease_until FROM payments WHERE lease IS NOT NULL";
+        let rows = rows(&self.payments, sql).await;
+        rows.iter()
+            .filter(|row| row.int(1).unwrap() >= time::now())
+            .map(|row| row.id(0).unwrap())
+            .collect()
+    }
+
+    /// Everything that is wrong with the shop once it is settled, given what was in stock at the beginning.
     pub(crate) async fn faults(&self, stock: &BTreeMap<String, i64>) -> Vec<String> {
+        self.settle().await;
         let books = self.read().await;
         let mut faults: Vec<_> = books
             .iter()
@@ -202,16 +219,8 @@ impl Keeper {
                 ));
             }
         }
-        for row in rows(
-            &self.payments,
-            "SELECT order_id FROM payments WHERE lease IS NOT NULL",
-        )
-        .await
-        {
-            faults.push(format!(
-                "the payment of {} is still held",
-                row.id(0).unwrap()
-            ));
+        for order in self.held().await {
+            faults.push(format!("the payment of {order} is still held"));
         }
         // Every end is told exactly once.
         let told = "SELECT aggregate_id, COUNT(*) FROM events WHERE type = 'order.confirmed.v1' GROUP BY aggregate_id";

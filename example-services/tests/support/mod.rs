@@ -25,7 +25,7 @@ pub(crate) async fn stores(versions: &[Migration]) -> Vec<Store> {
     let mut stores = vec![sqlite(versions).await];
     if let Some(server) = postgres::server() {
         let address = server.database();
-        let database = Database::open(&address, 16).await.unwrap();
+        let database = Database::open(&address, 16, shop::PATIENCE).await.unwrap();
         migrations::up(&database, versions).await.unwrap();
         stores.push(Store {
             database,
@@ -40,7 +40,7 @@ pub(crate) async fn stores(versions: &[Migration]) -> Vec<Store> {
 pub(crate) async fn sqlite(versions: &[Migration]) -> Store {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("sqlite:{}", folder.path().join("store.db").display());
-    let database = Database::open(&address, 8).await.unwrap();
+    let database = Database::open(&address, 8, shop::PATIENCE).await.unwrap();
     migrations::up(&database, versions).await.unwrap();
     Store {
         database,

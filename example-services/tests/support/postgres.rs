@@ -100,7 +100,7 @@ impl Server {
                 "-c",
                 "listen_addresses=",
                 "-c",
-                "max_connections=200",
+                "max_connections=300",
                 "-c",
             ])
             .arg(format!(
@@ -120,18 +120,23 @@ impl Server {
             process,
             databases: AtomicU32::new(0),
         };
-        // `pg_isready` is asked, with its own patience, until the server answers.
-        let up = |_: &u32| {
+        let up = || {
             let asked = Command::new(server.programs.join("pg_isready"))
                 .arg("--timeout=1")
                 .arg("--host")
                 .arg(server.folder.path())
                 .stdout(Stdio::null())
                 .status();
-            std::thread::yield_now();
             asked.is_ok_and(|status| status.success())
         };
-        assert!((0..20_000).find(up).is_some(), "PostgreSQL does not start");
+        let begun = std::time::Instant::now();
+        while !up() {
+            assert!(
+                begun.elapsed() < super::shop::PATIENCE,
+                "PostgreSQL does not start"
+            );
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+        }
         server
     }
 

@@ -11,7 +11,7 @@ pub(crate) fn curl(arguments: &[&str]) -> (u16, serde_json::Value) {
         .args([
             "--silent",
             "--max-time",
-            "20",
+            "180",
             "--write-out",
             "\n%{http_code}",
         ])
@@ -46,6 +46,8 @@ impl Program {
                 "127.0.0.1:0",
                 "--log-level",
                 "warn",
+                "--database-patience",
+                "60s",
             ])
             .args(settings)
             .stdout(Stdio::piped())

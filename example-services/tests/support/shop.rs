@@ -20,16 +20,16 @@ use tollgate_example_services::{
         products::{self, products_service_client::ProductsServiceClient},
         users::{self, users_service_client::UsersServiceClient},
     },
-    kit::{channel, database::Database},
+    kit::database::Database,
 };
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use super::postgres::Server;
 
 pub(crate) const NAMES: [&str; 4] = ["users", "products", "payments", "orders"];
 
-/// Everything but time that a test waits for comes within this.
-pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+/// Everything that a test waits for comes within this, however busy the machine is.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// One program of the shop, which can be started again and again.
 pub(crate) struct Service {
@@ -179,6 +179,8 @@ impl Shop {
                     .into(),
                 "orders" => {
                     let mut settings: Vec<String> = [
+                        // Who asks is told the end, unless the test wants it otherwise.
+                        "--wait=180s",
                         "--step-timeout=2s",
                         "--payment-timeout=4s",
                         "--retry-pause=20ms",
@@ -202,6 +204,7 @@ impl Shop {
                 _ => Vec::new(),
             };
             settings.push(format!("--database={}", databases[name]));
+            settings.push("--database-patience=60s".into());
             if name == "payments" {
                 settings.push(format!("--processor={}", databases["payments-processor"]));
             }
@@ -229,12 +232,28 @@ impl Shop {
         }
     }
 
+    /// Another process of a service beside its first one, on the same database.
+    pub(crate) fn another(&self, name: &str) -> Service {
+        let first = &self.services[name];
+        let host = first.addresses[0].rsplit_once(':').unwrap().0;
+        let mut another = Service {
+            name: first.name,
+            program: first.program,
+            settings: first.settings.clone(),
+            addresses: [format!("{host}:0"), format!("{host}:0")],
+            process: None,
+            folder: first.folder.clone(),
+        };
+        another.start(None);
+        another
+    }
+
     pub(crate) fn service(&mut self, name: &str) -> &mut Service {
         self.services.get_mut(name).unwrap()
     }
 
     fn channel(&self, name: &str) -> Channel {
-        channel::to(&self.services[name].grpc()).unwrap()
+        channel(&self.services[name])
     }
 
     pub(crate) fn orders(&self) -> OrdersServiceClient<Channel> {
@@ -283,8 +302,16 @@ impl Shop {
 
     /// The database of a service, read beside it.
     pub(crate) async fn database(&self, name: &str) -> Database {
-        Database::open(&self.databases[name], 2).await.unwrap()
+        let address = &self.databases[name];
+        Database::open(address, 2, PATIENCE).await.unwrap()
     }
+}
+
+/// A connection that is made when it is needed, and that no stillness of the machine ends.
+pub(crate) fn channel(service: &Service) -> Channel {
+    Endpoint::from_shared(service.grpc())
+        .unwrap()
+        .connect_lazy()
 }
 
 /// Asks again until it is so.

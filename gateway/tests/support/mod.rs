@@ -26,6 +26,7 @@ use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 use tollgate_engine::testing::PATIENCE;
 use tollgate_engine::testing::client::{Client, Response};
+pub use tollgate_engine::testing::waiting::until;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate-gateway");
 
@@ -82,7 +83,7 @@ impl Site {
         let admin = format!("admin = \"{}:0\"\n", self.address);
         if !toml.contains("[server]") {
             whole.push_str(&format!(
-                "\n[server]\n{admin}workers = 2\ndrain = \"15s\"\n"
+                "\n[server]\n{admin}workers = 2\ndrain = \"60s\"\n"
             ));
         } else if !toml.contains("admin =") {
             whole = whole.replacen("[server]\n", &format!("[server]\n{admin}"), 1);
@@ -325,15 +326,6 @@ pub fn ask(admin: SocketAddr, line: &str) -> Response {
     Client::connect(admin).request(line, &["Connection: close"])
 }
 
-/// Looks again and again until it holds; fails the test when it never does.
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited for {what} in vain");
-        breathe();
-    }
-}
-
 /// Between two looks at a condition that nobody announces.
 fn breathe() {
     std::thread::sleep(Duration::from_millis(2));
@@ -344,11 +336,16 @@ pub fn tell(line: &str) {
     let _nobody_reads = writeln!(std::io::stderr(), "{line}");
 }
 
-/// A document with one listener `in`, a route `all` for everything to the upstream `app`, and further sections.
+/// A document with one listener `in`, a route `all` for everything to the upstream `app`, and further sections. Its time-out,
+/// unless it names one, is such as no machine reaches by standing still.
 pub fn document(upstream: SocketAddr, route: &str, more: &str) -> String {
+    let patient = match route.contains("timeout") {
+        true => "",
+        false => "timeout = \"60s\"\n",
+    };
     format!(
         "[[listener]]\nname = \"in\"\nbind = \"127.0.0.1:0\"\n\n\
-         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\n{route}\n\n\
+         [[route]]\nname = \"all\"\nmatch = {{ path = \"/*\" }}\nupstream = \"app\"\n{patient}{route}\n\n\
          [[upstream]]\nname = \"app\"\nendpoints = [\"{upstream}\"]\n\n{more}\n"
     )
 }

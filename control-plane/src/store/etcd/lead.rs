@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
 use tollgate_engine::telemetry::log;
 
 use super::Role;
 use super::link::{Fault, Link, Pair};
 use super::member::{Task, leader_of};
+use super::wire::response_op::Response;
+use super::wire::{Compare, RequestOp, TxnRequest};
 use crate::store::Member;
 use crate::store::batch::Leases;
 
@@ -85,20 +86,21 @@ impl Task {
             return Ok(());
         };
         let key = self.keys.leader();
-        let options = PutOptions::new().with_lease(lease);
-        let transaction = Txn::new()
-            .when([Compare::create_revision(key.clone(), CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(key.clone(), self.card()?, Some(options))])
-            .or_else([TxnOp::get(key, None)]);
+        let nobody = Compare::created(key.clone(), 0);
+        let put = RequestOp::put(key.clone(), self.card()?, lease);
+        let transaction = TxnRequest {
+            failure: vec![RequestOp::get(key)],
+            ..TxnRequest::new([nobody], [put])
+        };
         let answer = link.transaction(transaction).await?;
-        if answer.succeeded() {
-            let term = answer.header().map_or(0, |header| header.revision());
+        if answer.succeeded {
+            let term = answer.revision();
             self.leader = Some((term, self.own.clone()));
             return self.begin_term(link, term).await;
         }
-        for response in answer.op_responses() {
-            if let TxnOpResponse::Get(found) = response {
-                let pair = found.kvs().first().map(Pair::from);
+        for answer in answer.responses {
+            if let Some(Response::ResponseRange(found)) = answer.response {
+                let pair = found.kvs.into_iter().next().map(Pair::from);
                 self.leader = pair.as_ref().and_then(leader_of);
             }
         }

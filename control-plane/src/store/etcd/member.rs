@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use etcd_client::{EventType, WatchResponse};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, sleep_until};
 use tollgate_config::control_plane::Etcd as Settings;
@@ -17,6 +16,8 @@ use tollgate_engine::telemetry::log::Repeated;
 use super::Ours;
 use super::layout::{Card, Head, Keys, read, write};
 use super::link::{Credentials, Fault, Link, Pair};
+use super::wire::WatchResponse;
+use super::wire::event::EventType;
 use super::writer::Pending;
 use crate::store::batch::{Leases, Order};
 use crate::store::{Member, StoreError};
@@ -202,7 +203,7 @@ impl Task {
                 }
                 Ok(()) = self.resign.changed() => self.beat(link).await?,
                 message = watch.message() => match message? {
-                    Some(message) => self.heard(link, &message).await?,
+                    Some(message) => self.heard(link, message).await?,
                     None => return Err(Fault::Away("the watch ended".to_owned())),
                 },
                 order = self.orders.recv() => match order {
@@ -260,30 +261,32 @@ impl Task {
         Ok(())
     }
 
-    async fn heard(&mut self, link: &mut Link, message: &WatchResponse) -> Result<(), Fault> {
-        if message.canceled() {
+    async fn heard(&mut self, link: &mut Link, message: WatchResponse) -> Result<(), Fault> {
+        if message.canceled {
             return Err(Fault::Away(format!(
                 "the watch was ended: {}",
-                message.cancel_reason()
+                message.cancel_reason
             )));
         }
         let mut vacant = false;
         let mut head = None;
-        for event in message.events() {
-            let Some(pair) = event.kv() else { continue };
-            let put = event.event_type() == EventType::Put;
-            if pair.key() == self.keys.leader().as_bytes() {
+        for event in message.events {
+            let put = event.r#type() == EventType::Put;
+            let Some(pair) = event.kv.map(Pair::from) else {
+                continue;
+            };
+            if pair.key == self.keys.leader().as_bytes() {
                 vacant = !put;
-                self.leader = leader_of(&Pair::from(pair)).filter(|_| put);
-            } else if pair.key() == self.keys.head().as_bytes() {
-                head = put.then(|| Pair::from(pair));
-            } else if let Some(number) = self.keys.number_of_record(pair.key()) {
+                self.leader = leader_of(&pair).filter(|_| put);
+            } else if pair.key == self.keys.head().as_bytes() {
+                head = put.then_some(pair);
+            } else if let Some(number) = self.keys.number_of_record(&pair.key) {
                 if put && number > self.record() {
-                    self.told.insert(number, pair.value().to_vec());
+                    self.told.insert(number, pair.value);
                 }
-            } else if pair.key().starts_with(self.keys.members().as_bytes()) {
-                let name = text(pair.key());
-                match card_of(pair.value()).filter(|_| put) {
+            } else if pair.key.starts_with(self.keys.members().as_bytes()) {
+                let name = text(&pair.key);
+                match card_of(&pair.value).filter(|_| put) {
                     Some(member) => self.members.insert(name, member),
                     None => self.members.remove(&name),
                 };

@@ -21,6 +21,7 @@ mod link;
 mod member;
 #[cfg(test)]
 mod tests;
+mod wire;
 mod writer;
 
 use std::fmt;

@@ -4,12 +4,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use etcd_client::{Compare, CompareOp, DeleteOptions, Txn, TxnOp};
-
 use super::layout::{Head, PIECE, Record, base_of, piece, write};
 use super::link::{Fault, Link};
 use super::member::Task;
 use super::new_epoch;
+use super::wire::{Compare, RequestOp, TxnRequest};
 use crate::store::StoreError;
 use crate::store::batch::{Batch, Order};
 
@@ -144,27 +143,25 @@ impl Task {
             record: number,
             ..head
         };
-        let transaction = Txn::new()
-            .when([
+        let text = write(&head).map_err(Fault::Refused)?;
+        let transaction = TxnRequest::new(
+            [
                 self.fence(term),
-                Compare::mod_revision(self.keys.head(), CompareOp::Equal, modified),
-            ])
-            .and_then([
-                TxnOp::put(self.keys.record(number), bytes, None),
-                TxnOp::put(
-                    self.keys.head(),
-                    write(&head).map_err(Fault::Refused)?,
-                    None,
-                ),
-            ]);
+                Compare::modified(self.keys.head(), modified),
+            ],
+            [
+                RequestOp::put(self.keys.record(number), bytes, 0),
+                RequestOp::put(self.keys.head(), text, 0),
+            ],
+        );
         if let Some(pending) = &mut self.pending {
             pending.unsent = false;
         }
         let answer = link.transaction(transaction).await?;
-        if !answer.succeeded() {
+        if !answer.succeeded {
             return self.doubt(link).await;
         }
-        let modified = answer.header().map_or(0, |header| header.revision());
+        let modified = answer.revision();
         if let Some(pending) = &self.pending {
             self.ours.shown.apply(&pending.batch.written);
         }
@@ -193,7 +190,7 @@ impl Task {
 
     /// Whoever does not lead any more writes nothing.
     fn fence(&self, term: i64) -> Compare {
-        Compare::create_revision(self.keys.leader(), CompareOp::Equal, term)
+        Compare::created(self.keys.leader(), term)
     }
 
     /// Writes something long under names of its own, in front of what will make it count.
@@ -206,12 +203,10 @@ impl Task {
         let mut count = 0;
         for part in bytes.chunks(PIECE) {
             self.renew(link).await?;
-            let put = TxnOp::put(piece(of, count), part, None);
+            let put = RequestOp::put(piece(of, count), part, 0);
             let fence = self.fence(self.term.unwrap_or_default());
-            let answer = link
-                .transaction(Txn::new().when([fence]).and_then([put]))
-                .await?;
-            if !answer.succeeded() {
+            let answer = link.transaction(TxnRequest::new([fence], [put])).await?;
+            if !answer.succeeded {
                 return Err(Fault::Away("the term is over".to_owned()));
             }
             count += 1;
@@ -228,10 +223,10 @@ impl Task {
             base_pieces: 0,
             oldest: 0,
         };
-        let absent = Compare::create_revision(self.keys.head(), CompareOp::Equal, 0);
-        let put = TxnOp::put(self.keys.head(), write(&head).map_err(Fault::Wrong)?, None);
+        let absent = Compare::created(self.keys.head(), 0);
+        let put = RequestOp::put(self.keys.head(), write(&head).map_err(Fault::Wrong)?, 0);
         let fence = self.fence(self.term.unwrap_or_default());
-        let transaction = Txn::new().when([fence, absent]).and_then([put]);
+        let transaction = TxnRequest::new([fence, absent], [put]);
         // Whether it was this one or one that was not answered: it is read.
         link.transaction(transaction).await?;
         self.catch_up(link).await.map(drop)
@@ -255,26 +250,24 @@ impl Task {
             oldest: head.base,
             ..head.clone()
         };
-        let gone = |(from, to): (String, String)| {
-            TxnOp::delete(from, Some(DeleteOptions::new().with_range(to)))
-        };
-        let transaction = Txn::new()
-            .when([
+        let transaction = TxnRequest::new(
+            [
                 self.fence(self.term.unwrap_or_default()),
-                Compare::mod_revision(self.keys.head(), CompareOp::Equal, modified),
-            ])
-            .and_then([
-                TxnOp::put(self.keys.head(), write(&next).map_err(Fault::Wrong)?, None),
-                gone(self.keys.records_before(next.oldest + 1)),
-                gone(self.keys.pieces_before(next.oldest + 1)),
-                gone(self.keys.bases_before(next.base)),
-            ]);
+                Compare::modified(self.keys.head(), modified),
+            ],
+            [
+                RequestOp::put(self.keys.head(), write(&next).map_err(Fault::Wrong)?, 0),
+                RequestOp::delete(self.keys.records_before(next.oldest + 1)),
+                RequestOp::delete(self.keys.pieces_before(next.oldest + 1)),
+                RequestOp::delete(self.keys.bases_before(next.base)),
+            ],
+        );
         let answer = link.transaction(transaction).await?;
-        if !answer.succeeded() {
+        if !answer.succeeded {
             self.catch_up(link).await?;
             return Err(Fault::Away("the term is over".to_owned()));
         }
-        let modified = answer.header().map_or(0, |header| header.revision());
+        let modified = answer.revision();
         self.head = Some((next, modified));
         (self.base_bytes, self.log_bytes) = (bytes.len(), 0);
         self.count_bytes();

@@ -10,14 +10,20 @@ use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use tollgate_config::document::{UpstreamProtocol, UpstreamTls};
 
+use super::BYTES;
 use super::files::{Digest, Files};
+use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
 /// TLS towards one upstream. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// The same, for what is not HTTP.
+    bytes: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
+    /// Endpoints are members of the mesh.
+    mesh: Option<(Arc<Member>, Expected)>,
     digest: Digest,
 }
 
@@ -50,11 +56,43 @@ impl ClientTls {
             UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
             UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
         };
+        let mut bytes = config.clone();
+        bytes.alpn_protocols.clear();
         Ok(ClientTls {
             config: Arc::new(config),
+            bytes: Arc::new(bytes),
             name,
+            mesh: None,
             digest: files.digest(),
         })
+    }
+
+    /// Mutual TLS with a member of the mesh.
+    pub fn member(
+        member: &Arc<Member>,
+        expected: &Expected,
+        protocol: UpstreamProtocol,
+    ) -> Result<Self, TlsError> {
+        let config = member::client(member, expected, member::protocols(protocol))?;
+        let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
+        Ok(ClientTls {
+            config: Arc::new(config),
+            bytes: Arc::new(bytes),
+            // Neither told nor verified: a member is known by its identity.
+            name: Some(server_name("member.invalid")?),
+            mesh: Some((member.clone(), expected.clone())),
+            digest: [0; _],
+        })
+    }
+
+    /// Who we are in the mesh, when endpoints are members of it.
+    pub fn mesh(&self) -> Option<&Arc<Member>> {
+        self.mesh.as_ref().map(|(member, _)| member)
+    }
+
+    /// The member that endpoints must be.
+    pub fn expected(&self) -> Option<&Expected> {
+        self.mesh.as_ref().map(|(_, expected)| expected)
     }
 
     /// Reads all files again. Returns what was there before when no byte and no setting changed, so that sessions with
@@ -75,6 +113,11 @@ impl ClientTls {
     /// What handshakes are made with. The same `Arc` as long as nothing changed.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// What handshakes are made with where bytes are relayed: members are told so, others are named no protocol.
+    pub fn config_for_bytes(&self) -> &Arc<ClientConfig> {
+        &self.bytes
     }
 
     /// The name to ask for and to verify at an endpoint whose host (no port) is `host`.

@@ -8,6 +8,7 @@
 mod choice;
 mod client;
 mod files;
+mod member;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,14 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use client::ClientTls;
+pub use member::{
+    AuthorityFacts, Expected, Facts, Held, Member, MemberTls, Own, Peer, REFUSED_US, Reason,
+    Refusal, SKEW, Side, Trusted, of_client,
+};
 pub use server::{PeerIdentity, PeerRefused, ServerTls};
+
+/// The ALPN name by which one member of a mesh tells another that bytes will follow, and no HTTP.
+pub const BYTES: &[u8] = b"tollgate-bytes";
 
 /// Why TLS cannot be set up as the document says.
 #[derive(Debug)]
@@ -62,6 +70,11 @@ pub enum TlsError {
     BadName {
         name: String,
     },
+    /// Files that are to make us a member of the mesh, and do not.
+    NoMember {
+        file: PathBuf,
+        why: String,
+    },
     /// The TLS library refused the whole.
     Refused {
         why: String,
@@ -77,6 +90,7 @@ impl TlsError {
             | TlsError::BadCertificate { file, .. }
             | TlsError::NoKey { file }
             | TlsError::BadKey { file, .. }
+            | TlsError::NoMember { file, .. }
             | TlsError::BadAuthority { file, .. } => Some(file),
             TlsError::KeyDoesNotMatch { key, .. } => Some(key),
             TlsError::NothingToServe
@@ -131,6 +145,11 @@ impl fmt::Display for TlsError {
             TlsError::BadName { name } => {
                 write!(f, "`{name}` is neither a host name nor an address")
             }
+            TlsError::NoMember { file, why } => write!(
+                f,
+                "{} does not make this data plane a member of the mesh: {why}",
+                file.display()
+            ),
             TlsError::Refused { why } => write!(f, "TLS cannot be set up: {why}"),
         }
     }

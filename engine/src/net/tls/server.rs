@@ -17,7 +17,7 @@ use tollgate_config::document::{ClientAuth, ListenerProtocol, ListenerTls};
 
 use super::choice::Choice;
 use super::files::{Digest, Files, ends};
-use super::{TlsError, provider};
+use super::{BYTES, TlsError, provider};
 
 /// TLS of one listener, ready to shake hands. Cheap to clone.
 #[derive(Clone)]
@@ -86,6 +86,11 @@ impl ServerTls {
             ListenerProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             ListenerProtocol::Http1 => vec![b"http/1.1".to_vec()],
             ListenerProtocol::Http2 => vec![b"h2".to_vec()],
+            ListenerProtocol::Detect => {
+                vec![b"h2".to_vec(), b"http/1.1".to_vec(), BYTES.to_vec()]
+            }
+            // Whatever the client names is between it and the upstream.
+            ListenerProtocol::Tcp => Vec::new(),
         };
         // Stateless tickets work on whichever worker the client comes back to; a cache would have to be shared.
         config.session_storage = Arc::new(NoServerSessionStorage {});

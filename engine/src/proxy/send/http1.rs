@@ -16,6 +16,7 @@ use crate::exchange::headers::Sender;
 use crate::exchange::{Marks, Request, Response};
 use crate::http1::wire::{HeadFault, Home, SharedWire};
 use crate::http1::{Framing, Incoming, ResponseHead, encode, parse_response};
+use crate::net::tls::REFUSED_US;
 use crate::upstream::pool::Pool;
 
 /// Largest answer head.
@@ -99,6 +100,9 @@ pub(in crate::proxy) async fn over_http1(
                     ),
                     HeadFault::Truncated => {
                         Failure::reset("closed inside the answer's head", true, false)
+                    }
+                    HeadFault::Io(error) if error.kind() == REFUSED_US => {
+                        Failure::refused_us(&error)
                     }
                     HeadFault::Io(error) => {
                         Failure::reset(error.to_string(), true, reused && silent && interim == 0)

@@ -16,6 +16,7 @@ use crate::exchange::error::{Code, Error};
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Response};
 use crate::http1::Framing;
+use crate::net::tls::REFUSED_US;
 use crate::upstream::pool::Place;
 
 pub(in crate::proxy) async fn over_http2(
@@ -37,10 +38,10 @@ pub(in crate::proxy) async fn over_http2(
         .map_or(request.authority.as_bytes(), |host| host.as_bytes());
     let head = http2_head(request, authority, secure, sender.for_http2(request))
         .ok_or_else(|| Failure::bad(Code::BadHost))?;
-    let mut send = place
-        .ready()
-        .await
-        .map_err(|error| Failure::reset(error.to_string(), false, true))?;
+    let mut send = place.ready().await.map_err(|error| match error.get_io() {
+        Some(error) if error.kind() == REFUSED_US => Failure::refused_us(error),
+        _ => Failure::reset(error.to_string(), false, true),
+    })?;
     let ends = framing(request, source) == Framing::None;
     let (answer, stream) = send.send_request(head, ends).map_err(|error| {
         place.retire();
@@ -66,6 +67,10 @@ pub(in crate::proxy) async fn over_http2(
             }
         }
         answer.as_mut().poll(cx).map_err(|error| {
+            if let Some(error) = error.get_io().filter(|error| error.kind() == REFUSED_US) {
+                place.retire();
+                return Failure::refused_us(error);
+            }
             let untaken = error.reason() == Some(h2::Reason::REFUSED_STREAM)
                 || (error.is_go_away() && error.is_remote());
             if error.is_go_away() || error.is_io() {

@@ -100,6 +100,12 @@ impl Failure {
         }
     }
 
+    /// The endpoint is a member of the mesh and refused our certificate, which in TLS 1.3 a client learns after it has
+    /// sent: nothing of it was looked at.
+    pub(super) fn refused_us(error: &std::io::Error) -> Self {
+        Self::connect(Error::because(Code::ConnectFailed, error.to_string()))
+    }
+
     pub(super) fn reset(cause: impl Into<Box<str>>, left: bool, stale: bool) -> Self {
         let error = Error::because(Code::UpstreamReset, cause);
         Failure {

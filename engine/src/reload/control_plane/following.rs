@@ -51,7 +51,7 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Opened, Strin
         also: also.clone(),
         listeners: asks.listeners.clone(),
         stands_for: register.map(|register| register.name.clone()),
-        trust: false,
+        trust: asks.trust,
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     let link = Link::open(url, &asks.settings, &subscribe).await?;
@@ -66,6 +66,7 @@ async fn follow(
     opened: Opened,
     turns: &mut Turns,
 ) -> String {
+    feed.known.borrow_mut().asked_for_trust(asks.trust);
     let mut link = opened.link;
     let mut wisher = feed.wisher(link.desk(), asks, opened.also);
     feed.known

@@ -12,6 +12,7 @@ use tollgate_config::feed::{
     Begin, Block, Blocks, Have, Hello, Instance, Line, MOST_BLOCKS, MOST_BYTES, MOST_SERVICES, Put,
     Service,
 };
+use tollgate_config::identity::Trust;
 
 /// A control plane that wants to be silent for longer is not believed to live.
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
@@ -30,6 +31,8 @@ pub struct Known {
     /// How often the question changed that decides which blocks we are told, and at which of them we were told all.
     asked: u64,
     answered: u64,
+    /// Whom to trust is wanted from whoever is connected.
+    wants_trust: bool,
     session: Session,
 }
 
@@ -76,6 +79,8 @@ pub struct News {
     pub emptied: bool,
     /// Whose instances changed.
     pub services: Vec<String>,
+    /// Whom the mesh trusts, as told; whether that is news is for others to say.
+    pub trust: Option<Trust>,
 }
 
 /// Why a connection is not listened to any longer.
@@ -90,6 +95,11 @@ pub enum Fault {
 }
 
 impl Known {
+    /// Whether subscriptions ask whom to trust.
+    pub fn asked_for_trust(&mut self, wants: bool) {
+        self.wants_trust = wants;
+    }
+
     /// A connection was opened.
     pub fn connected(&mut self, now: Instant) {
         self.answers(self.asked, now);
@@ -218,7 +228,16 @@ impl Known {
             }
             (Some(_), Line::Remove(remove)) => self.change(Change::Remove(remove.id), 256),
             (Some(_), Line::Service(service)) => self.service(service),
-            (Some(_), Line::Trust(_)) => wrong("whom to trust was not asked for"),
+            (Some(_), Line::Trust(_)) if !self.wants_trust => {
+                wrong("whom to trust was not asked for")
+            }
+            (Some(_), Line::Trust(trust)) => match trust.check() {
+                Ok(()) => Ok(News {
+                    trust: Some(trust),
+                    ..News::default()
+                }),
+                Err(why) => Err(Fault::Wrong(why)),
+            },
             (Some(_), Line::End(end)) => self.end(end.revision),
             (Some(_), Line::Beat(beat)) => self.beat(beat.revision),
             (Some(_), Line::Refused(_)) => Ok(News::default()),

@@ -7,6 +7,7 @@
 //! shared limits; `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
 //! does, when `arrived` says so. That no control plane answers changes nothing that serves.
 
+mod authority;
 mod beats;
 mod following;
 mod known;
@@ -33,7 +34,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tollgate_config::feed::{Line, NodeKind, Outcome, Trouble};
-use tollgate_config::{ControlPlane, Document, EndpointSource, Problem, Problems};
+use tollgate_config::identity::Trust;
+use tollgate_config::{ControlPlane, Document, EndpointSource, IdentitySource, Problem, Problems};
 
 use super::inputs::{List, Pair};
 use crate::snapshot::store::Store;
@@ -41,6 +43,7 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::discovery::Services;
 use crate::upstream::learning::Learning;
+pub(crate) use authority::{Authority, Unsigned};
 pub use known::Known;
 use known::{Fault, News};
 pub use last_good::{Content, LastGood};
@@ -87,6 +90,8 @@ pub struct Arrived {
     pub blocks: Option<Batch>,
     /// Whose instances are others now.
     pub services: Vec<String>,
+    /// Whom the mesh trusts from now on.
+    pub trust: Option<Trust>,
 }
 
 pub struct Batch {
@@ -117,6 +122,8 @@ struct Asks {
     node: String,
     listeners: Vec<String>,
     also: Vec<String>,
+    /// Whom to trust is to be told, too.
+    trust: bool,
 }
 
 impl Drop for Following {
@@ -193,6 +200,7 @@ impl Feed {
                 .map(|item| item.name.clone())
                 .collect(),
             also: services_of(file),
+            trust: asks_for_trust(file),
         };
         let same = |following: &Following| following.asks == asks;
         if self.following.borrow().as_ref().is_some_and(same) {
@@ -418,6 +426,7 @@ impl Feed {
             self.save();
         }
         let mut arrived = self.arrived.borrow_mut();
+        arrived.trust = news.trust.or(arrived.trust.take());
         for name in news.services {
             if !arrived.services.contains(&name) {
                 arrived.services.push(name);
@@ -451,8 +460,14 @@ pub fn emptied() -> Problems {
 
 impl Arrived {
     fn is_empty(&self) -> bool {
-        self.blocks.is_none() && self.services.is_empty()
+        self.blocks.is_none() && self.services.is_empty() && self.trust.is_none()
     }
+}
+
+/// Whether this process is a member of the mesh by the word of the control plane.
+fn asks_for_trust(file: &Document) -> bool {
+    let source = file.identity.as_ref().map(|identity| &identity.source);
+    matches!(source, Some(IdentitySource::Authority { .. }))
 }
 
 /// Services that a file's own upstreams name, each once.

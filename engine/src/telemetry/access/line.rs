@@ -121,13 +121,7 @@ impl Line<'_> {
         if let Some(fallback) = self.fallback {
             text(out, b",\"fallback\":", fallback);
         }
-        if let Some(Failure { code, details }) = self.error {
-            text(out, b",\"error\":{\"code\":", code);
-            if let Some(details) = details {
-                text(out, b",\"details\":", details);
-            }
-            out.push(b'}');
-        }
+        failure(out, self.error);
         if let Some(fault) = self.fault {
             text(out, b",\"fault\":", fault);
         }
@@ -137,18 +131,30 @@ impl Line<'_> {
     }
 }
 
+/// Why, where it is told.
+pub(super) fn failure(out: &mut Vec<u8>, error: Option<Failure<'_>>) {
+    let Some(Failure { code, details }) = error else {
+        return;
+    };
+    text(out, b",\"error\":{\"code\":", code);
+    if let Some(details) = details {
+        text(out, b",\"details\":", details);
+    }
+    out.push(b'}');
+}
+
 /// For what has no character that JSON would escape, because it was checked where it came in: tokens, ids, words of ours.
-fn plain(out: &mut Vec<u8>, name: &[u8], value: &str) {
+pub(super) fn plain(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
     out.extend_from_slice(value.as_bytes());
 }
 
-fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, name: &[u8], value: &str) {
     out.extend_from_slice(name);
     string(out, value.as_bytes());
 }
 
-fn count(out: &mut Vec<u8>, name: &[u8], value: u64) {
+pub(super) fn count(out: &mut Vec<u8>, name: &[u8], value: u64) {
     out.extend_from_slice(name);
     number(out, value);
 }

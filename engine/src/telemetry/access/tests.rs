@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::exchange::request_id::RequestId;
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = crate::testing::PATIENCE;
 
 fn telemetry(access_log: Target, access_log_sample: f64) -> Telemetry {
     Telemetry {

@@ -57,6 +57,21 @@ closed! {
 }
 
 closed! {
+    /// Why relayed bytes came to an end: `relay_connections_total{end}`.
+    RelayEnd {
+        /// Both directions ended properly.
+        Finished "finished",
+        ClientReset "client_reset",
+        UpstreamReset "upstream_reset",
+        Idle "idle_timeout",
+        /// By us, when the time to drain had passed.
+        Cut "cut",
+        /// No endpoint was connected to.
+        Unconnected "unconnected",
+    }
+}
+
+closed! {
     /// Which time ran out: `timeouts_total{kind}`.
     TimeoutKind {
         Connect "connect",

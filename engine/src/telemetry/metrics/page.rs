@@ -10,7 +10,7 @@ use super::closed::{
 };
 use super::text::{Kind, Text};
 use super::upstream::{Known, UpstreamSeries as Series};
-use super::{Metrics, hedges, jwt, living, process};
+use super::{ListenerSeries, Metrics, hedges, jwt, living, process};
 use crate::exchange::error::Code;
 
 pub(crate) fn write(metrics: &Metrics) -> String {
@@ -24,6 +24,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     jwt::write(metrics, &mut text);
     gateway(metrics, &mut text);
     metrics.control_plane.write(&mut text);
+    metrics.identity.write(&mut text);
     process::write(&mut text);
     text.finish()
 }
@@ -120,6 +121,7 @@ fn listeners(metrics: &Metrics, text: &mut Text) {
             text.sample(&[("listener", name), ("result", result)], count);
         }
     }
+    relays(&listeners, text);
     text.family(
         "http_rejected_total",
         Kind::Counter,
@@ -132,6 +134,42 @@ fn listeners(metrics: &Metrics, text: &mut Text) {
             if count > 0 {
                 text.sample(&[("listener", name), ("code", code.word())], count);
             }
+        }
+    }
+}
+
+/// Of listeners that relayed anything.
+fn relays(listeners: &[(String, Arc<ListenerSeries>)], text: &mut Text) {
+    let relaying: Vec<_> = listeners
+        .iter()
+        .filter(|(_, one)| one.active_relays() != 0 || one.relays().any(|(_, count)| count > 0))
+        .collect();
+    text.family(
+        "relay_connections",
+        Kind::Gauge,
+        "Client connections whose bytes are relayed now.",
+    );
+    for (name, listener) in &relaying {
+        text.sample(&[("listener", name)], listener.active_relays());
+    }
+    text.family(
+        "relay_connections_total",
+        Kind::Counter,
+        "Client connections whose bytes were relayed, by why that ended.",
+    );
+    for (name, listener) in &relaying {
+        for (end, count) in listener.relays() {
+            text.sample(&[("listener", name), ("end", end)], count);
+        }
+    }
+    text.family(
+        "relay_bytes_total",
+        Kind::Counter,
+        "Bytes relayed: in to upstreams, out to clients.",
+    );
+    for (name, listener) in &relaying {
+        for (direction, count) in listener.relayed_bytes() {
+            text.sample(&[("listener", name), ("direction", direction)], count);
         }
     }
 }

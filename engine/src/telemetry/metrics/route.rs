@@ -259,15 +259,16 @@ impl RouteSeries {
             .upstream
             .and_then(|upstream| self.upstreams.get(upstream))
             .unwrap_or(&self.none);
+        if let Some(shard) = self.sizes.workers.get(worker) {
+            shard.0.0.observe(observation.bytes_in);
+            shard.0.1.observe(observation.bytes_out);
+        }
+        // Last: whoever sees the request sees all that belongs to it.
         grid.observe(
             worker,
             observation.method,
             observation.status,
             observation.duration,
         );
-        if let Some(shard) = self.sizes.workers.get(worker) {
-            shard.0.0.observe(observation.bytes_in);
-            shard.0.1.observe(observation.bytes_out);
-        }
     }
 }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use tollgate_config::Priority::{self, Critical, Default as Ordinary, Sheddable};
 
 use super::*;
+use crate::testing::PATIENCE;
 
 pub(super) fn rules(limit: u32, length: usize) -> Rules {
     Rules {
@@ -252,11 +253,8 @@ fn block_on(mut wait: Wait) -> Result<Permit, Shed> {
         if let Poll::Ready(result) = pin!(&mut wait).poll(&mut Context::from_waker(&waker)) {
             return result;
         }
-        thread::park_timeout(Duration::from_secs(10));
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "a wake-up was lost"
-        );
+        thread::park_timeout(PATIENCE);
+        assert!(begun.elapsed() < PATIENCE, "a wake-up was lost");
     }
 }
 

@@ -116,7 +116,10 @@ impl Source {
                 .iter()
                 .map(|endpoint| question(&endpoint.address, endpoint.weight, endpoint.zone.clone()))
                 .collect::<Result<_, _>>()?,
-            EndpointSource::Service { .. } | EndpointSource::Asked { .. } => Vec::new(),
+            // Told by the control plane, or by each connection.
+            EndpointSource::Service { .. }
+            | EndpointSource::Asked { .. }
+            | EndpointSource::Original { .. } => Vec::new(),
             EndpointSource::Dns {
                 name, srv: true, ..
             } => {

@@ -14,6 +14,7 @@ use super::{IDLE, Open};
 use crate::clock;
 use crate::net::batched::Batched;
 use crate::net::stream::Stream;
+use crate::net::tls::Peer;
 
 /// Windows large enough that a stream of many tiny messages never meets the library's flood guard, and that one long
 /// body fills a fast path.
@@ -29,11 +30,17 @@ pub struct Lane {
     /// No new streams; closes when the last one ends.
     retired: Cell<bool>,
     used: Cell<Instant>,
+    /// The member of the mesh at its end.
+    peer: Option<Peer>,
 }
 
 impl Lane {
     /// Speaks the preface and starts the task that drives the connection; the task ends with the connection.
-    pub(super) async fn start(stream: Stream, open: Open) -> Result<Rc<Self>, String> {
+    pub(super) async fn start(
+        stream: Stream,
+        open: Open,
+        peer: Option<Peer>,
+    ) -> Result<Rc<Self>, String> {
         let io = Batched::new(stream, BytesMut::new());
         let mut builder = h2::client::Builder::new();
         builder
@@ -59,6 +66,7 @@ impl Lane {
             closed: Cell::new(false),
             retired: Cell::new(false),
             used: Cell::new(Instant::now()),
+            peer,
         });
         let watched = Rc::downgrade(&lane);
         tokio::task::spawn_local(async move {
@@ -97,7 +105,12 @@ impl Lane {
             0 => 0,
             most => most.min(4 * STREAMS),
         };
-        !self.closed.get() && !self.retired.get() && self.streams.get() < most
+        !self.closed.get() && !self.retired.get() && self.streams.get() < most && !self.is_revoked()
+    }
+
+    /// Whether the certificate at its end was revoked since.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.peer.as_ref().is_some_and(Peer::is_revoked)
     }
 
     pub fn is_closed(&self) -> bool {

@@ -22,7 +22,9 @@ use crate::clock;
 use crate::http1::Wire;
 use crate::http1::wire::{Home, SharedWire};
 use crate::net::connect::{DialTls, dial};
-use crate::net::tls::ClientTls;
+use crate::net::original::Own;
+use crate::net::stream::Stream;
+use crate::net::tls::{ClientTls, Peer};
 
 /// Kept idle at most this long, below what common servers allow; a server that says less is believed.
 pub const IDLE: Duration = Duration::from_secs(50);
@@ -81,6 +83,8 @@ struct Idle {
 pub struct Open {
     here: Rc<Cell<usize>>,
     endpoint: Arc<Endpoint>,
+    /// Known as ours, should it come back to us.
+    own: Option<Own>,
 }
 
 impl Open {
@@ -90,6 +94,7 @@ impl Open {
         Open {
             here: pool.open.clone(),
             endpoint: pool.endpoint.clone(),
+            own: None,
         }
     }
 }
@@ -180,42 +185,72 @@ impl Pool {
         }
     }
 
-    async fn connect(self: &Rc<Self>, dial_plan: &Dial) -> Result<Way, NoWay> {
+    /// A connection for bytes that are not HTTP; it belongs to one client, and never comes back here.
+    pub async fn bytes(&self, plan: &Dial) -> Result<SharedWire, NoWay> {
+        Ok(self.open(plan, DialTls::for_bytes).await?.into_wire())
+    }
+
+    async fn connect(self: &Rc<Self>, plan: &Dial) -> Result<Way, NoWay> {
+        let opened = self.open(plan, DialTls::of).await?;
+        if plan.http2.unwrap_or(opened.alpn_http2) {
+            let lane = Lane::start(opened.stream, opened.open, opened.peer)
+                .await
+                .map_err(NoWay::Http2)?;
+            let place = Place::take(&lane);
+            self.lanes.borrow_mut().push(lane);
+            return Ok(Way::Http2(place));
+        }
+        Ok(Way::Http1 {
+            wire: opened.into_wire(),
+            reused: false,
+        })
+    }
+
+    /// Dials, within what may be open.
+    async fn open(
+        &self,
+        dial_plan: &Dial,
+        secured: fn(&ClientTls, &str) -> io::Result<DialTls>,
+    ) -> Result<Opened, NoWay> {
         if dial_plan
             .max_connections
             .is_some_and(|most| u64::from(self.endpoint.connections()) >= most)
         {
             return Err(NoWay::Full);
         }
-        let open = Open::new(self);
+        let mut open = Open::new(self);
         let tls = dial_plan
             .tls
             .as_ref()
-            .map(|tls| DialTls::of(tls, self.endpoint.name()))
+            .map(|tls| secured(tls, self.endpoint.name()))
             .transpose()
             .map_err(NoWay::Io)?;
         let (stream, alpn_http2) = dial(self.endpoint.address(), tls.as_ref())
             .await
             .map_err(NoWay::Io)?;
-        if dial_plan.http2.unwrap_or(alpn_http2) {
-            let lane = Lane::start(stream, open).await.map_err(NoWay::Http2)?;
-            let place = Place::take(&lane);
-            self.lanes.borrow_mut().push(lane);
-            return Ok(Way::Http2(place));
-        }
+        // An endpoint's member is remembered, so that nothing more is sent to it once its certificate was revoked.
+        let peer = { tls.as_ref().and_then(|tls| tls.member.as_ref()) }
+            .map(|member| member.peer(stream.peer_certificates()))
+            .transpose()
+            .map_err(|refusal| NoWay::Io(io::Error::other(refusal)))?;
+        open.own = Own::note(stream.socket());
         clock::now();
-        let mut wire = Wire::new(stream, BytesMut::new());
-        wire.open = Some(Box::new(open));
-        Ok(Way::Http1 {
-            wire: Rc::new(RefCell::new(wire)),
-            reused: false,
+        Ok(Opened {
+            stream,
+            alpn_http2,
+            open,
+            peer,
         })
     }
 
     fn take_idle(&self, now: Instant) -> Option<SharedWire> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { wire, until }) = idle.pop() {
-            if until > now && wire.borrow().is_idle() {
+            let wanted = {
+                let wire = wire.borrow();
+                until > now && wire.is_idle() && !wire.peer.as_ref().is_some_and(|p| p.is_revoked())
+            };
+            if wanted {
                 return Some(wire);
             }
         }
@@ -224,15 +259,35 @@ impl Pool {
 
     fn sweep(&self, now: Instant) {
         let gone = self.endpoint.is_removed();
-        self.idle
-            .borrow_mut()
-            .retain(|idle| !gone && idle.until > now && idle.wire.borrow().is_idle());
+        self.idle.borrow_mut().retain(|idle| {
+            let wire = idle.wire.borrow();
+            let revoked = wire.peer.as_ref().is_some_and(|peer| peer.is_revoked());
+            !gone && !revoked && idle.until > now && wire.is_idle()
+        });
         self.lanes.borrow_mut().retain(|lane| {
-            if gone || lane.is_stale(now) {
+            if gone || lane.is_stale(now) || lane.is_revoked() {
                 lane.retire();
             }
             !lane.is_closed()
         });
+    }
+}
+
+/// A connection that was just made.
+struct Opened {
+    stream: Stream,
+    alpn_http2: bool,
+    open: Open,
+    /// The member of the mesh at its other end.
+    peer: Option<Peer>,
+}
+
+impl Opened {
+    fn into_wire(self) -> SharedWire {
+        let mut wire = Wire::new(self.stream, BytesMut::new());
+        wire.open = Some(Box::new(self.open));
+        wire.peer = self.peer.map(Box::new);
+        Rc::new(RefCell::new(wire))
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tollgate_config::Balance;
 
 use super::*;
+use crate::testing::PATIENCE;
 use crate::upstream::tests::{item, settings};
 
 fn plain() -> Connect {
@@ -26,7 +27,7 @@ fn health(probe: Probe) -> Health {
     Health {
         probe,
         interval,
-        timeout: Duration::from_secs(5),
+        timeout: PATIENCE,
         unhealthy_after: 3,
         healthy_after: 1,
     }
@@ -72,7 +73,7 @@ async fn probing<F: Future<Output = ()>>(
     tokio::select! {
         () = prober.run(told) => panic!("a prober never ends by itself"),
         () = test(turns) => {}
-        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("no turn in time"),
+        () = tokio::time::sleep(PATIENCE) => panic!("no turn in time"),
     }
 }
 
@@ -146,9 +147,7 @@ async fn an_http_endpoint_is_out_while_it_does_not_answer_2xx() {
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_connections_is_out() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = crate::testing::upstream::Upstream::nobody();
     let upstream = upstream(health(Probe::Tcp), UpstreamProtocol::Http1, address);
     probing(&upstream, plain(), |mut turns| async move {
         let reason = reason(&mut turns).await;

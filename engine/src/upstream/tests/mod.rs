@@ -26,6 +26,7 @@ pub(super) fn settings(balance: Balance) -> tollgate_config::Upstream {
     tollgate_config::Upstream {
         name: "orders".into(),
         endpoints: EndpointSource::Static(Vec::new()),
+        mesh: None,
         protocol: UpstreamProtocol::Http1,
         tls: None,
         balance,

@@ -89,6 +89,14 @@ impl Simulated {
         })
     }
 
+    /// Waits for whoever has asked under this name and is about to commit, even if they were given up on: what is found
+    /// then is final, and nobody charges again because a commit was slow.
+    async fn after_all(&self, write: &mut Transaction, name: &str) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO requests (key, count) VALUES ($1, 0) \
+                   ON CONFLICT (key) DO UPDATE SET count = requests.count";
+        write.execute(sql, values![name]).await.map(drop)
+    }
+
     async fn pause(&self, behaviour: &str) {
         let slow = if behaviour == "slow" { 500 } else { 0 };
         let pause = self.latency + Duration::from_millis(slow);
@@ -262,9 +270,14 @@ impl Processor for Simulated {
 
     fn find<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Found>> {
         Box::pin(async move {
-            let sql =
-                "SELECT id, state, reason FROM charges WHERE key = $1 ORDER BY created_at LIMIT 1";
-            let Some(row) = self.ledger.first(sql, values![key]).await.map_err(away)? else {
+            let mut write = self.ledger.write().await.map_err(away)?;
+            let name = format!("authorize {key}");
+            self.after_all(&mut write, &name).await.map_err(away)?;
+            // Sets nothing anew: it waits for a capture that is being made.
+            let sql = "UPDATE charges SET key = key WHERE key = $1 RETURNING id, state, reason";
+            let found = write.first(sql, values![key]).await.map_err(away)?;
+            write.commit().await.map_err(away)?;
+            let Some(row) = found else {
                 return Ok(None);
             };
             let state = match row.text(1).map_err(away)?.as_str() {
@@ -283,9 +296,13 @@ impl Processor for Simulated {
 
     fn find_refund<'a>(&'a self, key: &'a str) -> Answer<'a, bool> {
         Box::pin(async move {
+            let mut write = self.ledger.write().await.map_err(away)?;
+            let name = format!("refund {key}");
+            self.after_all(&mut write, &name).await.map_err(away)?;
             let sql = "SELECT 1 FROM movements WHERE kind = 'refund' AND key = $1";
-            let row = self.ledger.first(sql, values![key]).await;
-            Ok(row.map_err(away)?.is_some())
+            let found = write.first(sql, values![key]).await.map_err(away)?;
+            write.commit().await.map_err(away)?;
+            Ok(found.is_some())
         })
     }
 

@@ -14,6 +14,9 @@ use tollgate_config::control_plane::Etcd as Settings;
 
 use super::super::tests::{conforms, run, value};
 use super::Etcd;
+use super::link::{Connection, Credentials};
+use super::wire::kv_client::KvClient;
+use super::wire::{CompactionRequest, DeleteRangeRequest, RangeRequest, revision};
 use crate::store::{Compare, Role, Store, StoreError, Transaction};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,12 +30,20 @@ fn settings(servers: &Servers) -> Settings {
         lease: Duration::from_secs(5),
         node: None,
         advertise: None,
+        peers: None,
     }
 }
 
 fn open(settings: &Settings, node: &str) -> Etcd {
     let url = format!("http://{node}");
     Etcd::open(settings, node, &url).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Somebody else in the same cluster.
+async fn client(servers: &Servers) -> KvClient<Connection> {
+    let credentials = Credentials::read(&settings(servers)).expect("read");
+    let url = &servers.urls()[0];
+    KvClient::new(credentials.open(url, PATIENCE).await.expect("connected"))
 }
 
 #[track_caller]
@@ -256,12 +267,14 @@ fn whoever_deletes_the_leaders_key_ends_its_term_and_its_writes_are_fenced() {
         })
         .collect();
     run(async {
-        let mut client = etcd_client::Client::connect(servers.urls(), None)
-            .await
-            .expect("connected");
+        let mut client = client(&servers).await;
         let mut last = Some(first);
         for _ in 0..5 {
-            client.delete("t/leader", None).await.expect("deleted");
+            let leader = DeleteRangeRequest {
+                key: "t/leader".into(),
+                ..DeleteRangeRequest::default()
+            };
+            client.delete_range(leader).await.expect("deleted");
             until("another term", || term(&one).max(term(&two)) > last);
             last = term(&one).max(term(&two));
         }
@@ -299,12 +312,15 @@ fn a_compaction_of_etcd_and_a_long_absence_are_caught_up_with() {
     }
     until("a base", || one.figures().compactions > 0);
     run(async {
-        let mut client = etcd_client::Client::connect(servers.urls(), None)
-            .await
-            .expect("connected");
-        let now = client.get("t/head", None).await.expect("read");
-        let revision = now.header().expect("a header").revision();
-        client.compact(revision, None).await.expect("compacted");
+        let mut client = client(&servers).await;
+        let head = RangeRequest {
+            key: "t/head".into(),
+            ..RangeRequest::default()
+        };
+        let now = client.range(head).await.expect("read").into_inner();
+        let revision = revision(now.header.as_ref());
+        let compaction = CompactionRequest { revision };
+        client.compact(compaction).await.expect("compacted");
     });
     servers.signal(0, Signal::STOP);
     servers.signal(0, Signal::CONT);

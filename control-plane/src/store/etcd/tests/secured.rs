@@ -1,11 +1,13 @@
 //! Clusters that prove who they are, and ask who we are.
 
-use tollgate_config::control_plane::{EtcdTls, Secret};
+use tollgate_config::control_plane::{Secret, StoreTls};
 use tollgate_engine::testing::certificates::Authority;
 
 use super::super::Etcd;
 use super::super::link::Credentials;
-use super::{Servers, leads, missing, open, put, read, run, settings, until};
+use super::super::wire::auth_client::AuthClient;
+use super::super::wire::{AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest};
+use super::{PATIENCE, Servers, leads, missing, open, put, read, run, settings, until};
 
 #[test]
 fn a_cluster_with_tls_and_users_is_asked_with_both_and_says_no_to_others() {
@@ -32,7 +34,7 @@ fn a_cluster_with_tls_and_users_is_asked_with_both_and_says_no_to_others() {
     ];
     let servers = Servers::with(1, "https", &more);
     let mut settings = settings(&servers);
-    settings.tls = Some(EtcdTls {
+    settings.tls = Some(StoreTls {
         ca,
         identity: Some((own.cert, own.key)),
         name: Some("etcd".to_owned()),
@@ -43,19 +45,25 @@ fn a_cluster_with_tls_and_users_is_asked_with_both_and_says_no_to_others() {
     drop(open_one);
     run(async {
         let credentials = Credentials::read(&settings).expect("read");
-        let mut client = credentials
-            .client(&servers.urls()[0])
+        let connection = credentials
+            .open(&servers.urls()[0], PATIENCE)
             .await
             .expect("connected");
+        let mut client = AuthClient::new(connection);
+        let root = AuthUserAddRequest {
+            name: "root".to_owned(),
+            password: "secret".to_owned(),
+        };
+        client.user_add(root).await.expect("added");
+        let role = AuthUserGrantRoleRequest {
+            user: "root".to_owned(),
+            role: "root".to_owned(),
+        };
+        client.user_grant_role(role).await.expect("granted");
         client
-            .user_add("root", "secret", None)
+            .auth_enable(AuthEnableRequest {})
             .await
-            .expect("added");
-        client
-            .user_grant_role("root", "root")
-            .await
-            .expect("granted");
-        client.auth_enable().await.expect("enabled");
+            .expect("enabled");
     });
     let refused = Etcd::open(&settings, "two", "http://two")
         .err()

@@ -1,0 +1,3 @@
+//! The data plane beside one service.
+
+pub mod capture;
