@@ -92,6 +92,10 @@ codes! {
     MethodNotAllowed "method_not_allowed" 405 12 Route "the path is known, but not with this method";
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
+    BadServiceName "bad_service_name" 400 3 Route "the host that was asked for cannot be the name of a service";
+    UnknownService "unknown_service" 503 14 Route "no service of this name is registered";
+    ServiceLookupFailed "service_lookup_failed" 503 14 Route "the service is not known here yet, and nobody could be asked for it in time";
+    TooManyServices "too_many_services" 503 8 Route "as many services are known here as may be";
     UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
     DescriptorsUnavailable "descriptors_unavailable" 503 14 Route "what can be called here is not known yet; try again soon";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
@@ -137,7 +141,7 @@ pub struct Governed {
 }
 
 /// One answer of ours in the making. Boxed parts are rare and cold.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     pub code: Code,
     pub governed: Option<Box<Governed>>,
