@@ -136,6 +136,7 @@ pub(crate) fn check(checks: &mut Checks<'_>) {
     forwards(&upstreams, checks);
     services(checks);
     registration::check(&listeners, &upstreams, checks);
+    templates(checks);
     identity::check(checks);
     limits::check(checks);
     callers::check(checks);
@@ -349,6 +350,16 @@ fn forwards(upstreams: &Names<'_>, checks: &mut Checks<'_>) {
                 upstreams,
                 checks,
             );
+            continue;
+        }
+        let upstream = { upstreams.get(setting.value.as_str()) }.map(|at| &checks.upstreams[*at]);
+        if upstream.is_some_and(|one| matches!(one.endpoints, EndpointSource::Asked { .. })) {
+            checks.report.add(
+                "contradiction",
+                listener.place(setting.at),
+                "bytes name no service, and the upstream is for whichever is named",
+                "forward them to an upstream with one `service`, such as `service = \"orders\"`",
+            );
         }
     }
     let captures = checks.listeners.iter().any(|listener| *listener.capture);
@@ -372,15 +383,42 @@ fn services(checks: &mut Checks<'_>) {
         return;
     }
     for upstream in checks.upstreams {
-        if let EndpointSource::Service { name, at, .. } = &upstream.endpoints {
+        let (whose, at) = match &upstream.endpoints {
+            EndpointSource::Service { name, at, .. } => (format!("service `{}`", short(name)), at),
+            EndpointSource::Asked { at, .. } => ("any service".to_owned(), at),
+            EndpointSource::Static(_)
+            | EndpointSource::Dns { .. }
+            | EndpointSource::Original { .. } => continue,
+        };
+        checks.report.add(
+            "no-control-plane",
+            upstream.place(*at).or_else(|| Some(upstream.begins())),
+            format!("nobody can say where the instances of {whose} are"),
+            "add `[control_plane]` with `urls = [\"http://127.0.0.1:8080\"]`",
+        );
+    }
+}
+
+/// What a template makes is called `template:service`; nothing else may be.
+fn templates(checks: &mut Checks<'_>) {
+    let is_template =
+        |item: &&Item<Upstream>| matches!(item.endpoints, EndpointSource::Asked { .. });
+    for template in checks.upstreams.iter().filter(is_template) {
+        let is_taken = |name: &str| {
+            let rest = name.strip_prefix(template.name.as_str());
+            rest.is_some_and(|rest| rest.starts_with(':'))
+        };
+        for item in checks.upstreams.iter().filter(|item| is_taken(&item.name)) {
             checks.report.add(
-                "no-control-plane",
-                upstream.place(*at).or_else(|| Some(upstream.begins())),
+                "duplicate-name",
+                Some(item.begins()),
                 format!(
-                    "nobody can say where the instances of service `{}` are",
-                    short(name)
+                    "upstream `{}` is called like what `{}` at {} makes of a service",
+                    short(&item.name),
+                    short(&template.name),
+                    template.begins()
                 ),
-                "add `[control_plane]` with `urls = [\"http://127.0.0.1:8080\"]`",
+                "give one of the two another `name`",
             );
         }
     }

@@ -536,10 +536,28 @@ pub enum EndpointSource {
         with: Vec<(String, String)>,
         at: At,
     },
+    /// Instances of whatever service a request's authority names: a template for one upstream each.
+    Asked {
+        /// Metadata that an instance must have.
+        with: Vec<(String, String)>,
+        learn: Learn,
+        at: At,
+    },
     /// Where a captured connection was going.
     Original {
         at: At,
     },
+}
+
+/// How services are learned that requests ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learn {
+    /// Services that are known at once.
+    pub max_services: Setting<usize>,
+    /// How long a request waits until its service is known.
+    pub timeout: Setting<Duration>,
+    /// A service that nobody asked for in this time is forgotten.
+    pub forget: Setting<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,6 +28,7 @@ mod reference;
 mod report;
 mod rule;
 mod schema;
+mod service;
 pub mod sidecar;
 pub mod unit;
 mod validate;
@@ -42,6 +43,7 @@ pub use problem::{Fault, Problem, Problems};
 pub use quick::quick;
 pub use reference::reference;
 pub use schema::schema;
+pub use service::service_of;
 pub use warning::warnings;
 
 /// Reads `orders`, which is of the namespace `default`, or `shop/orders`.

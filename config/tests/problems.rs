@@ -1068,6 +1068,28 @@ fn a_key_stands_once_has_one_tier_and_is_never_told() {
 }
 
 #[test]
+fn an_upstream_for_any_service_says_how_they_are_learned_and_needs_somebody_who_knows_them() {
+    let control = "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n";
+    let any = "[[upstream]]\nname = \"app\"\nservice = \"*\"\n";
+    let fine = around(&format!("{any}learn = {{ forget = \"1h\" }}\n{control}"));
+    assert_eq!(problems(&fine).len(), 0, "{:?}", problems(&fine));
+    one(any, "no-control-plane", 3, "urls = ");
+    let always = any.replace('*', "orders");
+    one(
+        &format!("{always}learn = {{ timeout = \"1s\" }}\n{control}"),
+        "contradiction",
+        4,
+        "service = \"*\"",
+    );
+    one(
+        &format!("{any}{control}[[upstream]]\nname = \"app:orders\"\nservice = \"orders\"\n"),
+        "duplicate-name",
+        6,
+        "another `name`",
+    );
+}
+
+#[test]
 fn who_speaks_with_members_must_be_one_mesh_305() {
     let identity = "[identity]\nservice = \"orders\"\nkubernetes_token = \"/run/token\"\n";
     let plane = "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n";

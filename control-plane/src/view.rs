@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tollgate_config::feed::{Block, Kind, NodeKind};
 use tollgate_config::{
-    Action, Document, EndpointSource, FallbackAction, Filter, Member, RateLimit, Route,
+    Action, Document, EndpointSource, FallbackAction, Filter, HostPattern, Member, RateLimit,
+    Route, Upstream, service_of,
 };
 
 use crate::catalog::World;
@@ -19,6 +20,53 @@ pub struct Wishes {
     pub listeners: BTreeSet<Arc<str>>,
     /// The service that the node is of; the rules about who may call it come with it.
     pub callee: Option<Member>,
+    /// Of a sidecar: the services that it calls, and the one that it stands for. Others are none of its business.
+    pub concerns: BTreeSet<Arc<str>>,
+}
+
+impl Wishes {
+    /// `services`: those that the node named, besides the one that it stands for.
+    pub fn new<'n>(
+        kind: Kinds,
+        listeners: &'n [String],
+        services: impl IntoIterator<Item = &'n str>,
+        stands_for: Option<&'n str>,
+    ) -> Wishes {
+        let concerns = match kind {
+            Kinds::Gateway => BTreeSet::new(),
+            Kinds::Sidecar => {
+                let names = services.into_iter().chain(stands_for);
+                names.map(Arc::from).collect()
+            }
+        };
+        Wishes {
+            kind,
+            listeners: listeners.iter().map(|name| name.as_str().into()).collect(),
+            callee: None,
+            concerns,
+        }
+    }
+
+    /// The same, of a node that is this service in the mesh.
+    pub fn of(self, callee: Option<Member>) -> Wishes {
+        Wishes { callee, ..self }
+    }
+
+    /// The same node's, with other services.
+    pub fn with<'n>(
+        &self,
+        services: impl IntoIterator<Item = &'n str>,
+        stands_for: Option<&'n str>,
+    ) -> Wishes {
+        let mut wishes = Wishes::new(self.kind, &[], services, stands_for);
+        wishes.listeners.clone_from(&self.listeners);
+        wishes.of(self.callee.clone())
+    }
+
+    /// Whether a sidecar has to do with the service; a gateway has with all.
+    fn concerns(&self, service: &str) -> bool {
+        self.kind == Kinds::Gateway || self.concerns.contains(service)
+    }
 }
 
 /// `NodeKind`, in an order.
@@ -71,6 +119,13 @@ pub fn view(world: &World, wishes: &Wishes) -> View {
             serves
         })
         .collect();
+    if wishes.kind == Kinds::Sidecar {
+        let policies = document.upstreams.iter().filter(|one| is_policy(one));
+        let names = policies.map(|one| one.name.as_str());
+        needs
+            .upstreams
+            .extend(names.filter(|name| wishes.concerns(name)));
+    }
     let mut view = View::default();
     for upstream in &document.upstreams {
         if needs.upstreams.contains(upstream.name.as_str())
@@ -109,11 +164,29 @@ pub fn view(world: &World, wishes: &Wishes) -> View {
 }
 
 /// Whether a node serves a route: it has every listener that the route names. With another set of listeners it would
-/// have to refuse the name.
+/// have to refuse the name. A sidecar serves what names one of its own, for that is what was meant for it; a route that
+/// names none is of the edge. And of routes for a service's host only those of the services that it has to do with.
 fn serves(route: &Route, wishes: &Wishes) -> bool {
     let listeners = &wishes.listeners;
     let has = |name: &String| listeners.contains(name.as_str());
-    listeners.is_empty() || route.matches.listeners.iter().all(has)
+    let matches = &route.matches;
+    if !listeners.is_empty() && !matches.listeners.iter().all(has) {
+        return false;
+    }
+    match (wishes.kind, &matches.host) {
+        (Kinds::Gateway, _) => true,
+        (Kinds::Sidecar, _) if matches.listeners.is_empty() => false,
+        (Kinds::Sidecar, Some(HostPattern::Exact(host))) => {
+            service_of(host).is_none_or(|service| wishes.concerns(service))
+        }
+        (Kinds::Sidecar, _) => true,
+    }
+}
+
+/// Whether the upstream is what is said of a service (MESH-201): it is called like the service, and has its instances. A
+/// sidecar that calls the service goes by it, without any route.
+fn is_policy(upstream: &Upstream) -> bool {
+    matches!(&upstream.endpoints, EndpointSource::Service { name, .. } if *name == upstream.name)
 }
 
 #[derive(Default)]

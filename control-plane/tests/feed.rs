@@ -1,6 +1,8 @@
 //! From a change to the request that it serves: a control plane, a gateway that follows it, and everything between
 //! them. Waits are for answers and states, never for a time.
 
+#[path = "feed/sidecars.rs"]
+mod sidecars;
 mod support;
 
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ mod breakers;
 mod hedges;
 mod jwt;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -32,6 +32,7 @@ use crate::filter::rate_limit::LimitMemory;
 use crate::identity::Identity;
 use crate::reload::SharedReport;
 use crate::reload::control_plane::Feed;
+use crate::reload::learned::Learned;
 use crate::snapshot::ListenerPlan;
 use crate::snapshot::store::Store;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
@@ -56,6 +57,7 @@ pub struct Admin {
     pub addresses: Arc<Mutex<Vec<(String, SocketAddr)>>>,
     pub started: Instant,
     pub feed: Rc<Feed>,
+    pub learned: Rc<RefCell<Learned>>,
     pub identity: Rc<Identity>,
     pub connections: Box<dyn Fn() -> usize>,
 }
@@ -206,6 +208,13 @@ impl Admin {
                 let mut status = json!(plan.upstream.status(now));
                 status["breakers"] = json!(breakers::of(plan, now));
                 status["retry_budget"] = breakers::budget(plan, now);
+                if plan.learns().is_some() {
+                    status["template"] = true.into();
+                }
+                if let Some(learned) = &plan.learned {
+                    status["template"] = learned.template.name.as_str().into();
+                    status["service"] = (*learned.service).into();
+                }
                 if let Some(hedges) = hedges::of(plan) {
                     status["hedges"] = hedges;
                 }
@@ -263,6 +272,7 @@ impl Admin {
             "routes": snapshot.routes.len(),
             "listeners": listeners,
             "upstreams": upstreams,
+            "services": self.learned.borrow().show(),
             "limits": limits,
             "jwt": snapshot.issuers.all().map(|issuer| jwt::status(issuer)).collect::<Vec<_>>(),
             "sharing": self.limits.leases.standing(),
@@ -321,10 +331,16 @@ impl Admin {
             }
         };
         match explain(&self.store.current(), &ask) {
-            Ok(explained) => json_answer(
-                StatusCode::OK,
-                &serde_json::to_value(&explained).unwrap_or_default(),
-            ),
+            Ok(mut explained) => {
+                if let Some(service) = &mut explained.service {
+                    let name = service.name.as_deref();
+                    service.learned = name.and_then(|name| self.learned.borrow().of(name));
+                }
+                json_answer(
+                    StatusCode::OK,
+                    &serde_json::to_value(&explained).unwrap_or_default(),
+                )
+            }
             Err(error) => json_answer(StatusCode::BAD_REQUEST, &json!({ "error": error })),
         }
     }

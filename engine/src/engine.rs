@@ -1,6 +1,8 @@
 //! The one file that builds everything: binds all sockets, then serves. `Engine::start` returns a running proxy or
 //! the reason why not; nothing half-started is left behind.
 
+mod learning;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -25,6 +27,7 @@ use crate::process::{self, Request as Signal};
 use crate::reload::control_plane::{self, Beginning, Feed, Restored};
 use crate::reload::file::Watch;
 use crate::reload::inputs::Inputs;
+use crate::reload::learned::Learned;
 use crate::reload::place::Place;
 use crate::reload::{Origin, Reloader};
 use crate::server::workers::{Common, Order, Workers};
@@ -36,8 +39,9 @@ use crate::state::{State, keeper};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
-use crate::transcode::Learned;
+use crate::transcode::Reflected;
 use crate::upkeep::Upkeep;
+use crate::upstream::learning::Learning;
 
 /// How often a listener that drains is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -203,8 +207,9 @@ impl Engine {
             let limits;
             (state, limits) = State::open(folder);
             memory.limits = Arc::new(limits);
-            memory.learned = Arc::new(Learned::kept_in(folder));
+            memory.reflected = Arc::new(Reflected::kept_in(folder));
         }
+        let mut learned = Learned::open(file.server.state_dir.as_deref());
         // Nobody is asked: what an earlier process left makes us a member before the first connection.
         let membership = identity::restore(
             file.identity.as_ref(),
@@ -218,6 +223,8 @@ impl Engine {
             snapshot: first,
             restored,
         } = control_plane::begin(file, &mut loader, &services, |document| {
+            learned.knows(&services);
+            memory.learned = learned.names();
             let first = compile(document, None, &mut memory, &metrics, count)?;
             prove(document, &first)?;
             Ok(first)
@@ -278,6 +285,7 @@ impl Engine {
             metrics: metrics.clone(),
             access_log,
             ledger: Arc::new(Ledger::default()),
+            learning: Arc::new(Learning::new(started)),
         };
         let workers = Workers::start(count, &common).map_err(StartError::Io)?;
         let (orders, inbox) = mpsc::unbounded_channel();
@@ -298,7 +306,14 @@ impl Engine {
                     inbox,
                     &told,
                     options,
-                    (state, restored, membership, started, becoming),
+                    Left {
+                        state,
+                        restored,
+                        membership,
+                        learned,
+                        started,
+                        becoming,
+                    },
                 )
             })
             .map_err(StartError::Io)?;
@@ -415,6 +430,16 @@ type Told = blocking::Sender<Result<Addresses, std::io::Error>>;
 /// Written by the control thread after each reload, read by the owner.
 type Addresses = Arc<Mutex<Vec<(String, SocketAddr)>>>;
 
+/// What the process before this one left, and when this one began.
+struct Left {
+    state: Option<State>,
+    restored: Restored,
+    membership: identity::Restored,
+    learned: Learned,
+    started: Instant,
+    becoming: watch::Sender<bool>,
+}
+
 /// The control thread: reload, upkeep of upstreams, admin, signals, handover.
 fn control(
     build: impl FnOnce() -> Result<Reloader, std::io::Error>,
@@ -423,13 +448,7 @@ fn control(
     inbox: mpsc::UnboundedReceiver<Control>,
     told: &Told,
     options: Options,
-    (state, restored, membership, started, becoming): (
-        Option<State>,
-        Restored,
-        identity::Restored,
-        Instant,
-        watch::Sender<bool>,
-    ),
+    left: Left,
 ) -> DrainReport {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -453,11 +472,12 @@ fn control(
         process::give_way();
         let services = reloader.memory.services.clone();
         let feed = Feed::new(
-            restored,
+            left.restored,
             services,
             common.metrics.clone(),
             common.store.clone(),
             reloader.addresses.clone(),
+            common.learning.clone(),
         );
         let member = reloader.memory.member.clone();
         common.metrics.identity().watch(&member);
@@ -468,7 +488,7 @@ fn control(
             }
         };
         let metrics = common.metrics.clone();
-        let identity = Identity::new(membership, member, metrics, look_again);
+        let identity = Identity::new(left.membership, member, metrics, look_again);
         Conductor {
             feed,
             complete: Rc::default(),
@@ -476,9 +496,11 @@ fn control(
             reloader,
             common,
             options,
-            state: state.map(Rc::new),
-            started,
-            becoming,
+            state: left.state.map(Rc::new),
+            learned: Rc::new(RefCell::new(left.learned)),
+            unwritten: Rc::default(),
+            started: left.started,
+            becoming: left.becoming,
             withdrawn: false,
             at_most: None,
             handed: Rc::default(),
@@ -500,6 +522,10 @@ struct Conductor {
     options: Options,
     /// The folder for what outlives the process.
     state: Option<Rc<State>>,
+    /// Services that requests asked for.
+    learned: Rc<RefCell<Learned>>,
+    /// What was learned may not be on disk.
+    unwritten: Rc<Notify>,
     started: Instant,
     /// Tells the owner.
     becoming: watch::Sender<bool>,
@@ -539,8 +565,8 @@ impl Conductor {
         let mut upkeep = Upkeep::new(self.common.metrics.clone());
         upkeep.follow(&self.common.store.current(), &self.reloader.memory);
         upkeep.first_answers(&self.reloader.memory).await;
-        let learned = self.reloader.memory.learned.clone();
-        self.learned(&mut upkeep);
+        let reflected = self.reloader.memory.reflected.clone();
+        self.reflected(&mut upkeep);
         let admin_copy = admin_socket
             .as_ref()
             .and_then(|socket| socket.try_clone().ok());
@@ -565,8 +591,13 @@ impl Conductor {
             .then(process::Signals::new)
             .and_then(Result::ok);
         let feed = self.feed.clone();
+        self.take_asked();
         feed.follow(&self.reloader.inputs.served().file);
         let keeping = tokio::task::spawn_local(feed.clone().keep()).abort_handle();
+        let remembering = learning::keep(self.learned.clone(), self.unwritten.clone());
+        let remembering = tokio::task::spawn_local(remembering).abort_handle();
+        let learning = self.common.learning.clone();
+        let mut look = Box::pin(tokio::time::sleep(self.look_again()));
         let identity = self.identity.clone();
         identity.follow(&self.reloader.inputs.served().file);
         let identity_tasks = [
@@ -642,7 +673,12 @@ impl Conductor {
                 },
                 () = identity.changed() => {}
                 () = feed.arrived() => self.fed(&mut upkeep, &mut watch),
-                () = learned.news.notified() => self.learned(&mut upkeep),
+                () = reflected.news.notified() => self.reflected(&mut upkeep),
+                () = learning.asked() => self.asked(&mut upkeep),
+                () = &mut look => {
+                    self.forget(&mut upkeep);
+                    look.as_mut().reset(tokio::time::Instant::now() + self.look_again());
+                }
                 () = watch.changed(), if self.options.watch => if !handing.postpones() {
                     let _told_in_log_and_status = self.reload(&mut upkeep, &mut watch);
                 },
@@ -661,6 +697,7 @@ impl Conductor {
             self.copy_sockets(admin_copy.as_ref());
         };
         keeping.abort();
+        remembering.abort();
         identity_tasks
             .iter()
             .for_each(tokio::task::AbortHandle::abort);
@@ -674,6 +711,11 @@ impl Conductor {
             }
         }
         feed.end(end != End::Succeeded);
+        // A successor has learned what we knew, and writes it.
+        let writing = self.learned.borrow_mut().unwritten();
+        if let Some(writing) = writing.filter(|_| end != End::Succeeded) {
+            writing.write();
+        }
         identity.end(end != End::Succeeded);
         drop(upkeep);
         keeper.abort();
@@ -704,8 +746,8 @@ impl Conductor {
     }
 
     /// An upstream told other descriptors than before; or it may have, before anybody could hear of it.
-    fn learned(&mut self, upkeep: &mut Upkeep) {
-        if self.reloader.learned() {
+    fn reflected(&mut self, upkeep: &mut Upkeep) {
+        if self.reloader.reflected() {
             upkeep.follow(&self.common.store.current(), &self.reloader.memory);
         }
     }
@@ -713,6 +755,9 @@ impl Conductor {
     /// The control plane told something.
     fn fed(&mut self, upkeep: &mut Upkeep, watch: &mut Watch) {
         let arrived = self.feed.take();
+        self.learned.borrow_mut().told(&arrived.services);
+        // First: what is compiled next knows of them.
+        self.take_asked();
         if let Some(batch) = &arrived.blocks {
             self.handed.borrow_mut().clear();
             let result = self.reloader.feed(batch);
@@ -735,6 +780,7 @@ impl Conductor {
         if !arrived.services.is_empty() {
             upkeep.services_changed(&arrived.services, &self.reloader.memory);
         }
+        self.learn(upkeep);
     }
 
     /// Whether a complete snapshot serves; the first time it is told to whoever waits for it.
@@ -778,6 +824,7 @@ impl Conductor {
             addresses: self.reloader.addresses.clone(),
             started: self.started,
             feed: self.feed.clone(),
+            learned: self.learned.clone(),
             identity: self.identity.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use serde::Serialize;
-use tollgate_config::{Action, ApiKeyUse, At, Filter, Item, Member, Place, path};
+use tollgate_config::{Action, ApiKeyUse, At, Filter, Item, Member, Place, path, service_of};
 
 use crate::exchange::Target;
 use crate::exchange::error::written;
 use crate::filter::access::{Call, Standing};
-use crate::route::{Explanation, Found, Lookup, pattern_of, rewritten};
-use crate::snapshot::{Snapshot, UpstreamPlan};
+use crate::reload::learned::Shown;
+use crate::route::{Explanation, Found, Lookup, normal_host, pattern_of, rewritten};
+use crate::snapshot::{Branch, Snapshot, UpstreamPlan};
 use crate::upstream::{HealthStatus, UpstreamStatus};
 
 /// The request to explain.
@@ -46,12 +47,26 @@ pub struct Explained {
     pub filters: Vec<String>,
     /// The rules about who may call, in order, where the route asks them.
     pub access: Vec<Ruled>,
+    /// Where the route goes to whichever service the host names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
     pub upstreams: Vec<Chosen>,
     pub timers: Vec<Timer>,
     pub candidates: Explanation,
     /// Names of all routes, by number.
     #[serde(skip)]
     names: Vec<String>,
+}
+
+/// The service that a host names.
+#[derive(Serialize)]
+pub struct Service {
+    /// `None`: the host can be no service's.
+    pub name: Option<String>,
+    /// Whether it has an upstream; if not, the first request asks the control plane.
+    pub known: bool,
+    #[serde(flatten)]
+    pub learned: Option<Shown>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +141,7 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         sent_path: None,
         filters: Vec::new(),
         access: Vec::new(),
+        service: None,
         upstreams: Vec::new(),
         timers: Vec::new(),
         candidates: snapshot.table.explain(&lookup),
@@ -197,17 +213,30 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
         })
         .collect();
     let now = Instant::now();
-    explained.upstreams = plan
-        .compiled
-        .branches
-        .iter()
-        .map(|branch| Chosen {
+    let compiled = &plan.compiled;
+    let host = normal_host(&ask.host);
+    let named = service_of(&host);
+    let known = compiled.services.as_ref().zip(named);
+    let known = known.and_then(|(services, name)| services.names.position(name));
+    explained.service = compiled.services.as_ref().map(|_| Service {
+        name: named.map(str::to_owned),
+        known: known.is_some(),
+        learned: None,
+    });
+    if compiled.services.is_some() && named.is_none() {
+        explained.status = 400;
+    }
+    let chosen = |(place, written): (usize, &Branch)| {
+        let learned = compiled.of_service(place, known);
+        let branch = learned.map_or(written, |place| &compiled.branches[place]);
+        Chosen {
             name: branch.upstream.item.name.clone(),
-            share: f64::from(branch.weight) / f64::from(plan.compiled.total_weight),
+            share: f64::from(written.weight) / f64::from(compiled.total_weight),
             at: branch.upstream.item.begins().to_string(),
             state: branch.upstream.upstream.status(now),
-        })
-        .collect();
+        }
+    };
+    explained.upstreams = compiled.written().iter().enumerate().map(chosen).collect();
     explained.timers.push(timer(
         "listener.header_timeout",
         Some(listener.item.header_timeout.value),
@@ -235,8 +264,15 @@ pub fn explain(snapshot: &Snapshot, ask: &Ask) -> Result<Explained, String> {
             at(item, retry.per_try_timeout.at),
         ));
     }
-    for branch in &plan.compiled.branches {
+    for branch in plan.compiled.written() {
         explained.timers.push(connect_timer(&branch.upstream));
+        if let Some(learn) = branch.upstream.learns() {
+            explained.timers.push(timer(
+                "upstream.learn.timeout",
+                Some(learn.timeout.value),
+                at(&branch.upstream.item, learn.timeout.at),
+            ));
+        }
     }
     Ok(explained)
 }
@@ -341,6 +377,16 @@ impl std::fmt::Display for Explained {
                 ruled.standing.words(),
                 ruled.at
             )?;
+        }
+        if let Some(service) = &self.service {
+            let known = match &service.name {
+                None => "none: the host can be no service's (400 bad_service_name)".to_owned(),
+                Some(name) if service.known => format!("{name}, which is known"),
+                Some(name) => {
+                    format!("{name}, which the control plane is asked for at its first use")
+                }
+            };
+            writeln!(f, "  service    {known}")?;
         }
         for chosen in &self.upstreams {
             writeln!(

@@ -16,7 +16,7 @@ use crate::net::connect::{DialTls, dial};
 use crate::snapshot::{Snapshot, UpstreamPlan};
 use crate::telemetry::log;
 use crate::telemetry::metrics::{DescriptorSeries, Metrics};
-use crate::transcode::Learned;
+use crate::transcode::Reflected;
 use crate::transcode::frames::Frames;
 use crate::transcode::reflection::{Gathering, LARGEST, PATHS};
 
@@ -59,7 +59,7 @@ impl Reflecting {
     }
 
     /// Asks exactly the upstreams of which this snapshot wants descriptors from now on. Must run on the control thread.
-    pub fn follow(&mut self, snapshot: &Snapshot, learned: &Arc<Learned>) {
+    pub fn follow(&mut self, snapshot: &Snapshot, reflected: &Arc<Reflected>) {
         let mut former = std::mem::take(&mut self.tended);
         for (name, refresh) in snapshot.transcoders.reflected() {
             let mut plans = snapshot.upstreams.iter();
@@ -69,28 +69,33 @@ impl Reflecting {
             let same = former
                 .remove(name)
                 .filter(|tended| Arc::ptr_eq(&tended.plan, plan) && tended.refresh == refresh);
-            let tended = same.unwrap_or_else(|| self.tend(plan, refresh, learned));
+            let tended = same.unwrap_or_else(|| self.tend(plan, refresh, reflected));
             self.tended.insert(name.to_owned(), tended);
         }
         for name in former.keys() {
-            learned.forget(name);
+            reflected.forget(name);
         }
     }
 
     /// Waits until every upstream whose descriptors are not known was asked once, but not for long.
-    pub async fn first_answers(&self, learned: &Learned) {
+    pub async fn first_answers(&self, reflected: &Reflected) {
         let until = Instant::now() + FIRST_ANSWERS;
         let unasked = |(name, tended): (&String, &Tended)| {
-            tended.series.fetches() == 0 && learned.of(name).is_none()
+            tended.series.fetches() == 0 && reflected.of(name).is_none()
         };
         while self.tended.iter().any(unasked) && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    fn tend(&self, plan: &Arc<UpstreamPlan>, refresh: Duration, learned: &Arc<Learned>) -> Tended {
+    fn tend(
+        &self,
+        plan: &Arc<UpstreamPlan>,
+        refresh: Duration,
+        reflected: &Arc<Reflected>,
+    ) -> Tended {
         let series = self.metrics.descriptors(&plan.item.name);
-        let asking = asking(plan.clone(), refresh, learned.clone(), series.clone());
+        let asking = asking(plan.clone(), refresh, reflected.clone(), series.clone());
         Tended {
             plan: plan.clone(),
             refresh,
@@ -103,7 +108,7 @@ impl Reflecting {
 async fn asking(
     plan: Arc<UpstreamPlan>,
     refresh: Duration,
-    learned: Arc<Learned>,
+    reflected: Arc<Reflected>,
     series: Arc<DescriptorSeries>,
 ) {
     let (name, mut retry, mut was_well) = (&plan.item.name, RETRY[0], true);
@@ -114,13 +119,13 @@ async fn asking(
             Err(_) => Err(format!("no complete answer within {ASKING:?}")),
         };
         let result = match told {
-            Ok(set) => take(name, set, &learned).await,
+            Ok(set) => take(name, set, &reflected).await,
             Err(why) => Err(why),
         };
         series.asked(result.is_ok().then(|| unix_seconds(SystemTime::now())));
         tell(name, &result, was_well);
         was_well = result.is_ok();
-        let pause = match (&result, learned.of(name).is_some()) {
+        let pause = match (&result, reflected.of(name).is_some()) {
             (Ok(()), _) => refresh,
             (Err(_), true) => refresh.min(STALE),
             (Err(_), false) => {
@@ -134,8 +139,8 @@ async fn asking(
 }
 
 /// What was told becomes what is known, and is kept.
-async fn take(name: &str, set: Vec<u8>, learned: &Arc<Learned>) -> Result<(), String> {
-    if !learned.learn(name, &set)? {
+async fn take(name: &str, set: Vec<u8>, reflected: &Arc<Reflected>) -> Result<(), String> {
+    if !reflected.learn(name, &set)? {
         return Ok(());
     }
     let size = set.len().to_string();
@@ -143,9 +148,9 @@ async fn take(name: &str, set: Vec<u8>, learned: &Arc<Learned>) -> Result<(), St
         "descriptors of an upstream came",
         &[("upstream", &name), ("bytes", &size)],
     );
-    let (learned, name) = (learned.clone(), name.to_owned());
+    let (reflected, name) = (reflected.clone(), name.to_owned());
     // A disk may be slow, and this thread has others to look after.
-    let keeping = tokio::task::spawn_blocking(move || learned.keep(&name, &set));
+    let keeping = tokio::task::spawn_blocking(move || reflected.keep(&name, &set));
     let _told_in_the_log = keeping.await;
     Ok(())
 }

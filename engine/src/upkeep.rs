@@ -58,11 +58,16 @@ impl Upkeep {
     /// Tends exactly the upstreams of this snapshot from now on. Must run on the control thread.
     pub fn follow(&mut self, snapshot: &Snapshot, memory: &Memory) {
         self.keys.follow(snapshot);
-        self.descriptors.follow(snapshot, &memory.learned);
+        self.descriptors.follow(snapshot, &memory.reflected);
         let serving: HashSet<_> = snapshot.upstreams.iter().map(Arc::as_ptr).collect();
         self.tended
             .retain(|_, tended| serving.contains(&Arc::as_ptr(&tended.plan)));
-        for plan in &snapshot.upstreams {
+        // A template has no endpoints, only what is made of it.
+        for plan in snapshot
+            .upstreams
+            .iter()
+            .filter(|plan| plan.learns().is_none())
+        {
             if !self.tended.contains_key(&plan.item.name) {
                 self.tended
                     .insert(plan.item.name.clone(), tend(plan, memory));
@@ -90,13 +95,20 @@ impl Upkeep {
         }
     }
 
+    /// Whether the addresses of its instances are still to be found.
+    pub fn seeks(&self, plan: &UpstreamPlan) -> bool {
+        let tended = self.tended.get(&plan.item.name);
+        tended.is_some_and(|tended| tended.discovery.is_some())
+            && plan.upstream.endpoints().is_empty()
+    }
+
     /// Waits until every upstream has an endpoint, every issuer was asked for its keys, and every upstream whose descriptors
     /// are needed for them, but not for long.
     pub async fn first_answers(&self, memory: &Memory) {
         tokio::join!(
             self.first_endpoints(),
             self.keys.first_answers(),
-            self.descriptors.first_answers(&memory.learned)
+            self.descriptors.first_answers(&memory.reflected)
         );
     }
 

@@ -6,6 +6,7 @@ use super::upstream::tls;
 use super::{text, texts};
 use crate::control_plane::token;
 use crate::document::{Announced, ControlPlane, Place, Register, Secret, Url};
+use crate::feed::NodeKind;
 use crate::parse::Node;
 use crate::quick;
 use crate::report::ItemReport;
@@ -39,6 +40,10 @@ pub(crate) fn control_plane(
         urls: urls.collect(),
         token: token.map(|token| Secret(token.to_owned())),
         node: text(node, "node").map(str::to_owned),
+        kind: match text(node, "kind") {
+            Some("sidecar") => NodeKind::Sidecar,
+            _ => NodeKind::Gateway,
+        },
         tls: node.get("tls").map(|node| tls(node, folder)),
         register: node.get("register").and_then(register),
         place: Place {

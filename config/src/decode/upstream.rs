@@ -8,6 +8,10 @@ use crate::document::*;
 use crate::parse::{Node, Value};
 use crate::report::ItemReport;
 use crate::rule;
+use crate::unit::short;
+
+/// `service` of an upstream for whichever one is asked for.
+const ANY: &str = "*";
 
 pub(crate) fn upstream(
     node: &Node,
@@ -136,11 +140,24 @@ fn source(node: &Node, report: &mut ItemReport<'_>) -> Option<EndpointSource> {
     if let Some(service) = node.get("service") {
         let with = node.get("with").map_or(&[][..], Node::entries).iter();
         let with = with.filter_map(|e| Some((e.key.clone(), e.node.text()?.to_owned())));
-        return Some(EndpointSource::Service {
-            name: service.text()?.to_owned(),
-            with: with.collect(),
-            at: at(service),
-        });
+        let (name, with, at) = (service.text()?, with.collect(), at(service));
+        if name == ANY {
+            let learn = learn(node.get("learn"));
+            return Some(EndpointSource::Asked { with, learn, at });
+        }
+        if let Some(learn) = node.get("learn") {
+            report.add(
+                "contradiction",
+                learn.spot,
+                format!(
+                    "`learn` is of no use: the service is always `{}`",
+                    short(name)
+                ),
+                "leave it out, or write `service = \"*\"`",
+            );
+        }
+        let name = name.to_owned();
+        return Some(EndpointSource::Service { name, with, at });
     }
     let dns = node.get("dns")?;
     let srv = node.get("srv").and_then(Node::flag).unwrap_or(false);
@@ -161,6 +178,21 @@ fn source(node: &Node, report: &mut ItemReport<'_>) -> Option<EndpointSource> {
         srv,
         at: at(dns),
     })
+}
+
+fn learn(node: Option<&Node>) -> Learn {
+    let none = Node {
+        value: Value::Table(Vec::new()),
+        spot: (0, 1),
+    };
+    let node = node.unwrap_or(&none);
+    let number = |node: &Node| node.count().and_then(|n| usize::try_from(n).ok());
+    let week = Duration::from_secs(7 * 24 * 3600);
+    Learn {
+        max_services: setting(node, "max_services", number, 200),
+        timeout: setting(node, "timeout", duration, Duration::from_secs(2)),
+        forget: setting(node, "forget", duration, week),
+    }
 }
 
 fn endpoint(node: &Node) -> Option<Endpoint> {

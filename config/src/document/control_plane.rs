@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Place, UpstreamTls};
+use crate::feed::NodeKind;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControlPlane {
@@ -10,6 +11,8 @@ pub struct ControlPlane {
     pub urls: Vec<Url>,
     /// `None`: the name of the machine.
     pub node: Option<String>,
+    /// Which documents it is told.
+    pub kind: NodeKind,
     /// How the control plane proves itself, and we to it; used for `https` only.
     pub tls: Option<UpstreamTls>,
     /// Shown to the control plane.

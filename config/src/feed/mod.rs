@@ -4,7 +4,7 @@
 //! words, and nothing in it is longer or more than stated here. What the lines mean together is for whoever keeps
 //! their state; what a block's text means is for the loader. No I/O and no clock.
 //!
-//! `POST /feed` takes a `Subscribe`, `POST /nodes/{node}/report` a `Report`.
+//! `POST /feed` takes a `Subscribe`, `POST /nodes/{node}/wants` a `Wants`, `POST /nodes/{node}/report` a `Report`.
 
 mod blocks;
 mod bounds;
@@ -248,12 +248,32 @@ pub struct Subscribe {
     /// Names of the node's own listeners.
     #[serde(default)]
     pub listeners: Vec<String>,
+    /// The service that the node stands for: documents of it concern a sidecar, its instances do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_for: Option<String>,
     /// Whether the node is a member of the mesh, and wants to know whom members trust.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trust: bool,
     /// `namespace/service` that the node is of: the rules about who may call it are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callee: Option<String>,
+}
+
+/// Which services a node that listens wants from now on, in the place of `Subscribe.also`; `POST /nodes/{node}/wants`.
+/// What it lacks comes over its feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wants {
+    /// Of the process that subscribed.
+    pub instance: String,
+    pub also: Vec<String>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantsAnswer {
+    /// Of those, the ones that are not registered.
+    #[serde(default)]
+    pub unknown: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -823,12 +823,19 @@ pub(crate) static UPSTREAM: Section = Section {
         optional(
             "service",
             Kind::Rule(&NAME),
-            "A service whose instances the control plane knows; needs `[control_plane]`.",
+            "A service whose instances the control plane knows; needs `[control_plane]`. \"*\": whichever the request's host \
+             names (`orders`, `orders.default`, `orders.default.svc`), looked up at its first use; each is an upstream with \
+             the settings of this one. An upstream that has a service's name and its instances stands in for it.",
         ),
         optional(
             "with",
             Kind::Map(&PARAMETER, &Kind::Text),
             "Metadata that an instance of the service must have, such as `{ version = \"1.2.3\" }`.",
+        ),
+        optional(
+            "learn",
+            Kind::Table(&LEARN),
+            "How services of `service = \"*\"` are learned. Absent: the defaults.",
         ),
         default(
             "protocol",
@@ -913,6 +920,7 @@ pub(crate) static UPSTREAM: Section = Section {
     needs: &[
         ("srv", "dns"),
         ("with", "service"),
+        ("learn", "service"),
         ("queue", "max_in_flight"),
     ],
     ..NOTHING
@@ -953,6 +961,33 @@ pub(crate) static QUEUE: Section = Section {
             Kind::Rule(&DURATION),
             "\"100ms\"",
             "The longest wait; it counts towards the route's time-out and the caller's deadline.",
+        ),
+    ],
+    ..NOTHING
+};
+
+pub(crate) static LEARN: Section = Section {
+    title: "learn = { … }",
+    doc: "Only with `service = \"*\"`.",
+    keys: &[
+        default(
+            "max_services",
+            Kind::Count(1, 5000),
+            "200",
+            "Services that are known at once; a request for one more is refused.",
+        ),
+        default(
+            "timeout",
+            Kind::Rule(&DURATION),
+            "\"2s\"",
+            "How long a request waits for the control plane at a service's first use; the route's time-out and the caller's \
+             deadline end it sooner.",
+        ),
+        default(
+            "forget",
+            Kind::Rule(&DURATION),
+            "\"168h\"",
+            "A service that nobody asked for in this time is forgotten.",
         ),
     ],
     ..NOTHING

@@ -21,6 +21,13 @@ pub(super) static CONTROL_PLANE: Section = Section {
             "the machine's name",
             "What the control plane calls this process.",
         ),
+        default(
+            "kind",
+            Kind::Word(&["gateway", "sidecar"]),
+            "\"gateway\"",
+            "What it is told. \"gateway\": every route that its listeners can serve. \"sidecar\": routes that name its \
+             listeners, and upstreams, as far as they concern services that it asked for.",
+        ),
         optional(
             "tls",
             Kind::Table(&UPSTREAM_TLS),

@@ -90,6 +90,7 @@ pub static PAGES: &[Page] = &[
     page("GET", "/feed", ADMINISTER),
     page("GET", "/nodes", READ),
     page("POST", "/nodes/{node}/report", NODE),
+    page("POST", "/nodes/{node}/wants", NODE),
     page("POST", "/leases", NODE),
     page("GET", "/leases", READ),
     page("GET", "/identity", READ),

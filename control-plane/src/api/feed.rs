@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted};
+use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted, Wants, WantsAnswer};
 
 use super::fields::short;
 use super::guard::{Who, not_yours};
@@ -74,10 +74,41 @@ pub(super) async fn look(
         services: Wanted::Routed(Routed::Routed),
         also: Vec::new(),
         listeners: names.map(str::to_owned).collect(),
+        stands_for: None,
         trust: false,
         callee: look.callee,
     };
     open(&api, &subscribe, &caller, hang_up)
+}
+
+fn name(field: &str, name: &str, wrong: &mut Vec<Field>) {
+    let fits = !name.is_empty() && name.len() <= MOST_NAME && !name.contains(char::is_control);
+    if !fits {
+        wrong.push(Field {
+            field: field.to_owned(),
+            reason: format!("cannot be `{}`", short(name).replace(char::is_control, " ")),
+            hint: format!("write 1 to {MOST_NAME} bytes without control characters"),
+        });
+    }
+}
+
+fn names(field: &str, names: &[String], wrong: &mut Vec<Field>) {
+    match names.len() <= MOST_NAMES {
+        true => names.iter().for_each(|one| name(field, one, wrong)),
+        false => wrong.push(Field {
+            field: field.to_owned(),
+            reason: format!("has {} names", names.len()),
+            hint: format!("send at most {MOST_NAMES}"),
+        }),
+    }
+}
+
+fn fine(mut wrong: Vec<Field>) -> Result<(), Problem> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    wrong.truncate(20);
+    Err(Problem::fields(wrong))
 }
 
 fn open(
@@ -87,14 +118,9 @@ fn open(
     hang_up: HangUp,
 ) -> Result<Response, Problem> {
     let mut wrong = Vec::new();
-    let mut name = |field: &str, name: &str, may_be_empty: bool| {
-        let fits = name.len() <= MOST_NAME && !name.contains(char::is_control);
-        if !fits || (name.is_empty() && !may_be_empty) {
-            wrong.push(Field {
-                field: field.to_owned(),
-                reason: format!("cannot be `{}`", short(name).replace(char::is_control, " ")),
-                hint: format!("write 1 to {MOST_NAME} bytes without control characters"),
-            });
+    let mut name = |field: &str, text: &str, may_be_empty: bool| {
+        if !(may_be_empty && text.is_empty()) {
+            name(field, text, &mut wrong);
         }
     };
     name("node", &subscribe.node, false);
@@ -109,20 +135,13 @@ fn open(
         Wanted::Routed(_) => &[],
         Wanted::Names(names) => names,
     };
-    for (field, names) in [
-        ("services", named),
-        ("also", &subscribe.also),
-        ("listeners", &subscribe.listeners),
-    ] {
-        match names.len() <= MOST_NAMES {
-            true => names.iter().for_each(|one| name(field, one, false)),
-            false => name(field, "\n", false),
-        }
+    if let Some(service) = &subscribe.stands_for {
+        name("stands_for", service, false);
     }
-    if !wrong.is_empty() {
-        wrong.truncate(20);
-        return Err(Problem::fields(wrong));
-    }
+    names("services", named, &mut wrong);
+    names("also", &subscribe.also, &mut wrong);
+    names("listeners", &subscribe.listeners, &mut wrong);
+    fine(wrong)?;
     if !caller.is_node(&subscribe.node) {
         return Err(not_yours(caller, "node", &short(&subscribe.node)));
     }
@@ -148,6 +167,30 @@ fn open(
     headers.insert(header::CONTENT_TYPE, kind);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// `POST /nodes/{node}/wants`: other services than when it subscribed.
+pub(super) async fn wants(
+    State(api): State<Arc<Api>>,
+    Who(caller): Who,
+    Path(node): Path<String>,
+    body: Bytes,
+) -> Result<Answer<WantsAnswer>, Problem> {
+    if !caller.is_node(&node) {
+        return Err(not_yours(&caller, "node", &short(&node)));
+    }
+    let wants: Wants = serde_json::from_slice(&body).map_err(|error| {
+        let title = format!("the body is not what a node wants: {error}");
+        Problem::new(Code::BadRequest, title)
+    })?;
+    let mut wrong = Vec::new();
+    names("also", &wants.also, &mut wrong);
+    fine(wrong)?;
+    let answer = api.feed.wants(&node, &wants);
+    answer.map(Answer).ok_or_else(|| {
+        let title = format!("this process of node `{}` does not listen", short(&node));
+        Problem::new(Code::UnknownNode, title)
+    })
 }
 
 /// `POST /nodes/{node}/report`.

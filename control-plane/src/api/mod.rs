@@ -154,6 +154,7 @@ impl Api {
             .route("/cluster", get(elsewhere::cluster))
             .route("/cluster/signs", post(elsewhere::signs))
             .route("/nodes/{node}/report", post(feed::report))
+            .route("/nodes/{node}/wants", post(feed::wants))
             .route("/health", get(figures::ready))
             .route("/health/ready", get(figures::ready))
             .route("/health/live", get(figures::live))
@@ -212,7 +213,10 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
         // Certificates and tokens, as they are.
         "/identity/certificate" => (api.max_body.max(64 << 10), "server.max_body"),
         // Problems quote lines of documents.
-        path if path.ends_with("/report") => (api.max_body.max(1 << 20), "server.max_body"),
+        // And so many names may a node want.
+        path if path.ends_with("/report") || path.ends_with("/wants") => {
+            (api.max_body.max(1 << 20), "server.max_body")
+        }
         _ => (api.max_body, "server.max_body"),
     };
     let read = Limited::new(body, most).collect();

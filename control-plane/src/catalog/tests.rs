@@ -262,6 +262,7 @@ impl Ear {
             also: Vec::new(),
             listeners: vec!["in".to_owned()],
             callee: None,
+            stands_for: None,
             trust: false,
         };
         let lines = feed.open(&subscribe, "127.0.0.1", HangUp::default());

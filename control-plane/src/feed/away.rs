@@ -192,6 +192,8 @@ mod tests {
             address: "10.0.0.1".to_owned(),
             listeners: vec!["in".to_owned()],
             callee: None,
+            services: Vec::new(),
+            stands_for: None,
             instance: "a".to_owned(),
         };
         nodes.connected(caller, Duration::ZERO, time);

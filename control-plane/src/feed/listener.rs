@@ -14,7 +14,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use tollgate_config::feed::{Beat, Hello, Line};
 
 use super::Feed;
-use super::services::next_listener;
 use super::told::{Told, line};
 use crate::catalog::millis;
 use crate::view::Wishes;
@@ -42,11 +41,15 @@ impl Body for Lines {
 
 pub(super) struct Listener {
     pub(super) feed: Arc<Feed>,
+    pub(super) number: u64,
     pub(super) node: String,
     pub(super) wishes: Wishes,
+    pub(super) stands_for: Option<String>,
     /// The services of the routes that it gets, besides those that it named.
     pub(super) routed: bool,
-    pub(super) named: BTreeSet<Arc<str>>,
+    pub(super) named: Vec<String>,
+    /// More that it named, and may name anew. The other end is with the talks; it is gone when this listener is.
+    pub(super) also: watch::Receiver<Vec<String>>,
     pub(super) told: Told,
     pub(super) epoch: String,
     pub(super) assumed: bool,
@@ -72,7 +75,6 @@ impl Listener {
         let (to, lines) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut listener = Running {
-                number: next_listener(),
                 wants: BTreeSet::new(),
                 notify: Arc::default(),
                 own: self,
@@ -87,11 +89,17 @@ impl Listener {
         });
         Lines(lines)
     }
+
+    /// Which documents concern it now.
+    fn wishes(&self) -> Wishes {
+        let also = self.also.borrow();
+        let services = self.named.iter().chain(&*also).map(String::as_str);
+        self.wishes.with(services, self.stands_for.as_deref())
+    }
 }
 
 struct Running {
     own: Listener,
-    number: u64,
     wants: BTreeSet<Arc<str>>,
     notify: Arc<Notify>,
 }
@@ -148,6 +156,10 @@ impl Running {
                 // Its other end lives as long as the process.
                 Ok(()) = trusts.changed(), if self.own.trust.is_some() => {}
                 () = self.notify.notified() => {}
+                changed = self.own.also.changed() => match changed {
+                    Ok(()) => self.own.wishes = self.own.wishes(),
+                    Err(_) => return End::Stop,
+                },
                 () = beat.as_mut() => {}
             }
         }
@@ -180,13 +192,15 @@ impl Running {
             own.told = Told::default();
         }
         let view = own.feed.view(&world, &own.wishes);
-        let mut wants = own.named.clone();
+        let mut wants: BTreeSet<Arc<str>> = {
+            let also = own.also.borrow();
+            let names = own.named.iter().chain(&*also);
+            names.map(|name| name.as_str().into()).collect()
+        };
         if own.routed {
             wants.extend(view.services.iter().cloned());
         }
-        let lists = own
-            .feed
-            .want(self.number, &self.wants, &wants, &self.notify);
+        let lists = own.feed.want(own.number, &self.wants, &wants, &self.notify);
         self.wants = wants;
         let feed = &own.feed;
         let pieces = own
@@ -209,7 +223,8 @@ impl Drop for Running {
         let own = &self.own;
         let nothing = BTreeSet::new();
         own.feed
-            .want(self.number, &self.wants, &nothing, &self.notify);
+            .want(own.number, &self.wants, &nothing, &self.notify);
+        own.feed.talks().end(&own.node, own.number);
         own.feed.listeners.fetch_sub(1, Relaxed);
         let tick = own.feed.started.elapsed();
         own.feed.nodes().gone(&own.node, tick, millis());

@@ -12,8 +12,9 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod told;
+mod wants;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ use nodes::{Caller, Nodes};
 pub use nodes::{MOST_NODES, Node};
 use services::Services;
 use told::Told;
+use wants::Talks;
 
 pub struct Feed {
     /// What this control plane is called.
@@ -53,6 +55,7 @@ pub struct Feed {
     book: Mutex<Book>,
     away: Mutex<Away>,
     services: Mutex<Services>,
+    talks: Mutex<Talks>,
     shared: Mutex<Shared>,
     listeners: AtomicUsize,
     /// Ends every feed.
@@ -99,7 +102,7 @@ const MOST_BODIES: usize = 32;
 /// Worlds whose views are remembered: two while a revision is rolled out, and the one that ends it.
 const WORLDS: usize = 3;
 /// Different questions that are remembered.
-const MOST_WISHES: usize = 64;
+const MOST_WISHES: usize = 256;
 
 /// Why a feed is not opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +141,7 @@ impl Feed {
             book: Mutex::default(),
             away: Mutex::default(),
             services: Mutex::default(),
+            talks: Mutex::default(),
             shared: Mutex::default(),
             listeners: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
@@ -163,13 +167,18 @@ impl Feed {
         if self.listeners.load(Relaxed) >= self.settings.max_feeds {
             return Err(NotOpened::TooMany(self.settings.max_feeds));
         }
-        let wishes = Wishes {
-            kind: subscribe.kind.into(),
-            listeners: { subscribe.listeners.iter() }
-                .map(|name| name.as_str().into())
-                .collect(),
-            callee: { subscribe.callee.as_deref() }.and_then(|name| member(name).ok()),
+        let named: &[String] = match &subscribe.services {
+            Wanted::Routed(_) => &[],
+            Wanted::Names(names) => names,
         };
+        let services = subscribe.also.iter().chain(named).map(String::as_str);
+        let wishes = Wishes::new(
+            subscribe.kind.into(),
+            &subscribe.listeners,
+            services,
+            subscribe.stands_for.as_deref(),
+        )
+        .of({ subscribe.callee.as_deref() }.and_then(|name| member(name).ok()));
         let begun = self.told(subscribe, &wishes);
         let caller = Caller {
             node: subscribe.node.clone(),
@@ -181,28 +190,27 @@ impl Feed {
             address: address.to_owned(),
             listeners: subscribe.listeners.clone(),
             callee: subscribe.callee.clone(),
+            services: subscribe.also.iter().chain(named).cloned().collect(),
+            stands_for: subscribe.stands_for.clone(),
             instance: subscribe.instance.clone(),
         };
         self.nodes()
             .connected(caller, self.started.elapsed(), millis());
         self.counts.opened.fetch_add(1, Relaxed);
         self.listeners.fetch_add(1, Relaxed);
-        let mut named: BTreeSet<Arc<str>> = { subscribe.also.iter() }
-            .map(|name| name.as_str().into())
-            .collect();
-        let routed = match &subscribe.services {
-            Wanted::Routed(_) => true,
-            Wanted::Names(names) => {
-                named.extend(names.iter().map(|name| Arc::from(name.as_str())));
-                false
-            }
-        };
+        let (wants, also) = watch::channel(subscribe.also.clone());
+        let talk = self
+            .talks()
+            .begin(&subscribe.node, &subscribe.instance, wants);
         let listener = listener::Listener {
             feed: self.clone(),
+            number: talk,
             node: subscribe.node.clone(),
             wishes,
-            routed,
-            named,
+            stands_for: subscribe.stands_for.clone(),
+            routed: matches!(subscribe.services, Wanted::Routed(_)),
+            named: named.to_vec(),
+            also,
             told: begun.told,
             epoch: begun.epoch,
             assumed: begun.assumed,
@@ -251,7 +259,8 @@ impl Feed {
     }
 
     /// Revisions may be compared between those who ask the same question of the same store, whichever control plane
-    /// they ask; and an older revision that stands in for one that is refused is not that one.
+    /// they ask. A sidecar's services are no part of it: they come and go within one feed, and whoever has changed them
+    /// since it was told everything does not say what it has. And an older revision that stands in for one that is refused is not that one.
     fn epoch(&self, wishes: &Wishes, stale: bool) -> String {
         let mut question = format!("{:?}", wishes.kind);
         for listener in &wishes.listeners {
@@ -340,6 +349,10 @@ impl Feed {
 
     fn services(&self) -> MutexGuard<'_, Services> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn talks(&self) -> MutexGuard<'_, Talks> {
+        self.talks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The view of a world; the very same one as before, if nothing in it is different. While a revision is rolled out,

@@ -26,6 +26,11 @@ pub struct Node {
     /// `namespace/service` that it is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callee: Option<String>,
+    /// Those that it named; it may be told of more, which its routes need.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_for: Option<String>,
     /// Of the process that listens, or listened last.
     pub instance: String,
     /// Feeds that are open.
@@ -46,15 +51,13 @@ pub struct Node {
 impl Node {
     /// What it asks for.
     pub fn wishes(&self) -> Wishes {
-        let listeners = self.listeners.iter();
-        Wishes {
-            kind: match self.kind.as_str() {
-                "sidecar" => Kinds::Sidecar,
-                _ => Kinds::Gateway,
-            },
-            listeners: listeners.map(|name| name.as_str().into()).collect(),
-            callee: { self.callee.as_deref() }.and_then(|name| member(name).ok()),
-        }
+        let kind = match self.kind.as_str() {
+            "sidecar" => Kinds::Sidecar,
+            _ => Kinds::Gateway,
+        };
+        let services = self.services.iter().map(String::as_str);
+        let callee = { self.callee.as_deref() }.and_then(|name| member(name).ok());
+        Wishes::new(kind, &self.listeners, services, self.stands_for.as_deref()).of(callee)
     }
 }
 
@@ -84,6 +87,8 @@ pub(super) struct Caller {
     pub(super) address: String,
     pub(super) listeners: Vec<String>,
     pub(super) callee: Option<String>,
+    pub(super) services: Vec<String>,
+    pub(super) stands_for: Option<String>,
     pub(super) instance: String,
 }
 
@@ -109,6 +114,8 @@ impl Nodes {
             address: caller.address,
             listeners: caller.listeners,
             callee: caller.callee,
+            services: caller.services,
+            stands_for: caller.stands_for,
             instance: caller.instance,
             feeds,
             connected: true,
@@ -119,6 +126,13 @@ impl Nodes {
             changed: tick,
         };
         self.0.insert(caller.node, node);
+    }
+
+    /// It asks for other services than before.
+    pub(super) fn wants(&mut self, name: &str, services: Vec<String>) {
+        if let Some(node) = self.0.get_mut(name) {
+            node.services = services;
+        }
     }
 
     pub(super) fn gone(&mut self, name: &str, tick: Duration, time: u64) {
@@ -200,6 +214,8 @@ mod tests {
             address: "10.0.0.1".to_owned(),
             listeners: Vec::new(),
             callee: None,
+            services: Vec::new(),
+            stands_for: None,
             instance: "a".to_owned(),
         }
     }

@@ -235,11 +235,8 @@ impl Node {
 }
 
 fn wishes(listeners: &[&str]) -> Wishes {
-    Wishes {
-        kind: Kinds::Gateway,
-        listeners: listeners.iter().map(|name| Arc::from(*name)).collect(),
-        callee: None,
-    }
+    let listeners: Vec<String> = listeners.iter().map(|&name| name.to_owned()).collect();
+    Wishes::new(Kinds::Gateway, &listeners, [], None)
 }
 
 /// What the data plane of a service wishes.

@@ -29,8 +29,8 @@ pub(super) fn body(
         }
         told["trace_id"] = hex.into();
     }
-    if let Some(detail) = &error.detail {
-        told["details"]["reason"] = (**detail).into();
+    if let Some(detail) = error.detail() {
+        told["details"]["reason"] = detail.into();
     }
     if let Some(after) = error.retry_after {
         told["details"]["retry_after"] = whole_seconds(after).into();

@@ -92,6 +92,10 @@ codes! {
     MethodNotAllowed "method_not_allowed" 405 12 Route "the path is known, but not with this method";
     RewriteRefused "rewrite_refused" 400 3 Route "the rewritten path is not a valid path";
     UpgradeRefused "upgrade_refused" 400 3 Route "the connection cannot be upgraded as asked";
+    BadServiceName "bad_service_name" 400 3 Route "the host that was asked for cannot be the name of a service";
+    UnknownService "unknown_service" 503 14 Route "no service of this name is registered";
+    ServiceLookupFailed "service_lookup_failed" 503 14 Route "the service is not known here yet, and nobody could be asked for it in time";
+    TooManyServices "too_many_services" 503 8 Route "as many services are known here as may be";
     UnknownMethod "unknown_method" 404 12 Route "no method of the service is called like this";
     DescriptorsUnavailable "descriptors_unavailable" 503 14 Route "what can be called here is not known yet; try again soon";
     ApiKeyRefused "api_key_refused" 401 16 Filter "this needs a known API key in x-api-key";
@@ -132,10 +136,12 @@ pub struct Governed {
     pub value: String,
     /// `None`: the default holds.
     pub place: Option<Place>,
+    /// What a member of the mesh is told besides.
+    pub detail: Option<Box<str>>,
 }
 
 /// One answer of ours in the making. Boxed parts are rare and cold.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     pub code: Code,
     pub governed: Option<Box<Governed>>,
@@ -151,8 +157,6 @@ pub struct Error {
     pub abort: Option<Abort>,
     /// Of `Unfit`: the fields and what is wrong with each, as a JSON array.
     pub fields: Option<Box<str>>,
-    /// What a member of the mesh is told besides.
-    pub detail: Option<Box<str>>,
 }
 
 impl From<Code> for Error {
@@ -166,7 +170,6 @@ impl From<Code> for Error {
             limit: None,
             abort: None,
             fields: None,
-            detail: None,
         }
     }
 }
@@ -190,9 +193,23 @@ impl Error {
                 setting,
                 value,
                 place,
+                detail: None,
             })),
             ..code.into()
         }
+    }
+
+    /// The same with a sentence for who asked.
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        if let Some(governed) = &mut self.governed {
+            governed.detail = Some(detail.into());
+        }
+        self
+    }
+
+    /// What a member of the mesh is told besides.
+    pub fn detail(&self) -> Option<&str> {
+        self.governed.as_ref()?.detail.as_deref()
     }
 
     /// A fault that the document asks for.
@@ -245,7 +262,7 @@ impl Error {
             self.code.word(),
             self.code.phase().word()
         );
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = self.detail() {
             let _infallible = write!(body, r#","detail":{}"#, json(detail));
         }
         if let Some(limit) = &self.limit {
@@ -331,7 +348,7 @@ impl Error {
             HeaderValue::from(u16::from(self.grpc_status())),
         );
         let mut message = format!("{} ({})", self.code.sentence(), self.code.word());
-        if let Some(detail) = &self.detail {
+        if let Some(detail) = self.detail() {
             let _infallible = write!(message, ": {detail}");
         }
         if let Some(limit) = &self.limit {

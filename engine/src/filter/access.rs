@@ -253,23 +253,18 @@ impl Access {
         let near = near.and_then(|number| self.rule(number));
         let Some(rule) = near else {
             told.push_str("; none is about that");
+            let error = Error::governed_by(Code::AccessDenied, own, "enforce".into(), place);
             return Error {
                 cause: Some(told.as_str().into()),
-                detail: Some(told.into()),
-                ..Error::governed_by(Code::AccessDenied, own, "enforce".into(), place)
+                ..error.with_detail(&told)
             };
         };
         let item = &rule.item;
         let _infallible = write!(told, "; rule `{}` is nearest: {}", item.name, **item);
+        let (name, place) = (item.name.clone(), item.begins());
         Error {
-            cause: Some(format!("{told} ({})", item.begins()).into()),
-            detail: Some(told.into()),
-            ..Error::governed_by(
-                Code::AccessDenied,
-                "access",
-                item.name.clone(),
-                Some(item.begins()),
-            )
+            cause: Some(format!("{told} ({place})").into()),
+            ..Error::governed_by(Code::AccessDenied, "access", name, Some(place)).with_detail(&told)
         }
     }
 }

@@ -16,6 +16,7 @@ use super::Proxy;
 use super::carry::Carried;
 use super::connection::Connection;
 use super::guard::{self, Pass};
+use super::learn::Named;
 use super::replay::SharedSource;
 use super::transcode::Translated;
 use crate::alarm::Alarm;
@@ -54,6 +55,8 @@ pub struct Exchange {
     /// The client speaks something else.
     pub translated: Option<Translated>,
     pub route: Option<RouteId>,
+    /// The service that it names, where its route goes by that.
+    pub(super) named: Named,
     /// Which of the route's branches.
     pub branch: Option<usize>,
     pub endpoint: Option<SocketAddr>,
@@ -117,6 +120,7 @@ impl Exchange {
             is_grpc: request.marks.has(Marks::CONTENT_TYPE) && is_grpc(&request.headers),
             translated: None,
             route: None,
+            named: Named::Nothing,
             branch: None,
             endpoint: None,
             attempts: Cell::new(0),
@@ -137,6 +141,15 @@ impl Exchange {
             carried: None,
             closed: false,
         }
+    }
+
+    /// Goes on in the newest world. To be called before anything was done with the request.
+    pub(super) fn look_again(&mut self) {
+        let world = self.proxy.view.current();
+        self.world.end(self.proxy.worker);
+        world.begin(self.proxy.worker);
+        self.world = world;
+        self.route = None;
     }
 
     /// The trailers of a gRPC answer: its head was found good, and they may belie it.

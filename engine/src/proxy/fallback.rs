@@ -191,7 +191,10 @@ fn refused(response: &Response) -> Option<Cause> {
 /// What of our own refusals means that the upstream could not.
 fn failed(code: Code) -> Option<Cause> {
     let kind = match code {
-        Code::NoEndpoint => FallbackOn::Connect,
+        Code::NoEndpoint
+        | Code::UnknownService
+        | Code::ServiceLookupFailed
+        | Code::TooManyServices => FallbackOn::Connect,
         Code::RouteTimeout | Code::PerTryTimeout | Code::AdaptiveTimeout => FallbackOn::Timeout,
         Code::UpstreamReset | Code::UpstreamBadResponse | Code::UpstreamResponseTooLarge => {
             FallbackOn::Reset
@@ -205,6 +208,6 @@ fn failed(code: Code) -> Option<Cause> {
     Some(Cause {
         kind,
         word: code.word(),
-        left: !matches!(code.phase(), Phase::Balance | Phase::Connect),
+        left: !matches!(code.phase(), Phase::Route | Phase::Balance | Phase::Connect),
     })
 }

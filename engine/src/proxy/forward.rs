@@ -14,6 +14,7 @@ use super::Proxy;
 use super::answer::Answer;
 use super::books::Exchange;
 use super::hedge::{Alone, Race};
+use super::learn;
 use super::limit::Limit;
 use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
@@ -45,6 +46,7 @@ impl Proxy {
         {
             return Err(Code::DeadlineExceeded.into());
         }
+        let branch = learn::branch(exchange, plan, branch)?;
         let Some(target) = plan.compiled.branches.get(branch) else {
             return Err(Code::Internal.into());
         };

@@ -13,6 +13,7 @@ mod fallback;
 mod forward;
 pub(crate) mod guard;
 mod hedge;
+mod learn;
 mod limit;
 mod preflight;
 mod replay;
@@ -57,6 +58,7 @@ use crate::snapshot::store::{Store, View};
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line, Services, WorkerLog};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::learning::Learning;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
 use transcode::Translated;
@@ -67,6 +69,8 @@ pub struct Proxy {
     pub view: View,
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
+    /// Services that are not known yet are asked for here.
+    learning: Arc<Learning>,
     log: RefCell<WorkerLog>,
     random: RefCell<fastrand::Rng>,
     noise: RefCell<Noise>,
@@ -83,12 +87,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn new(worker: usize, store: Arc<Store>, metrics: Arc<Metrics>, log: WorkerLog) -> Self {
+    pub fn new(
+        worker: usize,
+        store: Arc<Store>,
+        metrics: Arc<Metrics>,
+        learning: Arc<Learning>,
+        log: WorkerLog,
+    ) -> Self {
         Proxy {
             worker,
             view: View::new(store),
             pools: Pools::default(),
             metrics,
+            learning,
             log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),
             noise: RefCell::default(),
@@ -115,7 +126,12 @@ impl Proxy {
             // Before anything looks at it, and with or without TLS: who calls is for the handshake to say.
             disown_client_cert(&mut request.headers);
         }
-        let answered = match self.route(exchange, request) {
+        let mut routed = self.route(exchange, request);
+        if routed.is_ok() && self.lacks_service(exchange, request) {
+            // Rare and large: boxed, so that other requests do not carry its size.
+            routed = Box::pin(self.learn(exchange, request)).await;
+        }
+        let answered = match routed {
             Ok(()) => self.act(exchange, request).await,
             Err(error) => Err(error),
         };

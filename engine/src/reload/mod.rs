@@ -1,9 +1,11 @@
 //! The one writer. Takes a document, from its file and from the control plane's feed, checks it, compiles it against the world that serves, proves its tests, and only
-//! then moves the pointer; on any problem the old world stays and everybody can see why.
+//! then moves the pointer; on any problem the old world stays and everybody can see why. The third input are the services
+//! that requests asked for (`learned`).
 
 pub mod control_plane;
 pub mod file;
 pub mod inputs;
+pub mod learned;
 pub mod place;
 
 use std::collections::{HashMap, HashSet};
@@ -178,7 +180,7 @@ impl Reloader {
     }
 
     /// Serves the same document with what upstreams have told of themselves since. Whether that is another world.
-    pub fn learned(&mut self) -> bool {
+    pub fn reflected(&mut self) -> bool {
         let (began, former) = (Instant::now(), self.store.current());
         if former.transcoders.reflected().next().is_none() {
             return false;
@@ -230,7 +232,10 @@ impl Reloader {
         began: Instant,
     ) -> Result<u64, Problems> {
         let former = self.store.current();
-        if document.hash == former.hash && document.keys == self.document.keys {
+        if document.hash == former.hash
+            && document.keys == self.document.keys
+            && Arc::ptr_eq(&former.services, &self.memory.learned)
+        {
             return Ok(former.generation);
         }
         let next = compile(
@@ -271,6 +276,22 @@ impl Reloader {
             &next,
             u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         );
+        Ok(next.generation)
+    }
+
+    /// Serves what is known of services now (`Memory::learned`), with the documents that serve. Costs what one more
+    /// upstream does, not what the documents do.
+    pub fn learn(&mut self) -> Result<u64, Problems> {
+        let former = self.store.current();
+        if Arc::ptr_eq(&former.services, &self.memory.learned) {
+            return Ok(former.generation);
+        }
+        let workers = self.workers.count();
+        let (document, memory) = (&self.document, &mut self.memory);
+        let next = compile(document, Some(&former), memory, &self.metrics, workers)?;
+        let next = Arc::new(next);
+        self.store.publish(next.clone());
+        self.tell_generation(&next);
         Ok(next.generation)
     }
 
@@ -452,14 +473,19 @@ impl Reloader {
     }
 
     fn tell(&self, serving: &Snapshot, micros: u64) {
+        self.tell_generation(serving);
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.micros = micros;
+        report.reloads += u64::from(serving.generation > 1);
+    }
+
+    fn tell_generation(&self, serving: &Snapshot) {
         self.metrics
             .config_serves(serving.generation, serving.since);
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.generation = serving.generation;
         report.hash.clone_from(&serving.hash);
         report.since = unix_seconds(serving.since);
-        report.micros = micros;
-        report.reloads += u64::from(serving.generation > 1);
     }
 
     fn refused(&self, problems: &Problems) {

@@ -30,6 +30,7 @@ use crate::snapshot::store::Store;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{ListenerSeries, Metrics};
+use crate::upstream::learning::Learning;
 
 /// A worker gives a new connection away when it has this many more than the least loaded one.
 const IMBALANCE: usize = 2;
@@ -74,6 +75,7 @@ pub struct Common {
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
     pub ledger: Arc<Ledger>,
+    pub learning: Arc<Learning>,
 }
 
 pub struct Workers {
@@ -182,7 +184,13 @@ fn run(
             "a runtime needs an epoll descriptor and an event descriptor, both opened at start",
         );
     let log = common.access_log.worker(fastrand::u64(..));
-    let proxy = Rc::new(Proxy::new(number, common.store, common.metrics, log));
+    let proxy = Rc::new(Proxy::new(
+        number,
+        common.store,
+        common.metrics,
+        common.learning,
+        log,
+    ));
     let worker = Rc::new(Worker {
         number,
         proxy,

@@ -15,6 +15,7 @@ use tollgate_config::{
 };
 
 use super::memory::Memory;
+use super::services::Upstreams;
 use super::{Branch, CompiledRoute, ListenerPlan, OutboundEdge, RoutePlan, Snapshot, UpstreamPlan};
 use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
@@ -29,7 +30,7 @@ use crate::upstream::pace::PaceMemory;
 use crate::upstream::pool::Dial;
 
 /// Upstreams by name: documents are ours to trust, so the quick hash will do.
-type ByName<'d> = HashMap<&'d str, Arc<UpstreamPlan>, RandomState>;
+pub(super) type ByName<'d> = HashMap<&'d str, Arc<UpstreamPlan>, RandomState>;
 
 /// Compiles. `workers`: how many count exchanges.
 pub fn compile(
@@ -79,11 +80,16 @@ pub fn compile(
         .collect();
     let own = document.own_service();
     let own_name: Option<Arc<str>> = own.as_ref().map(|own| own.to_string().into());
+    let workshop = Workshop {
+        own: own.as_ref(),
+        source: own_name.as_ref(),
+        memory,
+        metrics,
+        workers,
+    };
     for item in &document.upstreams {
         let before = formerly.get(item.name.as_str()).copied();
-        let source = (own.as_ref(), own_name.as_ref());
-        let expected = expected(item, document);
-        match upstream(item, before, source, expected, memory, metrics, workers) {
+        match workshop.upstream(item, before, expected(item, document)) {
             Ok(plan) => {
                 by_name.insert(&item.value.name, plan.clone());
                 upstreams.push(plan);
@@ -95,8 +101,17 @@ pub fn compile(
             )),
         }
     }
+    let by_name = Upstreams::expand(
+        document,
+        by_name,
+        &formerly,
+        &memory.learned,
+        |item, before| workshop.made(item, before, expected(item, document)),
+        &mut problems,
+    );
+    upstreams.extend(by_name.learned().cloned());
     let known = former.map(|former| &former.transcoders);
-    let transcoders = Transcoders::compile(document, known, &memory.learned, &mut problems);
+    let transcoders = Transcoders::compile(document, known, &memory.reflected, &mut problems);
     let former_issuers = former.map(|former| &former.issuers);
     let issuers = Issuers::compile(document, former_issuers, &memory.issuers, metrics)
         .unwrap_or_else(|bad| {
@@ -125,7 +140,7 @@ pub fn compile(
         metrics,
     );
     let former_access = former.map(|former| &former.access);
-    let access = Access::compile(document, own, former_access, metrics);
+    let access = Access::compile(document, own.clone(), former_access, metrics);
     let surroundings = Surroundings {
         policies: &policies,
         issuers: &issuers,
@@ -147,6 +162,7 @@ pub fn compile(
         routes,
         forwards,
         upstreams,
+        services: memory.learned.clone(),
         policies,
         transcoders,
         issuers,
@@ -163,7 +179,7 @@ fn routes(
     document: &Document,
     former: Option<&Snapshot>,
     memory: &Memory,
-    by_name: &ByName<'_>,
+    by_name: &Upstreams<'_>,
     surroundings: &Surroundings<'_>,
 ) -> (Vec<RoutePlan>, Arc<Table>) {
     let mut known = Former::new(former.map_or(&[], |former| &former.routes));
@@ -171,7 +187,7 @@ fn routes(
     let (policies, issuers) = (surroundings.policies, surroundings.issuers);
     let all_current = former.is_some_and(|former| {
         let mut upstreams = former.upstreams.iter();
-        upstreams.all(|upstream| is_named(upstream, by_name))
+        upstreams.all(|upstream| by_name.has(upstream))
             && Arc::ptr_eq(&former.policies, policies)
             && former.transcoders.is_same(surroundings.transcoders)
             && Arc::ptr_eq(&former.issuers, issuers)
@@ -187,7 +203,9 @@ fn routes(
             let there = &former.routes[place].item;
             Arc::ptr_eq(&there.value, &item.value) || same_match(&there.matches, &item.matches)
         });
-        let current = before.filter(|plan| all_current || is_current(plan, by_name, surroundings));
+        let current = before
+            .filter(|plan| by_name.has_services(plan))
+            .filter(|plan| all_current || is_current(plan, by_name, surroundings));
         routes.push(RoutePlan {
             item: item.clone(),
             compiled: match current {
@@ -243,28 +261,23 @@ impl<'f> Former<'f> {
 }
 
 /// Whether everything a compiled route points to is still what the names mean.
-fn is_current(plan: &RoutePlan, by_name: &ByName<'_>, surroundings: &Surroundings<'_>) -> bool {
+fn is_current(plan: &RoutePlan, by_name: &Upstreams<'_>, surroundings: &Surroundings<'_>) -> bool {
     let compiled = &plan.compiled;
     let transcoder = surroundings.transcoders.of(&plan.item.value);
     let mut branches = compiled.branches.iter();
-    branches.all(|branch| is_named(&branch.upstream, by_name))
+    branches.all(|branch| by_name.has(&branch.upstream))
         && compiled
             .chain
             .is_current(surroundings.policies, surroundings.issuers, transcoder)
 }
 
-fn is_named(upstream: &Arc<UpstreamPlan>, by_name: &ByName<'_>) -> bool {
-    by_name
-        .get(upstream.item.name.as_str())
-        .is_some_and(|plan| Arc::ptr_eq(plan, upstream))
-}
-
 fn route(
     item: &Item<config::Route>,
-    by_name: &ByName<'_>,
+    by_name: &Upstreams<'_>,
     surroundings: &Surroundings<'_>,
     paces: &PaceMemory,
 ) -> CompiledRoute {
+    let of = |upstream: &Arc<UpstreamPlan>, weight| branch_to(upstream, weight, &item.name);
     let branch = |name: &str, weight| branch(name, weight, &item.name, by_name);
     let mut branches: Vec<Branch> = match &item.action {
         Action::Upstream(name) => branch(name, 1).into_iter().collect(),
@@ -274,6 +287,7 @@ fn route(
             .collect(),
         Action::Respond { .. } | Action::Redirect { .. } => Vec::new(),
     };
+    let choices = branches.len();
     let fallback = match &item.fallback {
         Some(config::Fallback {
             action: config::FallbackAction::Upstream(name),
@@ -284,12 +298,15 @@ fn route(
         }),
         _ => None,
     };
+    let services = by_name.branches(&mut branches, |upstream| of(upstream, 0));
     let names: Vec<&str> = branches
         .iter()
         .map(|branch| branch.upstream.item.name.as_str())
         .collect();
     CompiledRoute {
         fallback,
+        choices,
+        services,
         pace: item.adaptive_timeout.value.map(|_| paces.of(&item.name)),
         late: item.hedge().map(|_| paces.p95_of(&item.name)),
         chain: Chain::compile(&item.value, surroundings),
@@ -303,18 +320,22 @@ fn route(
     }
 }
 
-fn branch(name: &str, weight: u32, route: &str, by_name: &ByName<'_>) -> Option<Branch> {
-    by_name.get(name).map(|upstream| Branch {
+fn branch(name: &str, weight: u32, route: &str, by_name: &Upstreams<'_>) -> Option<Branch> {
+    Some(branch_to(by_name.get(name)?, weight, route))
+}
+
+fn branch_to(upstream: &Arc<UpstreamPlan>, weight: u32, route: &str) -> Branch {
+    Branch {
         upstream: upstream.clone(),
         weight,
         guards: upstream.guards.of_route(upstream.grain(), route),
-    })
+    }
 }
 
 /// The way of a listener's bytes. It counts nowhere as a route: what is carried is counted at the listener.
 fn forward(
     listener: &Item<config::Listener>,
-    by_name: &ByName<'_>,
+    by_name: &Upstreams<'_>,
     surroundings: &Surroundings<'_>,
     unmatched: &Arc<RouteSeries>,
 ) -> Option<RoutePlan> {
@@ -325,7 +346,10 @@ fn forward(
     };
     let compiled = CompiledRoute {
         chain: Chain::compile(route, surroundings),
+        choices: branches.iter().count(),
         branches: branches.into_iter().collect(),
+        // Bytes name no service.
+        services: None,
         fallback: None,
         pace: None,
         late: None,
@@ -356,82 +380,118 @@ fn listener_tls(
     }
 }
 
-fn upstream(
-    item: &Item<config::Upstream>,
-    before: Option<&Arc<UpstreamPlan>>,
-    (own, source): (Option<&Member>, Option<&Arc<str>>),
-    expected: Option<Expected>,
-    memory: &Memory,
-    metrics: &Metrics,
+/// What upstreams are made with.
+struct Workshop<'w> {
+    /// Who this node is in the mesh, and the same as text.
+    own: Option<&'w Member>,
+    source: Option<&'w Arc<str>>,
+    memory: &'w Memory,
+    metrics: &'w Metrics,
     workers: usize,
-) -> Result<Arc<UpstreamPlan>, TlsError> {
-    if let Some(before) = before
-        && Arc::ptr_eq(&before.item.value, &item.value)
-        && { before.edge.as_ref() }.is_none_or(|edge| Some(&edge.source) == source)
-        && before.item.line == item.line
-        && item.tls.is_none()
-        && before.dial.tls.as_ref().and_then(ClientTls::expected) == expected.as_ref()
-    {
-        return Ok(before.clone());
+}
+
+impl Workshop<'_> {
+    fn upstream(
+        &self,
+        item: &Item<config::Upstream>,
+        before: Option<&Arc<UpstreamPlan>>,
+        expected: Option<Expected>,
+    ) -> Result<Arc<UpstreamPlan>, TlsError> {
+        let same = taken_over(item, before).filter(|before| {
+            before.expected() == expected.as_ref() && { before.edge.as_ref() }
+                .is_none_or(|edge| Some(&edge.source) == self.source)
+        });
+        match same {
+            Some(before) => Ok(before.clone()),
+            None => self.made(item, before, expected).map(Arc::new),
+        }
     }
-    let tls = match (
-        &item.tls,
-        before.and_then(|before| before.dial.tls.as_ref()),
-    ) {
-        (None, _) => { expected.as_ref() }
-            .map(|expected| ClientTls::member(&memory.member, expected, item.protocol))
-            .transpose()?,
-        (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
-        (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
-    };
-    let identity = peer_name(&item.value, tls.as_ref());
-    let known = |one: crate::upstream::Resolved| {
-        { &memory.endpoints }.endpoint(&item.name, identity.as_deref(), &one)
-    };
-    let endpoints = match (
-        memory
-            .services
-            .source(&item.endpoints)
-            .and_then(|source| source.fixed()),
-        before,
-    ) {
-        (Some(addresses), _) => addresses.into_iter().map(known).collect(),
-        // What discovery found last is good until it finds again.
-        (None, Some(before)) => before.upstream.endpoints().iter().cloned().collect(),
-        (None, None) => Vec::new(),
-    };
-    let series = metrics.upstream(&item.name);
-    let edge = { own.zip(source) }.and_then(|(own, source)| {
-        let destination = asked_for(item, own, expected.as_ref())?.to_string();
-        Some(OutboundEdge {
-            series: metrics.edge(source, &destination, Direction::Outbound),
-            destination: destination.into(),
-            source: source.clone(),
-        })
-    });
-    Ok(Arc::new(UpstreamPlan {
-        edge,
-        guards: memory.guards.of(&item.name, workers),
-        upstream: Arc::new(Upstream::new(
-            item.clone(),
-            0,
-            endpoints,
-            before.map(|before| &*before.upstream),
-            Instant::now(),
-        )),
-        dial: Dial {
-            http2: match (item.protocol, tls.is_some()) {
-                (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, false) => Some(false),
-                (UpstreamProtocol::Http2, _) => Some(true),
-                (UpstreamProtocol::Auto, true) => None,
+
+    fn made(
+        &self,
+        item: &Item<config::Upstream>,
+        before: Option<&Arc<UpstreamPlan>>,
+        expected: Option<Expected>,
+    ) -> Result<UpstreamPlan, TlsError> {
+        let Workshop {
+            own,
+            source,
+            memory,
+            metrics,
+            workers,
+        } = *self;
+        let tls = match (
+            &item.tls,
+            before.and_then(|before| before.dial.tls.as_ref()),
+        ) {
+            (None, _) => { expected.as_ref() }
+                .map(|expected| ClientTls::member(&memory.member, expected, item.protocol))
+                .transpose()?,
+            (Some(tls), Some(before)) => Some(ClientTls::reload(before, tls, item.protocol)?),
+            (Some(tls), None) => Some(ClientTls::load(tls, item.protocol)?),
+        };
+        let identity = peer_name(&item.value, tls.as_ref());
+        let known = |one: crate::upstream::Resolved| {
+            { &memory.endpoints }.endpoint(&item.name, identity.as_deref(), &one)
+        };
+        let endpoints = match (
+            memory
+                .services
+                .source(&item.endpoints)
+                .and_then(|source| source.fixed()),
+            before,
+        ) {
+            (Some(addresses), _) => addresses.into_iter().map(known).collect(),
+            // What discovery found last is good until it finds again.
+            (None, Some(before)) => before.upstream.endpoints().iter().cloned().collect(),
+            (None, None) => Vec::new(),
+        };
+        let series = metrics.upstream(&item.name);
+        let edge = { own.zip(source) }.and_then(|(own, source)| {
+            let destination = asked_for(item, own, expected.as_ref())?.to_string();
+            Some(OutboundEdge {
+                series: metrics.edge(source, &destination, Direction::Outbound),
+                destination: destination.into(),
+                source: source.clone(),
+            })
+        });
+        Ok(UpstreamPlan {
+            edge,
+            guards: memory.guards.of(&item.name, workers),
+            upstream: Arc::new(Upstream::new(
+                item.clone(),
+                0,
+                endpoints,
+                before.map(|before| &*before.upstream),
+                Instant::now(),
+            )),
+            dial: Dial {
+                http2: match (item.protocol, tls.is_some()) {
+                    (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, false) => Some(false),
+                    (UpstreamProtocol::Http2, _) => Some(true),
+                    (UpstreamProtocol::Auto, true) => None,
+                },
+                tls,
+                keep: item.idle_connections.value,
+                max_connections: item.max_connections.value,
             },
-            tls,
-            keep: item.idle_connections.value,
-            max_connections: item.max_connections.value,
-        },
-        series,
-        item: item.clone(),
-    }))
+            series,
+            item: item.clone(),
+            learned: None,
+        })
+    }
+}
+
+/// The former plan, if nothing about the upstream changed. Certificates may change without a word of the document.
+fn taken_over<'b>(
+    item: &Item<config::Upstream>,
+    before: Option<&'b Arc<UpstreamPlan>>,
+) -> Option<&'b Arc<UpstreamPlan>> {
+    before.filter(|before| {
+        Arc::ptr_eq(&before.item.value, &item.value)
+            && before.item.line == item.line
+            && item.tls.is_none()
+    })
 }
 
 /// The service that an upstream stands for, for the service map.
@@ -440,16 +500,13 @@ fn asked_for(item: &config::Upstream, own: &Member, expected: Option<&Expected>)
         return Some(Member::new(namespace, service));
     }
     match &item.endpoints {
-        // `*` is another one with each request.
-        EndpointSource::Service { name, .. } if name != "*" => {
-            Some(Member::new(&own.namespace, name))
-        }
+        EndpointSource::Service { name, .. } => Some(Member::new(&own.namespace, name)),
         _ => None,
     }
 }
 
 /// The member that an upstream's endpoints must be.
-fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
+pub(super) fn expected(item: &config::Upstream, document: &Document) -> Option<Expected> {
     let (mesh, identity) = (item.mesh.as_ref()?, document.identity.as_ref()?);
     let service = match (&mesh.service, &item.endpoints) {
         (Some(service), _) => service,
@@ -471,7 +528,7 @@ pub(crate) fn peer_name(item: &config::Upstream, tls: Option<&ClientTls>) -> Opt
     }
 }
 
-fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {
+pub(super) fn tls_problem(place: config::Place, what: &str, error: &TlsError) -> Problem {
     Problem {
         code: "bad-tls",
         place: Some(place),

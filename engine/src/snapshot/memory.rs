@@ -4,7 +4,9 @@
 //! under their upstream (`upstream::GuardMemory`), metric series under their names (`telemetry::metrics`), levels of rate
 //! limits under the limit's name (`filter::rate_limit`), keys that an issuer publishes under its name and their URL
 //! (`filter::jwt`), what is normal for a route's answers under the route's name
-//! (`upstream::pace`), our certificate of the mesh in one place that connections read (`net::tls::Member`); here is what else keeps its place: a listener's number, which connections hold on to while documents
+//! (`upstream::pace`), our certificate of the mesh in one place that connections read (`net::tls::Member`), services that
+//! were asked for under their names (`upstream::learning`); here is what else keeps its place: a listener's number, which
+//! connections hold on to while documents
 //! come and go.
 
 use std::sync::Arc;
@@ -13,8 +15,9 @@ use crate::filter::jwt::IssuerMemory;
 use crate::filter::rate_limit::LimitMemory;
 use crate::net::tls::{Held, Member};
 use crate::route::ListenerIndex;
-use crate::transcode::Learned;
+use crate::transcode::Reflected;
 use crate::upstream::discovery::Services;
+use crate::upstream::learning::Names;
 use crate::upstream::pace::PaceMemory;
 use crate::upstream::{EndpointMemory, GuardMemory};
 
@@ -29,10 +32,12 @@ pub struct Memory {
     /// Instances that the control plane told of.
     pub services: Arc<Services>,
     pub paces: PaceMemory,
+    /// Services that requests asked for: what every upstream with `service = "*"` is made for.
+    pub learned: Arc<Names>,
     /// Who we are in the mesh, whatever document serves.
     pub member: Arc<Member>,
     /// Descriptors that upstreams told of themselves.
-    pub learned: Arc<Learned>,
+    pub reflected: Arc<Reflected>,
     /// Every listener name ever served; its position is its number.
     listeners: Vec<String>,
 }

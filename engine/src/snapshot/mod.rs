@@ -7,6 +7,7 @@
 pub mod compile;
 pub mod memory;
 pub mod proof;
+mod services;
 pub mod store;
 
 use std::collections::HashSet;
@@ -14,16 +15,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use tollgate_config::{self as config, BreakerGrain, Item, Place};
+use tollgate_config::{self as config, BreakerGrain, EndpointSource, Item, Learn, Place};
 
 use crate::filter::Chain;
 use crate::filter::access::Access;
 use crate::filter::jwt::Issuers;
 use crate::filter::rate_limit::{Limit, Policies};
-use crate::net::tls::{Held, MemberTls, ServerTls};
+use crate::net::tls::{ClientTls, Expected, Held, MemberTls, ServerTls};
 use crate::route::{ListenerIndex, RouteId, Table};
 use crate::telemetry::metrics::{EdgeSeries, RouteSeries, UpstreamSeries};
 use crate::transcode::Transcoders;
+use crate::upstream::learning::Names;
 use crate::upstream::pace::Pace;
 use crate::upstream::pool::Dial;
 use crate::upstream::{Guards, RouteGuards, Upstream};
@@ -43,6 +45,8 @@ pub struct Snapshot {
     /// The ways of bytes that are not HTTP, one for each listener with `forward`; their numbers follow those of routes.
     pub forwards: Vec<RoutePlan>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    /// The services that it was made with, for upstreams that are templates.
+    pub services: Arc<Names>,
     pub policies: Arc<Policies>,
     pub transcoders: Transcoders,
     pub issuers: Arc<Issuers>,
@@ -83,16 +87,28 @@ pub struct RoutePlan {
 
 pub struct CompiledRoute {
     pub chain: Chain,
-    /// In the order written; one for a plain `upstream`. A fallback's upstream comes last, with weight 0.
+    /// In the order written; one for a plain `upstream`. Then a fallback's upstream, with weight 0, and then, for each of
+    /// those that is a template, one for each service.
     pub branches: Vec<Branch>,
+    /// How many a request may take at first.
+    choices: usize,
     /// Which of the branches that is.
     pub fallback: Option<usize>,
+    /// When one of the branches is a template: where its services are.
+    pub services: Option<ServiceBranches>,
     /// What is normal for its answers, when the route asks.
     pub pace: Option<Arc<Pace>>,
     /// The time after which an answer is late, when the route hedges.
     pub late: Option<Arc<Pace>>,
     pub total_weight: u32,
     pub series: Arc<RouteSeries>,
+}
+
+/// Where a request goes that names a service.
+pub struct ServiceBranches {
+    pub names: Arc<Names>,
+    /// For each branch that is written, if it is a template: the branch of the first service.
+    first: Vec<Option<usize>>,
 }
 
 pub struct Branch {
@@ -111,6 +127,8 @@ pub struct UpstreamPlan {
     pub series: Arc<UpstreamSeries>,
     /// Calls from us to the service that it stands for.
     pub edge: Option<OutboundEdge>,
+    /// When it was made for a service of a template.
+    pub learned: Option<Learned>,
 }
 
 /// Who calls whom when an upstream is asked.
@@ -127,7 +145,26 @@ impl ListenerPlan {
     }
 }
 
+/// What an upstream was made of.
+pub struct Learned {
+    pub template: Item<config::Upstream>,
+    pub service: Arc<str>,
+}
+
 impl UpstreamPlan {
+    /// The member of the mesh that its endpoints must be.
+    pub fn expected(&self) -> Option<&Expected> {
+        self.dial.tls.as_ref().and_then(ClientTls::expected)
+    }
+
+    /// How its services are learned, if it is a template.
+    pub fn learns(&self) -> Option<&Learn> {
+        match &self.item.endpoints {
+            EndpointSource::Asked { learn, .. } => Some(learn),
+            _ => None,
+        }
+    }
+
     /// What has a breaker of its own; where the document says "off", nothing is asked.
     pub fn grain(&self) -> BreakerGrain {
         self.item
@@ -192,7 +229,29 @@ impl Snapshot {
 impl CompiledRoute {
     /// The branches that a request may take at first.
     pub fn choices(&self) -> &[Branch] {
-        &self.branches[..self.fallback.unwrap_or(self.branches.len())]
+        &self.branches[..self.choices]
+    }
+
+    /// The branches as they are written, a fallback's included.
+    pub fn written(&self) -> &[Branch] {
+        &self.branches[..self.fallback.map_or(self.choices, |last| last + 1)]
+    }
+
+    /// The branch of a service, if this one is a template: the service at this position.
+    pub fn of_service(&self, branch: usize, service: Option<usize>) -> Option<usize> {
+        let first = self.services.as_ref()?.first.get(branch)?.as_ref()?;
+        Some(first + service?)
+    }
+
+    pub fn is_template(&self, branch: usize) -> bool {
+        let first = self.services.as_ref().and_then(|all| all.first.get(branch));
+        first.is_some_and(Option::is_some)
+    }
+
+    /// How the services that its requests name are learned.
+    pub fn learns(&self) -> Option<(&UpstreamPlan, &Learn)> {
+        let mut written = self.written().iter();
+        written.find_map(|branch| Some((&*branch.upstream, branch.upstream.learns()?)))
     }
 }
 
@@ -214,7 +273,7 @@ pub fn of(document: &config::Document) -> Result<Snapshot, config::Problems> {
     let metrics = Arc::new(crate::telemetry::metrics::Metrics::new(1));
     let mut memory = memory::Memory::default();
     if let Some(folder) = &document.server.state_dir {
-        memory.learned = Arc::new(crate::transcode::Learned::kept_in(folder));
+        memory.reflected = Arc::new(crate::transcode::Reflected::kept_in(folder));
     }
     let snapshot = compile::compile(document, None, &mut memory, &metrics, 1)?;
     proof::prove(document, &snapshot)?;

@@ -15,10 +15,10 @@ use h2::{RecvStream, SendStream};
 use http::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tollgate_config::feed::{
     Beat, Begin, End, Figures, Health, Hello, Instance, Kind, Line, Observed, Outcome, Put, Remove,
-    Report, Service, Subscribe,
+    Report, Service, Subscribe, Wants, WantsAnswer,
 };
 use tollgate_config::identity::{CertificateRequest, Trust};
 
@@ -32,6 +32,8 @@ pub struct Journal {
     pub outcomes: Vec<Outcome>,
     pub observed: Vec<Observed>,
     pub figures: Vec<Figures>,
+    /// What nodes wanted besides what they subscribed with; noted when they are answered.
+    pub wants: Vec<Wants>,
     /// Feeds that are open.
     pub open: usize,
     /// Requests of the registry, as `METHOD PATH BODY`.
@@ -61,6 +63,10 @@ struct Shared {
     figures: Option<Duration>,
     /// No beat, no answer to whoever comes: as if the cable were cut.
     silent: AtomicBool,
+    /// Tells of services only those who name them.
+    minimal: bool,
+    /// Nodes that want something wait.
+    holds: watch::Sender<bool>,
     /// What whoever wants tokens of shared limits is answered.
     leases: Mutex<(StatusCode, String)>,
     authority: Mutex<Option<Signs>>,
@@ -70,6 +76,9 @@ struct Shared {
 #[derive(Clone)]
 enum Order {
     Say(Bytes),
+    /// To whoever wants it.
+    Service(Service),
+    Wants(Wants),
     HangUp,
 }
 
@@ -89,6 +98,8 @@ pub struct Setup {
     /// How often nodes are asked for figures.
     pub figures: Option<Duration>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Tells of services only those who name them, as a real one does.
+    pub minimal: bool,
 }
 
 impl Default for Setup {
@@ -99,6 +110,7 @@ impl Default for Setup {
             beat: Duration::from_secs(10),
             figures: None,
             tls: None,
+            minimal: false,
         }
     }
 }
@@ -126,6 +138,8 @@ impl ControlPlane {
             beat: setup.beat,
             figures: setup.figures,
             silent: AtomicBool::new(false),
+            minimal: setup.minimal,
+            holds: watch::Sender::new(false),
             leases: Mutex::new((StatusCode::NOT_FOUND, "{}".to_owned())),
             authority: Mutex::default(),
             orders: broadcast::channel(1024).0,
@@ -203,7 +217,17 @@ impl ControlPlane {
             instances: instances.iter().map(instance).collect(),
         };
         model.services.insert(name.to_owned(), service.clone());
-        self.say_lines(&[Line::Service(service)]);
+        let _nobody_may_listen = self.shared.orders.send(Order::Service(service));
+    }
+
+    /// Nobody has registered it any more; who was told of it is not told so.
+    pub fn forget_service(&self, name: &str) {
+        self.shared.lock().services.remove(name);
+    }
+
+    /// Nodes that want something wait for their answer, or do no longer.
+    pub fn hold_wants(&self, hold: bool) {
+        self.shared.holds.send_replace(hold);
     }
 
     /// Tells every listener this, whatever it is.
@@ -396,6 +420,17 @@ async fn answer(
         let _sent = respond.send_response(head(StatusCode::OK), true);
         return;
     }
+    if path.starts_with("/nodes/") && path.ends_with("/wants") {
+        let answer = wants(&shared, &whole).await;
+        let status = answer
+            .as_ref()
+            .map_or(StatusCode::NOT_FOUND, |_| StatusCode::OK);
+        let text = serde_json::to_vec(&answer.unwrap_or_default()).expect("an answer");
+        if let Ok(mut send) = respond.send_response(head(status), false) {
+            let _sent = send.send_data(text.into(), true);
+        }
+        return;
+    }
     if path == "/leases" {
         let leases = shared.leases.lock();
         let (status, text) = leases.unwrap_or_else(PoisonError::into_inner).clone();
@@ -437,6 +472,22 @@ async fn answer(
     }
 }
 
+/// `None`: it does not listen.
+async fn wants(shared: &Shared, body: &[u8]) -> Option<WantsAnswer> {
+    let wants: Wants = serde_json::from_slice(body).ok()?;
+    let mut holds = shared.holds.subscribe();
+    let _held = holds.wait_for(|holds| !holds).await;
+    // Both at one moment, so that no change is lost between them.
+    let mut model = shared.lock();
+    let unknown = { wants.also.iter() }.filter(|name| !model.services.contains_key(*name));
+    let unknown = unknown.cloned().collect();
+    model.journal.wants.push(wants.clone());
+    let _nobody_may_listen = shared.orders.send(Order::Wants(wants));
+    drop(model);
+    shared.changed.notify_all();
+    Some(WantsAnswer { unknown })
+}
+
 /// Three of the registry's requests (REG-201).
 fn registry(shared: &Shared, method: &str, path: &str, body: &[u8]) -> (StatusCode, &'static str) {
     let text = String::from_utf8_lossy(body);
@@ -465,11 +516,14 @@ fn registry(shared: &Shared, method: &str, path: &str, body: &[u8]) -> (StatusCo
 }
 
 async fn feed(subscribe: Subscribe, mut send: SendStream<Bytes>, shared: &Shared) {
+    let instance = subscribe.instance.clone();
+    let mut wanted: BTreeSet<String> = subscribe.also.iter().cloned().collect();
     // Both at one moment, so that no change is lost between them.
     let (mut orders, first) = {
         let mut model = shared.lock();
         model.journal.open += 1;
-        let first = first_lines(&model, &subscribe, (shared.beat, shared.figures));
+        let told = shared.minimal.then_some(&wanted);
+        let first = first_lines(&model, &subscribe, told, (shared.beat, shared.figures));
         model.journal.subscriptions.push(subscribe);
         (shared.orders.subscribe(), first)
     };
@@ -480,7 +534,28 @@ async fn feed(subscribe: Subscribe, mut send: SendStream<Bytes>, shared: &Shared
         let text = tokio::select! {
             order = orders.recv() => match order {
                 Ok(Order::Say(text)) => text,
-                _ => return,
+                Ok(Order::Service(service)) => {
+                    if shared.minimal && !wanted.contains(&service.name) {
+                        continue;
+                    }
+                    Line::Service(service).write().into()
+                }
+                Ok(Order::Wants(wants)) => {
+                    if !shared.minimal || wants.instance != instance {
+                        continue;
+                    }
+                    let before = std::mem::take(&mut wanted);
+                    wanted.extend(wants.also);
+                    let model = shared.lock();
+                    let more = wanted.difference(&before);
+                    let more = more.filter_map(|name| model.services.get(name).cloned());
+                    let lines: String = more.map(|one| Line::Service(one).write()).collect();
+                    if lines.is_empty() {
+                        continue;
+                    }
+                    lines.into()
+                }
+                Ok(Order::HangUp) | Err(_) => return,
             },
             _ = beat.tick() => {
                 let revision = shared.lock().revision;
@@ -498,6 +573,7 @@ async fn feed(subscribe: Subscribe, mut send: SendStream<Bytes>, shared: &Shared
 fn first_lines(
     model: &Model,
     subscribe: &Subscribe,
+    wanted: Option<&BTreeSet<String>>,
     (beat, figures): (Duration, Option<Duration>),
 ) -> String {
     let hello = Line::Hello(Hello {
@@ -508,6 +584,11 @@ fn first_lines(
         figures,
     });
     let mut text = hello.write();
+    let is_told = |service: &&Service| wanted.is_none_or(|wanted| wanted.contains(&service.name));
+    let services = model.services.values().filter(is_told);
+    let services: String = services
+        .map(|service| Line::Service(service.clone()).write())
+        .collect();
     if let Some(trust) = model.trust.clone().filter(|_| subscribe.trust) {
         text += &Line::Trust(trust).write();
     }
@@ -520,15 +601,11 @@ fn first_lines(
         for put in model.blocks.values() {
             text += &Line::Put(put.clone()).write();
         }
-        for service in model.services.values() {
-            text += &Line::Service(service.clone()).write();
-        }
+        text += &services;
         let revision = model.revision;
         text += &Line::End(End { revision }).write();
     } else {
-        for service in model.services.values() {
-            text += &Line::Service(service.clone()).write();
-        }
+        text += &services;
     }
     text
 }

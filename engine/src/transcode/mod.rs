@@ -1,6 +1,6 @@
 //! JSON over HTTP to gRPC and back (GW-2xx), and gRPC-Web. Everything that is decided about a service is decided when a
 //! document is loaded: `descriptor` reads its types into a `schema`, `plan` binds its methods to paths (`template`,
-//! `table`, `convention`), `store` keeps what did not change, and `learned` what upstreams told of themselves in the words of
+//! `table`, `convention`), `store` keeps what did not change, and `reflected` what upstreams told of themselves in the words of
 //! `reflection`. For a request, `request` makes a message of body, query and
 //! path (`encode`), and `reply` JSON of an answer (`decode`), both in one pass between text and wire, without a tree in
 //! between: `oracle` holds them against another implementation. `status` says how a call ended, `stream` translates what
@@ -17,9 +17,9 @@ mod encode;
 pub(crate) mod frames;
 mod json;
 mod known;
-mod learned;
 mod openapi;
 pub mod plan;
+mod reflected;
 pub(crate) mod reflection;
 pub(crate) mod reply;
 pub(crate) mod request;
@@ -34,8 +34,8 @@ mod wire;
 pub(crate) use bounds::Bound;
 pub(crate) use decode::Unreadable;
 pub(crate) use encode::{Fault, Unfit};
-pub use learned::Learned;
 pub use plan::Transcoder;
+pub use reflected::Reflected;
 pub use store::Transcoders;
 
 /// A message from its JSON, for benchmarks.

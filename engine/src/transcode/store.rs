@@ -11,8 +11,8 @@ use tollgate_config::{Action, At, Descriptors, Document, Filter, Item, Problem, 
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::descriptor;
-use super::learned::Learned;
 use super::plan::{Transcoder, Trouble};
+use super::reflected::Reflected;
 use super::schema::Schema;
 use crate::telemetry::log;
 
@@ -33,7 +33,7 @@ impl Transcoders {
     pub fn compile(
         document: &Document,
         former: Option<&Transcoders>,
-        learned: &Learned,
+        reflected: &Reflected,
         problems: &mut Vec<Problem>,
     ) -> Transcoders {
         let mut next = Transcoders::default();
@@ -45,7 +45,7 @@ impl Transcoders {
                 let file = match &settings.descriptors {
                     Descriptors::File(file) => file,
                     Descriptors::Reflection { refresh } => {
-                        next.reflect(route, settings, filter.at, *refresh, former, learned);
+                        next.reflect(route, settings, filter.at, *refresh, former, reflected);
                         continue;
                     }
                 };
@@ -92,13 +92,13 @@ impl Transcoders {
         at: At,
         refresh: Duration,
         former: Option<&Transcoders>,
-        learned: &Learned,
+        reflected: &Reflected,
     ) {
         // A route without an upstream was refused before this.
         let Some(upstream) = asked(route) else { return };
         let often = self.reflected.entry(upstream.to_owned()).or_insert(refresh);
         *often = refresh.min(*often);
-        let (here, schema) = (address(&route.value), learned.of(upstream));
+        let (here, schema) = (address(&route.value), reflected.of(upstream));
         let before = former.and_then(|former| former.of(&route.value));
         let unfit = former.and_then(|former| former.unfit.get(&here));
         let same = |known: &Arc<Schema>| {

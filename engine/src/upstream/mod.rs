@@ -15,6 +15,7 @@ mod endpoint;
 mod guards;
 mod health;
 mod latency;
+pub mod learning;
 mod memory;
 mod originals;
 mod outlier;

@@ -404,7 +404,7 @@ fn the_shop_s_call_map_is_what_its_tests_say_shop_103() {
     let from = map
         .rfind("from = [\"orders\"]")
         .expect("the last rule of orders");
-    let mut wider = map.clone();
+    let mut wider = map;
     wider.replace_range(from..from + 17, "from = [\"orders\", \"users\"]");
     let refused = prove(&wider).map(|_| ()).expect_err("a test fails");
     assert!(

@@ -241,7 +241,7 @@ fn a_path_of_any_length_makes_a_sentence_of_a_bounded_one() {
     let long = format!("/{}", "a".repeat(60_000));
     let web = id("default", "web");
     let error = refusal(&rules("payments"), Some(&web), Method::GET, &long);
-    assert!(error.detail.expect("a sentence").len() < 600);
+    assert!(error.detail().expect("a sentence").len() < 600);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
-use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted};
+use tollgate_config::feed::{Report, Routed, Subscribe, Wanted};
 
 use super::known::Fault;
 use super::link::Link;
@@ -23,28 +23,40 @@ pub(super) async fn subscribe(feed: Rc<Feed>, asks: Asks) {
         sleep(pause).await;
         let Some(url) = urls.get(turn) else { return };
         let why = match open(&feed, &asks, turn).await {
-            Ok(link) => follow(&feed, &asks, turn, link, &mut turns).await,
+            Ok(opened) => follow(&feed, &asks, turn, opened, &mut turns).await,
             Err(why) => why,
         };
         feed.disconnected(&url.text, &why);
     }
 }
 
-async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Link, String> {
+/// A feed that was opened, and with which question.
+struct Opened {
+    link: Link,
+    also: Vec<String>,
+    asked: u64,
+}
+
+async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Opened, String> {
+    let also = feed.also(asks);
+    let asked = feed.known.borrow().asks();
+    let register = asks.settings.register.as_ref();
     let subscribe = Subscribe {
         node: asks.node.clone(),
-        kind: NodeKind::Gateway,
+        kind: asks.settings.kind,
         instance: feed.instance.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         have: feed.known.borrow().have(),
         services: Wanted::Routed(Routed::Routed),
-        also: asks.also.clone(),
+        also: also.clone(),
         listeners: asks.listeners.clone(),
+        stands_for: register.map(|register| register.name.clone()),
         trust: asks.trust,
         callee: asks.callee.clone(),
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
-    Link::open(url, &asks.settings, &subscribe).await
+    let link = Link::open(url, &asks.settings, &subscribe).await?;
+    Ok(Opened { link, also, asked })
 }
 
 /// Listens to a control plane until there is a reason not to: that is returned.
@@ -52,11 +64,15 @@ async fn follow(
     feed: &Rc<Feed>,
     asks: &Asks,
     mut turn: usize,
-    mut link: Link,
+    opened: Opened,
     turns: &mut Turns,
 ) -> String {
     feed.known.borrow_mut().asked_for_trust(asks.trust);
-    feed.known.borrow_mut().connected(Instant::now());
+    let mut link = opened.link;
+    let mut wisher = feed.wisher(link.desk(), asks, opened.also);
+    feed.known
+        .borrow_mut()
+        .answers(opened.asked, Instant::now());
     let mut reporting: Option<Reporting> = None;
     let mut looking = std::pin::pin!(look_back(feed, asks, turn));
     // What serves is told to everyone that is listened to.
@@ -104,10 +120,11 @@ async fn follow(
                     "a preferred control plane answers again",
                     &[("url", &asks.settings.urls[better].text)],
                 );
-                (turn, link) = (better, found);
+                (turn, link) = (better, found.link);
                 drop(std::mem::replace(&mut teller, feed.teller(link.desk(), &asks.node)));
+                drop(std::mem::replace(&mut wisher, feed.wisher(link.desk(), asks, found.also)));
                 looking.set(look_back(feed, asks, turn));
-                feed.known.borrow_mut().connected(Instant::now());
+                feed.known.borrow_mut().answers(found.asked, Instant::now());
                 feed.told.notify_one();
             }
         }
@@ -116,7 +133,7 @@ async fn follow(
 }
 
 /// Looks now and then whether one that is preferred to `turn` answers; returns with a link to it.
-async fn look_back(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> (usize, Link) {
+async fn look_back(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> (usize, Opened) {
     loop {
         match Turns::look_back(turn, fastrand::f64()) {
             Some(pause) => sleep(pause).await,
@@ -124,11 +141,12 @@ async fn look_back(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> (usize, Link) {
         }
         for better in 0..turn {
             let have = feed.known.borrow().have();
-            if let Ok(link) = open(feed, asks, better).await
+            if let Ok(opened) = open(feed, asks, better).await
                 // What it will tell continues what we had when we asked, and nothing else.
                 && feed.known.borrow().have() == have
+                && feed.known.borrow().asks() == opened.asked
             {
-                return (better, link);
+                return (better, opened);
             }
         }
     }
@@ -164,6 +182,7 @@ impl Feed {
     fn connected(&self, url: &str) {
         if self.status.borrow_mut().connected(url) {
             self.metrics.control_plane().connected(true);
+            self.learning.away(None, Instant::now());
             let known = self.known.borrow();
             log::info(
                 "the control plane is followed",
@@ -206,6 +225,8 @@ impl Feed {
 
     fn disconnected(&self, url: &str, why: &str) {
         self.metrics.control_plane().connected(false);
+        self.learning
+            .away(Some(&format!("{url}: {why}")), Instant::now());
         if self.status.borrow_mut().disconnected(url, why) {
             log::warn(
                 "the control plane is not followed; what serves goes on",

@@ -28,6 +28,9 @@ pub struct Known {
     services: BTreeMap<String, List>,
     /// Of all instances, about.
     weight: usize,
+    /// How often the question changed that decides which blocks we are told, and at which of them we were told all.
+    asked: u64,
+    answered: u64,
     /// Whom to trust is wanted from whoever is connected.
     wants_trust: bool,
     session: Session,
@@ -38,6 +41,8 @@ pub struct Known {
 struct Session {
     hello: Option<Hello>,
     batch: Option<Batch>,
+    /// The question that it was opened with.
+    asked: u64,
     /// When it is dead unless something is heard.
     dead_at: Option<Instant>,
 }
@@ -97,14 +102,33 @@ impl Known {
 
     /// A connection was opened.
     pub fn connected(&mut self, now: Instant) {
+        self.answers(self.asked, now);
+    }
+
+    /// A connection was opened that answers this question: `asks`, when it was sent.
+    pub fn answers(&mut self, asked: u64, now: Instant) {
         self.session = Session {
             dead_at: Some(now + HELLO),
+            asked,
             ..Session::default()
         };
     }
 
+    /// Another question than before is asked from now on, over this connection or the next. What of the answer has come
+    /// cannot be told when a connection breaks, so the next one tells everything.
+    pub fn asks_anew(&mut self) {
+        self.asked += 1;
+    }
+
+    pub fn asks(&self) -> u64 {
+        self.asked
+    }
+
     /// What a subscription can say to have.
     pub fn have(&self) -> Option<Have> {
+        if self.asked != self.answered {
+            return None;
+        }
         let epoch = self.epoch.clone()?;
         let revision = self.revision;
         Some(Have { epoch, revision })
@@ -129,6 +153,13 @@ impl Known {
             let version = if list.stale { 0 } else { list.version };
             (name.as_str(), version, &list.instances)
         })
+    }
+
+    /// Nobody wants to know of this service any longer, and the control plane was told so.
+    pub fn forget(&mut self, name: &str) {
+        if let Some(list) = self.services.remove(name) {
+            self.weight -= list.weight;
+        }
     }
 
     pub fn instances(&self, name: &str) -> Option<Arc<[Instance]>> {
@@ -316,6 +347,7 @@ impl Known {
         };
         if batch.full {
             self.replace(batch, continues, &mut news)?;
+            self.answered = self.session.asked;
         } else {
             if self.blocks.weight() + batch.weight > 2 * MOST_BYTES
                 || self.blocks.len() + batch.changes.len() > 2 * MOST_BLOCKS

@@ -10,7 +10,7 @@ use h2::client::SendRequest;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use tokio::task::AbortHandle;
 use tollgate_config::document::{At, UpstreamTls};
-use tollgate_config::feed::Subscribe;
+use tollgate_config::feed::{Subscribe, Wants, WantsAnswer};
 use tollgate_config::{ControlPlane, Secret, UpstreamProtocol, Url};
 
 use super::lines::Lines;
@@ -24,6 +24,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const REPORT: Duration = Duration::from_secs(10);
 /// What a control plane may send ahead of us.
 const WINDOW: u32 = 1 << 20;
+/// Bytes of an answer about services: more names than may be wanted take less.
+const WANTS: usize = 4 << 20;
 /// Bytes of a short answer that are read.
 const ANSWER: usize = 16 * 1024;
 
@@ -144,20 +146,25 @@ impl Connection {
         body: Bytes,
         most: usize,
     ) -> Result<(StatusCode, Vec<u8>), String> {
-        let (status, mut body) = self.desk.ask(method, path, body).await?;
-        let mut bytes = Vec::new();
-        while let Some(data) = body.data().await {
-            let data = data.map_err(|error| format!("the answer broke off: {error}"))?;
-            bytes.extend_from_slice(&data);
-            if bytes.len() > most {
-                return Err("its answer is too long".to_owned());
-            }
-            body.flow_control()
-                .release_capacity(data.len())
-                .map_err(|error| error.to_string())?;
-        }
-        Ok((status, bytes))
+        let (status, body) = self.desk.ask(method, path, body).await?;
+        Ok((status, whole(body, most).await?))
     }
+}
+
+/// All that comes with an answer.
+async fn whole(mut body: RecvStream, most: usize) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.map_err(|error| format!("the answer broke off: {error}"))?;
+        bytes.extend_from_slice(&data);
+        if bytes.len() > most {
+            return Err("its answer is too long".to_owned());
+        }
+        body.flow_control()
+            .release_capacity(data.len())
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(bytes)
 }
 
 async fn within<T>(
@@ -215,6 +222,21 @@ async fn open(url: &Url, settings: &ControlPlane) -> Result<Connection, String> 
 }
 
 impl Desk {
+    /// Says which services are wanted from now on; which of them are not registered.
+    pub(super) async fn wants(self, node: &str, wants: &Wants) -> Result<WantsAnswer, String> {
+        let path = format!("/nodes/{}/wants", escaped(node));
+        let body = serde_json::to_vec(wants).map_err(|error| error.to_string())?;
+        let asking = async {
+            let (status, body) = self.ask(Method::POST, &path, body.into()).await?;
+            let body = whole(body, WANTS).await?;
+            if status != StatusCode::OK {
+                return Err(format!("it answered {}: {}", status.as_u16(), words(&body)));
+            }
+            serde_json::from_slice(&body).map_err(|_| "its answer cannot be read".to_owned())
+        };
+        within(REPORT, asking).await
+    }
+
     /// Sends a report; what becomes of it is told, and whoever has more to say sends another one.
     pub(super) async fn report(self, node: &str, report: Vec<u8>) -> Result<(), String> {
         let path = format!("/nodes/{}/report", escaped(node));

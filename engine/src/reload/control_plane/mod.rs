@@ -2,7 +2,8 @@
 //!
 //! All of it runs on the control thread and never in a request's way. `following` listens, over a `link`; `lines` makes
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
-//! begins with. `telling` says what this node saw of instances (`observing`) and what it served; `lender` asks for tokens of
+//! begins with. `telling` says what this node saw of instances (`observing`) and what it served; `wishes` says
+//! which services requests have asked for; `lender` asks for tokens of
 //! shared limits; `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
 //! does, when `arrived` says so. That no control plane answers changes nothing that serves.
 
@@ -22,6 +23,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod wishes;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
-use tollgate_config::feed::{Line, Outcome, Trouble};
+use tollgate_config::feed::{Line, NodeKind, Outcome, Trouble};
 use tollgate_config::identity::Trust;
 use tollgate_config::{
     Announced, ControlPlane, Document, EndpointSource, IdentitySource, Problem, Problems, Register,
@@ -44,6 +46,7 @@ use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Services;
+use crate::upstream::learning::Learning;
 pub(crate) use authority::{Authority, Unsigned};
 pub use known::Known;
 use known::{Fault, News};
@@ -52,6 +55,7 @@ pub(crate) use lender::RemoteLender;
 pub use start::{Beginning, Restored, begin};
 use status::Status;
 use telling::Telling;
+use wishes::Wishes;
 
 /// A burst of changes is written once; this long after the first of them.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -77,6 +81,9 @@ pub struct Feed {
     last_good: Option<LastGood>,
     instance: String,
     telling: Telling,
+    wishes: Wishes,
+    /// What requests wait for; told of by whoever hears of it.
+    learning: Arc<Learning>,
     following: RefCell<Option<Following>>,
     /// This process announces nothing any more.
     left: Cell<bool>,
@@ -147,6 +154,7 @@ impl Feed {
         metrics: Arc<Metrics>,
         store: Arc<Store>,
         addresses: SharedAddresses,
+        learning: Arc<Learning>,
     ) -> Rc<Feed> {
         let Restored {
             known,
@@ -178,6 +186,8 @@ impl Feed {
             last_good,
             instance: instance(),
             telling: Telling::new(store.clone()),
+            wishes: Wishes::default(),
+            learning,
             following: RefCell::default(),
             left: Cell::default(),
             store,
@@ -190,6 +200,8 @@ impl Feed {
     pub fn follow(self: &Rc<Self>, file: &Document) {
         let Some(settings) = &file.control_plane else {
             self.withdraw(None);
+            let nobody = "the document names none any longer";
+            self.learning.away(Some(nobody), Instant::now());
             self.status.borrow_mut().off();
             self.metrics.control_plane().off();
             return;
@@ -221,6 +233,10 @@ impl Feed {
         self.status.borrow_mut().on(&asks.node, &asks.settings);
         self.metrics.control_plane().on();
         self.telling.begin(&self.metrics);
+        if settings.kind == NodeKind::Sidecar {
+            // What it has may be the answer to other services.
+            self.known.borrow_mut().asks_anew();
+        }
         let task = tokio::task::spawn_local(following::subscribe(self.clone(), asks.clone()));
         let task = task.abort_handle();
         let id = { settings.register.as_ref() }

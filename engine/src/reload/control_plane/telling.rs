@@ -47,6 +47,11 @@ impl Telling {
         }
     }
 
+    /// What serves.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What was counted before is nobody's business.
     pub(super) fn begin(&self, metrics: &Metrics) {
         drop(metrics.take_figures());

@@ -23,6 +23,7 @@ fn common(document: &str) -> Common {
         metrics,
         access_log: Arc::new(AccessLog::start(&document.telemetry).unwrap()),
         ledger: Arc::default(),
+        learning: Arc::new(Learning::new(Instant::now())),
     }
 }
 

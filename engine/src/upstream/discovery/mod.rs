@@ -117,7 +117,9 @@ impl Source {
                 .map(|endpoint| question(&endpoint.address, endpoint.weight, endpoint.zone.clone()))
                 .collect::<Result<_, _>>()?,
             // Told by the control plane, or by each connection.
-            EndpointSource::Service { .. } | EndpointSource::Original { .. } => Vec::new(),
+            EndpointSource::Service { .. }
+            | EndpointSource::Asked { .. }
+            | EndpointSource::Original { .. } => Vec::new(),
             EndpointSource::Dns {
                 name, srv: true, ..
             } => {

@@ -22,6 +22,12 @@ impl Services {
         lists.insert(name.to_owned(), instances);
     }
 
+    /// Whether anything was told of it, be it that it has no instances.
+    pub fn has(&self, name: &str) -> bool {
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.contains_key(name)
+    }
+
     pub fn forget(&self, name: &str) {
         let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
         lists.remove(name);

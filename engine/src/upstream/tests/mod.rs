@@ -26,9 +26,9 @@ pub(super) fn settings(balance: Balance) -> tollgate_config::Upstream {
     tollgate_config::Upstream {
         name: "orders".into(),
         endpoints: EndpointSource::Static(Vec::new()),
+        mesh: None,
         protocol: UpstreamProtocol::Http1,
         tls: None,
-        mesh: None,
         balance,
         connect_timeout: Setting::default_of(Duration::from_secs(1)),
         max_connections: Setting::default_of(None),

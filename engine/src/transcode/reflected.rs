@@ -20,11 +20,11 @@ const MAGIC: &str = "tollgate descriptors 1";
 
 /// What is known of all upstreams.
 #[derive(Default)]
-pub struct Learned {
+pub struct Reflected {
     /// `None`: nothing was kept.
     known: Mutex<HashMap<String, Option<Known>>>,
     folder: Option<PathBuf>,
-    /// Something else was learned than what was known.
+    /// Something else was reflected than what was known.
     pub news: Notify,
 }
 
@@ -34,12 +34,12 @@ struct Known {
     schema: Arc<Schema>,
 }
 
-impl Learned {
+impl Reflected {
     /// With a folder in which the last ones are kept.
-    pub fn kept_in(state_dir: &Path) -> Learned {
-        Learned {
+    pub fn kept_in(state_dir: &Path) -> Reflected {
+        Reflected {
             folder: Some(state_dir.join("descriptors")),
-            ..Learned::default()
+            ..Reflected::default()
         }
     }
 
@@ -181,37 +181,37 @@ mod tests {
     #[test]
     fn what_was_told_is_there_for_the_next_process() {
         let folder = tempfile::tempdir().expect("a folder");
-        let learned = Learned::kept_in(folder.path());
-        assert!(learned.of("a/b\n").is_none());
-        assert_eq!(learned.learn("a/b\n", &set("a.proto")), Ok(true));
+        let reflected = Reflected::kept_in(folder.path());
+        assert!(reflected.of("a/b\n").is_none());
+        assert_eq!(reflected.learn("a/b\n", &set("a.proto")), Ok(true));
         assert_eq!(
-            learned.learn("a/b\n", &set("a.proto")),
+            reflected.learn("a/b\n", &set("a.proto")),
             Ok(false),
             "no news"
         );
-        learned.keep("a/b\n", &set("a.proto"));
-        learned.keep("b", &set("b.proto"));
+        reflected.keep("a/b\n", &set("a.proto"));
+        reflected.keep("b", &set("b.proto"));
         // What cannot be read changes nothing.
-        assert!(learned.learn("b", b"nonsense").is_err());
-        drop(learned);
+        assert!(reflected.learn("b", b"nonsense").is_err());
+        drop(reflected);
 
-        let next = Learned::kept_in(folder.path());
+        let next = Reflected::kept_in(folder.path());
         assert!(next.of("b").is_some());
         assert_eq!(next.learn("b", &set("b.proto")), Ok(false), "the same");
         next.forget("b");
-        assert!(Learned::kept_in(folder.path()).of("b").is_none());
+        assert!(Reflected::kept_in(folder.path()).of("b").is_none());
     }
 
     #[test]
     fn a_damaged_file_is_put_aside() {
         let folder = tempfile::tempdir().expect("a folder");
-        let learned = Learned::kept_in(folder.path());
-        learned.keep("a", &set("a.proto"));
-        let file = learned.file("a").expect("there is a folder");
+        let reflected = Reflected::kept_in(folder.path());
+        reflected.keep("a", &set("a.proto"));
+        let file = reflected.file("a").expect("there is a folder");
         let mut bytes = fs::read(&file).expect("it was written");
         *bytes.last_mut().expect("it has bytes") ^= 1;
         fs::write(&file, bytes).expect("it can be written");
-        assert!(learned.of("a").is_none());
+        assert!(reflected.of("a").is_none());
         assert!(file.with_extension("damaged").exists() && !file.exists());
     }
 }
