@@ -489,7 +489,7 @@ fn rules_of_access_reach_who_they_are_about_and_the_map_shows_who_calls_mesh_402
             .contains("gets refused for default/users"),
         "{refused}"
     );
-    let good = rules.clone() + &test("users", "refused") + &test("orders", "allowed");
+    let good = rules + &test("users", "refused") + &test("orders", "allowed");
     assert_eq!(applied(&mut caller, "access.toml", &good), 1);
     let members = Members::new();
     let app = Upstream::fixed("paid");

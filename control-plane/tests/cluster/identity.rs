@@ -116,7 +116,7 @@ fn whoever_leads_next_signs_with_the_same_keys_and_knows_who_is_revoked_mesh_304
     loop {
         match reader.next() {
             Line::Trust(told) => {
-                assert!(told.version > before.version && told.revoked == [serial.clone()]);
+                assert!(told.version > before.version && told.revoked == [serial]);
                 break;
             }
             Line::Begin(_) | Line::End(_) | Line::Beat(_) => {}

@@ -294,9 +294,9 @@ mod tests {
         let list = services(&["s.A", "grpc.reflection.v1.ServerReflection"]);
         let alone = gather(|question| match question {
             Question::Services => list.clone(),
-            Question::Symbol(_) => files(&[a.clone()]),
-            Question::File(name) if name == "b" => files(&[b.clone()]),
-            Question::File(_) => files(&[c.clone()]),
+            Question::Symbol(_) => files(std::slice::from_ref(&a)),
+            Question::File(name) if name == "b" => files(std::slice::from_ref(&b)),
+            Question::File(_) => files(std::slice::from_ref(&c)),
         });
         let together = gather(|question| match question {
             Question::Services => list.clone(),
