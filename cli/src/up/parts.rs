@@ -22,11 +22,17 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Part {
-    ControlPlane { document: PathBuf },
-    Gateway { document: PathBuf },
+    ControlPlane {
+        document: PathBuf,
+    },
+    Gateway {
+        document: PathBuf,
+    },
     /// One of these for each service; they are alike but for their documents.
     #[command(aliases = ["users-sidecar", "products-sidecar", "orders-sidecar", "payments-sidecar"])]
-    Sidecar { document: PathBuf },
+    Sidecar {
+        document: PathBuf,
+    },
     Users(Service),
     Products(Service),
     Orders(Service),

@@ -213,7 +213,10 @@ impl<'a> System<'a> {
                 control = control_url,
                 users = self.pods.get("users").map_or(listen, |pod| pod.http),
             ),
-            _ => match (SERVICES.iter().find(|one| one.sidecar == part), self.pod_of(part)) {
+            _ => match (
+                SERVICES.iter().find(|one| one.sidecar == part),
+                self.pod_of(part),
+            ) {
                 (Some(service), Some(pod)) => sidecar_document(service, pod, &control_url),
                 _ => return Ok(()),
             },
