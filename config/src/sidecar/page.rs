@@ -16,6 +16,8 @@ pub(super) struct Page {
 impl Page {
     /// Begins a block: what it is for, then its header.
     pub(super) fn block(&mut self, words: &str, header: &str, origin: Origin) {
+        // What stands between belongs to no block before.
+        self.header = self.origins.len();
         if !self.text.is_empty() {
             self.line("", origin);
         }
@@ -50,6 +52,7 @@ impl Page {
     }
 
     pub(super) fn blank(&mut self, origin: Origin) {
+        self.header = self.origins.len();
         self.line("", origin);
     }
 

@@ -19,7 +19,7 @@ impl Listener {
     fn open(caller: Caller, trust: bool) -> Listener {
         let mut client = caller.0;
         let mut body = json!({
-            "node": "edge", "kind": "sidecar", "instance": "i", "version": "1", "have": null,
+            "node": "edge", "kind": "gateway", "instance": "i", "version": "1", "have": null,
             "services": "routed", "listeners": [],
         });
         if trust {
