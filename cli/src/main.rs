@@ -41,7 +41,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts the shop, a control plane and a gateway; prints requests to try. Ctrl-C stops all of it.
+    /// Starts the shop with a sidecar beside each service, a control plane and a gateway; prints requests to try. Ctrl-C stops all of it.
     Up(up::Arguments),
     #[command(hide = true)]
     Part(up::parts::Arguments),

@@ -195,6 +195,26 @@ fn the_printed_requests_work_in_their_order_and_sigterm_leaves_nothing_behind() 
         "{refused}"
     );
     assert!(stream.lines().count() >= 10, "{stream}");
+    // All of it went from member to member, and nobody was refused (MESH-302, MESH-504, SHOP-103).
+    let control = up.fact("control");
+    until("the map shows who called whom", || {
+        let told = tollgate(&["edges", "--json", "--control", &control]).output();
+        let told: serde_json::Value = serde_json::from_slice(&told.unwrap().stdout).unwrap();
+        let edges = told["edges"].as_array().expect("edges");
+        let calls = |source: &str, destination: &str| {
+            let name = |end: &serde_json::Value, name: &str| {
+                end.as_str().is_some_and(|text| text.ends_with(name))
+            };
+            edges.iter().any(|edge| {
+                name(&edge["source"], source) && name(&edge["destination"], destination)
+            })
+        };
+        calls("gateway", "users")
+            && calls("gateway", "orders")
+            && ["users", "products", "payments"]
+                .iter()
+                .all(|other| calls("orders", other))
+    });
     up.signal(Signal::TERM);
     let (rest, code) = up.end();
     assert!(rest.contains("cut 0"), "{rest}");
@@ -223,7 +243,7 @@ fn an_edit_of_the_documents_is_served_and_a_mistake_is_not() {
 fn pid_of(part: &str, up: &Up) -> Pid {
     let ours = up.child.id().to_string();
     let mut asked = Command::new("pgrep");
-    asked.args(["-P", &ours, "-f", &format!("part {part}")]);
+    asked.args(["-P", &ours, "-f", &format!("part {part} ")]);
     let found = String::from_utf8(asked.output().unwrap().stdout).unwrap();
     Pid::from_raw(found.trim().parse().unwrap()).unwrap()
 }
@@ -257,6 +277,8 @@ fn parts_that_are_killed_are_named_and_started_again_and_no_request_fails() {
     });
     kill_process(pid_of("gateway", &up), Signal::KILL).unwrap();
     up.waits_for("gateway is started again");
+    // Said once it is one of the parts again, which are ended in their order.
+    up.waits_for("  gateway ");
     until("it serves where it served", || {
         TcpStream::connect(gateway).is_ok() && get(gateway, "/hello").0 == 200
     });

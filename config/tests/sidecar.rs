@@ -186,7 +186,11 @@ fn what_is_written_is_what_is_served_mesh_101_105() {
         .map(|u| u.name.as_str())
         .filter(|name| *name != "mesh")
         .collect();
-    assert_eq!(services, ["products", "users"], "each once");
+    assert_eq!(
+        services,
+        ["outbound-products", "outbound-users"],
+        "each once"
+    );
     let doors: Vec<_> = document.listeners.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(
         doors,
@@ -262,7 +266,7 @@ fn what_is_told_of_the_full_document_points_at_the_short_one() {
         found.unwrap_or_else(|| panic!("no {name}"))
     };
     assert_eq!(upstream("app").begins().line, line("[service]"));
-    assert_eq!(upstream("b").begins().line, line("  \"b\","));
+    assert_eq!(upstream("outbound-b").begins().line, line("  \"b\","));
     let mine = upstream("mine");
     assert_eq!(mine.begins().line, line("[[upstream]]"));
     let place = mine.place(mine.connect_timeout.at).expect("it was written");
@@ -424,7 +428,7 @@ fn a_member_speaks_with_members_and_proves_who_it_is_mesh_305() {
             "metadata = { protocol = \"tcp\" }",
             "[identity]\nservice = \"orders\"\ntoken = \"${file:join.token}\"\n",
             "name = \"inbound\"\nbind = \"0.0.0.0:15006\"\nmesh = \"strict\"\n",
-            "name = \"a\"\nservice = \"a\"\nmesh = true\nprotocol = \"http2\"\n",
+            "name = \"outbound-a\"\nservice = \"a\"\nmesh = true\nprotocol = \"http2\"\n",
         ],
     );
     let with = |keys: &str| out(&format!("{text}\n[inbound]\n{keys}\n"));

@@ -114,11 +114,17 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
+/// What `run` does with a file, for callers that want to know when it serves.
+pub fn run(file: PathBuf, serving: impl FnOnce()) -> ExitCode {
+    tollgate_engine::telemetry::log::come_from("sidecar");
+    life::run(&Source::File(file), serving)
+}
+
 /// Runs a command; the exit code is the process's.
 pub fn main(arguments: Arguments) -> ExitCode {
     tollgate_engine::telemetry::log::come_from("sidecar");
     match arguments.command {
-        Command::Run { told } => life::run(&told.source()),
+        Command::Run { told } => life::run(&told.source(), || {}),
         Command::Exec(exec) => exec::exec(&exec),
         Command::Check { told, print } => check(&told.source(), print),
         Command::Explain {

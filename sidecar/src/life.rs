@@ -42,11 +42,12 @@ impl Drop for Life {
     }
 }
 
-/// `run`.
-pub(crate) fn run(source: &Source) -> ExitCode {
+/// `run`. `serving` is called once it serves.
+pub(crate) fn run(source: &Source, serving: impl FnOnce()) -> ExitCode {
     on_runtime(async {
         let mut signals = Signals::new().map_err(unheard)?;
         let life = Life::start(source)?;
+        serving();
         let asked = loop {
             tokio::select! {
                 wish = signals.next() => match wish {

@@ -130,6 +130,12 @@ fn looking(places: &Places, control_pid: Option<u32>) -> Vec<(&'static str, Stri
             format!("{program} services --control {control}; {program} nodes --control {control}"),
         ),
         (
+            "who calls whom, and by which certificates; all of it is mutual TLS",
+            format!(
+                "{program} edges --control {control}; {program} identity status --control {control}"
+            ),
+        ),
+        (
             "who changed the documents, and how to go back",
             format!(
                 "{program} revisions --control {control}; {program} rollback --control {control} 1"

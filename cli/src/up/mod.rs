@@ -1,5 +1,5 @@
-//! `up`: the whole system on this machine, from one command: the shop's four services, a control plane that knows them, and
-//! a gateway that follows it. Each part is a process of its own (`system`, `part`, `parts`), so that it can be killed to see
+//! `up`: the whole system on this machine, from one command: the shop's four services, each beside its sidecar, a control
+//! plane that knows them, and a gateway that follows it. Each part is a process of its own (`system`, `part`, `parts`), so that it can be killed to see
 //! what becomes of the others; one that dies is named with its log and started again.
 //!
 //! Everything that is started here ends here, in the order in which nobody notices: the gateway first, then what stands
@@ -10,6 +10,7 @@ mod load;
 mod news;
 mod part;
 pub(crate) mod parts;
+mod pod;
 mod system;
 
 use std::io;

@@ -22,8 +22,17 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Part {
-    ControlPlane { document: PathBuf },
-    Gateway { document: PathBuf },
+    ControlPlane {
+        document: PathBuf,
+    },
+    Gateway {
+        document: PathBuf,
+    },
+    /// One of these for each service; they are alike but for their documents.
+    #[command(aliases = ["users-sidecar", "products-sidecar", "orders-sidecar", "payments-sidecar"])]
+    Sidecar {
+        document: PathBuf,
+    },
     Users(Service),
     Products(Service),
     Orders(Service),
@@ -44,6 +53,9 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     let ended = match arguments.part {
         Part::ControlPlane { document } => control_plane(&document),
         Part::Gateway { document } => gateway(&document),
+        Part::Sidecar { document } => {
+            return tollgate_sidecar::run(document, || ready("sidecar", json!({})));
+        }
         Part::Users(service) => shop(users::run::main, service),
         Part::Products(service) => shop(products::run::main, service),
         Part::Orders(service) => shop(orders::main, service),

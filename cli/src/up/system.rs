@@ -1,29 +1,22 @@
 //! The parts of the system: which there are, how each is started, and where each listens once it has been. Started again, a
-//! part listens where it listened.
+//! part listens where it listened. Every service has a sidecar beside it, and the gateway is a member of the mesh like them:
+//! what one of them says to another is mutual TLS.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tollgate_discovery::{Announced, Health, Registration, Registry, Settings};
+use serde_json::{Value, json};
 
 use super::part::{Part, Start};
+use super::pod::{Pod, SERVICES, Service};
 use super::{Arguments, Failure, failed};
+use crate::client::Client;
 use crate::table::print;
 
-/// The shop's services, in the order in which they are started: who is asked before who asks.
-const SERVICES: [&str; 4] = ["users", "products", "payments", "orders"];
-/// All parts. They end in the opposite order, so that the gateway has drained before anything behind it goes.
-const PARTS: [&str; 6] = [
-    "users",
-    "products",
-    "payments",
-    "orders",
-    "control-plane",
-    "gateway",
-];
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const GATEWAY: &str = "gateway";
+const CONTROL_PLANE: &str = "control-plane";
 
 /// The documents of the fleet: their names, and what is in them. The first is made for this system, the others are the
 /// samples of `config/shop`.
@@ -48,49 +41,35 @@ const FLEET: [(&str, &str); 6] = [
     ),
 ];
 
-/// Where a service listens.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    http: SocketAddr,
-    grpc: SocketAddr,
-}
-
 pub(super) struct System<'a> {
     pub(super) folder: &'a Path,
     pub(super) listen: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) control: SocketAddr,
-    services: BTreeMap<&'static str, Ports>,
+    pods: BTreeMap<&'static str, Pod>,
     /// Somebody asked for a free port.
     any_port: bool,
     /// In the order in which they were started.
     pub(super) parts: Vec<Part>,
-    /// The services, as the control plane is told of them. They know nothing of it, as services do not that have somebody
-    /// beside them for this.
-    announced: BTreeMap<&'static str, Announced>,
 }
 
 impl<'a> System<'a> {
     pub(super) fn new(folder: &'a Path, arguments: &Arguments) -> Self {
-        let any = Ports {
-            http: ANY,
-            grpc: ANY,
-        };
         System {
             folder,
             listen: arguments.listen,
             admin: arguments.admin,
             control: arguments.control,
-            services: SERVICES.map(|name| (name, any)).into(),
+            pods: BTreeMap::new(),
             any_port: [arguments.listen, arguments.admin, arguments.control]
                 .map(|address| address.port())
                 .contains(&0),
             parts: Vec::new(),
-            announced: BTreeMap::new(),
         }
     }
 
-    /// Starts all parts, one after the other.
+    /// Starts all parts, one after the other. They end in the opposite order: the gateway has drained before anything
+    /// behind it goes, and a service before its sidecar, which lets it finish.
     pub(super) async fn start(&mut self) -> Result<(), Failure> {
         let write = |error| failed("the documents cannot be written")(error);
         for folder in ["fleet", "log", "data"] {
@@ -101,13 +80,24 @@ impl<'a> System<'a> {
         }
         let contracts = tollgate_example_services::contracts::DESCRIPTORS;
         std::fs::write(self.descriptors(), contracts).map_err(write)?;
-        for name in PARTS {
-            let part = self.start_part(name).await?;
-            self.parts.push(part);
-            if name == "control-plane" {
-                self.announce()?;
-            }
+        for (number, service) in (0..).zip(&SERVICES) {
+            let pod = Pod::new(std::process::id(), number, service);
+            let pod = pod.map_err(failed("no address of loopback can be had for a service"))?;
+            self.pods.insert(service.name, pod);
         }
+        self.start_new(CONTROL_PLANE).await?;
+        for Service { name, sidecar, .. } in &SERVICES {
+            self.invite(name)?;
+            self.start_new(sidecar).await?;
+            self.start_new(name).await?;
+        }
+        self.invite(GATEWAY)?;
+        self.start_new(GATEWAY).await
+    }
+
+    async fn start_new(&mut self, name: &'static str) -> Result<(), Failure> {
+        let part = self.start_part(name).await?;
+        self.parts.push(part);
         Ok(())
     }
 
@@ -116,18 +106,30 @@ impl<'a> System<'a> {
         let Some(name) = self.parts.get(number).map(|part| part.name) else {
             return Ok(());
         };
-        if let Some(announced) = self.announced.get(name) {
-            announced.set_health(Health::Unhealthy);
-        }
         print(&format!("{name} is started again\n"));
         let part = self.start_part(name).await?;
         if let Some(place) = self.parts.get_mut(number) {
             *place = part;
         }
-        if let Some(announced) = self.announced.get(name) {
-            announced.set_health(Health::Healthy);
-        }
         Ok(())
+    }
+
+    /// Has a join token made, which lets a member into the mesh once.
+    fn invite(&self, member: &str) -> Result<(), Failure> {
+        let failed = |why: String| {
+            let why = format!("{member} gets no join token of the control plane: {why}");
+            (why, tollgate_engine::process::exit::FAILURE)
+        };
+        let body = json!({ "service": member }).to_string();
+        let answer = Client::connect(&self.control.to_string())
+            .and_then(|mut client| client.send("POST", "/identity/token", &body))
+            .map_err(|error| failed(error.to_string()))?;
+        let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let Some(token) = value["token"].as_str() else {
+            return Err(failed(format!("it answered {}: {value}", answer.status)));
+        };
+        let path = self.folder.join(format!("{member}.token"));
+        std::fs::write(path, token).map_err(|error| failed(error.to_string()))
     }
 
     async fn start_part(&mut self, name: &'static str) -> Result<Part, Failure> {
@@ -136,7 +138,7 @@ impl<'a> System<'a> {
         let how = Start {
             arguments: self.arguments(name),
             variables: match name {
-                "control-plane" => vec![("SHOP_DESCRIPTORS", self.descriptors())],
+                CONTROL_PLANE => vec![("SHOP_DESCRIPTORS", self.descriptors())],
                 _ => Vec::new(),
             },
             logs: &self.folder.join("log"),
@@ -151,18 +153,13 @@ impl<'a> System<'a> {
         self.control = said("control", self.control);
         self.listen = said("gateway", self.listen);
         self.admin = said("admin", self.admin);
-        let places = match self.services.get_mut(name) {
-            Some(ports) => {
-                *ports = Ports {
-                    http: said("http", ports.http),
-                    grpc: said("grpc", ports.grpc),
-                };
-                format!("gRPC {}, HTTP {}", ports.grpc, ports.http)
-            }
-            None if name == "gateway" => format!("{}, admin {}", self.listen, self.admin),
-            None => self.control.to_string(),
+        let places = match (self.pods.get(name), self.pod_of(name)) {
+            (Some(pod), _) => format!("gRPC {}, HTTP {}", pod.grpc, pod.http),
+            (None, Some(pod)) => format!("{}, admin {}", pod.inbound, pod.admin),
+            (None, None) if name == GATEWAY => format!("{}, admin {}", self.listen, self.admin),
+            (None, None) => self.control.to_string(),
         };
-        print(&format!("  {name:13}  {places}\n"));
+        print(&format!("  {name:16}  {places}\n"));
         Ok(part)
     }
 
@@ -170,20 +167,21 @@ impl<'a> System<'a> {
         self.folder.join("shop.binpb").display().to_string()
     }
 
-    fn url(&self, service: &str, of: impl Fn(&Ports) -> SocketAddr) -> String {
-        let address = self.services.get(service).map_or(ANY, of);
-        format!("http://{address}")
+    /// Of a sidecar: where it and its service listen.
+    fn pod_of(&self, sidecar: &str) -> Option<&Pod> {
+        let service = SERVICES.iter().find(|service| service.sidecar == sidecar)?;
+        self.pods.get(service.name)
     }
 
     /// The words after a part's name.
     fn arguments(&self, name: &str) -> Vec<String> {
         let path = |name: String| self.folder.join(name).display().to_string();
-        let Some(ports) = self.services.get(name) else {
+        let Some(pod) = self.pods.get(name) else {
             return vec![path(format!("{name}.toml"))];
         };
         let mut words = vec![
-            format!("--http={}", ports.http),
-            format!("--grpc={}", ports.grpc),
+            format!("--http={}", pod.http),
+            format!("--grpc={}", pod.grpc),
             format!("--database=sqlite:{}", path(format!("data/{name}.db"))),
             "--drain=5s".to_owned(),
         ];
@@ -196,11 +194,8 @@ impl<'a> System<'a> {
                 path("data/processor.db".to_owned())
             ));
         }
-        if name == "orders" {
-            for other in ["users", "products", "payments"] {
-                words.push(format!("--{other}={}", self.url(other, |ports| ports.grpc)));
-            }
-        }
+        let doors = pod.doors.iter();
+        words.extend(doors.map(|(other, door)| format!("--{other}=http://{door}")));
         words
     }
 
@@ -208,16 +203,23 @@ impl<'a> System<'a> {
     /// port each time.
     fn write_document(&self, part: &str) -> io::Result<()> {
         let (listen, admin, control) = (self.listen, self.admin, self.control);
+        let control_url = format!("http://{control}");
         let text = match part {
-            "control-plane" => format!(include_str!("control-plane.toml.in"), control = control),
-            "gateway" => format!(
+            CONTROL_PLANE => format!(include_str!("control-plane.toml.in"), control = control),
+            GATEWAY => format!(
                 include_str!("gateway.toml.in"),
                 listen = listen,
                 admin = admin,
-                control = format_args!("http://{control}"),
-                users = self.url("users", |ports| ports.http)
+                control = control_url,
+                users = self.pods.get("users").map_or(listen, |pod| pod.http),
             ),
-            _ => return Ok(()),
+            _ => match (
+                SERVICES.iter().find(|one| one.sidecar == part),
+                self.pod_of(part),
+            ) {
+                (Some(service), Some(pod)) => sidecar_document(service, pod, &control_url),
+                _ => return Ok(()),
+            },
         };
         let path = self.folder.join(format!("{part}.toml"));
         match path.exists() && !self.any_port {
@@ -225,16 +227,21 @@ impl<'a> System<'a> {
             false => std::fs::write(path, text),
         }
     }
+}
 
-    fn announce(&mut self) -> Result<(), Failure> {
-        let registry = Registry::new(Settings::of(format!("http://{}", self.control)));
-        let registry = registry.map_err(|error| (error.to_string(), 1))?;
-        for (name, ports) in &self.services {
-            let registration = Registration::new(*name, ports.grpc.to_string())
-                .metadata("protocol", "grpc")
-                .metadata("version", env!("CARGO_PKG_VERSION"));
-            self.announced.insert(name, registry.register(registration));
-        }
-        Ok(())
-    }
+fn sidecar_document(service: &Service, pod: &Pod, control: &str) -> String {
+    let door = |(name, listen): &(&str, SocketAddr)| {
+        format!("\n[[outbound.port]]\nlisten  = \"{listen}\"\nservice = \"{name}\"\n")
+    };
+    format!(
+        include_str!("sidecar.toml.in"),
+        name = service.name,
+        grpc = service.grpc,
+        app = pod.grpc,
+        inbound = pod.inbound,
+        outbound = pod.outbound,
+        admin = pod.admin,
+        control = control,
+        doors = pod.doors.iter().map(door).collect::<String>(),
+    )
 }

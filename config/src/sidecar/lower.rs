@@ -432,8 +432,9 @@ impl Lowering<'_> {
                 service.raw.text
             );
             let name = format!("{OUTBOUND}-{}", service.node.text().unwrap_or_default());
-            self.route_out(&name, &words, &service.raw.text, service.origin);
-            self.upstream_of(&service.raw.text, &service.raw.text, service.origin);
+            let upstream = format!("\"{name}\"");
+            self.route_out(&name, &words, &upstream, service.origin);
+            self.upstream_of(&upstream, &service.raw.text, service.origin);
         }
         let all = format!("{{ listener = {} }}", self.doors_out());
         if let Some(origin) = self.captures() {
@@ -488,7 +489,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// A service that is reached through the control plane. Both are TOML strings.
+    /// A service that is reached through the control plane. Both are TOML strings. No upstream is called like its service: what
+    /// the control plane's documents say of services is.
     fn upstream_of(&mut self, name: &str, service: &str, origin: Origin) {
         self.page.block("", "[[upstream]]", origin);
         self.page.key("name", name, origin);
@@ -508,6 +510,7 @@ impl Lowering<'_> {
         for port in self.short.outbound.tables("port") {
             let (service, origin) = (port.raw_or("service", "\"\"").to_owned(), port.origin);
             let listener = format!("{OUTBOUND}-{}", port.text("service").unwrap_or_default());
+            let upstream = format!("\"{listener}\"");
             self.page.block("", "[[listener]]", origin);
             self.page.key("name", &format!("\"{listener}\""), origin);
             let listen = port.raw_or("listen", "\"\"");
@@ -515,15 +518,15 @@ impl Lowering<'_> {
             if port.text("protocol") == Some("tcp") {
                 let at = port.at("protocol");
                 self.page.key("protocol", "\"tcp\"", at);
-                self.page.key("forward", &service, port.at("service"));
+                self.page.key("forward", &upstream, port.at("service"));
             } else {
                 let matches = format!("{{ listener = \"{listener}\" }}");
                 let name = format!("{listener}-port");
-                self.route_out(&name, &matches, &service, port.at("service"));
+                self.route_out(&name, &matches, &upstream, port.at("service"));
             }
             let name = port.text("service").unwrap_or_default().to_owned();
             if !known.contains(&name) {
-                self.upstream_of(&service, &service, port.at("service"));
+                self.upstream_of(&upstream, &service, port.at("service"));
                 known.push(name);
             }
         }
