@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tollgate_engine::exchange::Request;
 use tollgate_engine::testing::fuzz;
 
-use crate::strict::{self, Head};
+use crate::strict::{self, Ends, Head};
 use crate::{config, generate, paths};
 
 /// `host [":" port]` of RFC 3986, without user info.
@@ -34,8 +34,8 @@ pub(crate) fn is_authority(text: &str) -> bool {
     port && (literal || name)
 }
 
-/// Host, path and query of a request; `None` where it is refused.
-fn meaning(head: &Head) -> Option<(String, String, Option<String>)> {
+/// Host, path and query of a request whose body ends so; `None` where it is refused.
+fn meaning(head: &Head, ends: &Ends) -> Option<(String, String, Option<String>)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let [method, target, version] =
         [0, 1, 2].map(|word| text(&head.line[word]).unwrap_or_default());
@@ -48,10 +48,16 @@ fn meaning(head: &Head) -> Option<(String, String, Option<String>)> {
         let (front, rest) = target.split_at_checked(scheme.len())?;
         front.eq_ignore_ascii_case(scheme).then(|| rest.to_owned())
     };
-    let (authority, rest) = if target.starts_with('/') || target == "*" && method == "OPTIONS" {
+    let (authority, rest) = if method == "CONNECT" {
+        // RFC 9110 section 9.3.6: a host and a port, and no body.
+        let (name, port) = target.rsplit_once(':')?;
+        let port: u32 = port.parse().ok()?;
+        if name.is_empty() || port == 0 || !matches!(ends, Ends::Nowhere) {
+            return None;
+        }
+        (target.clone(), "/".to_owned())
+    } else if target.starts_with('/') || target == "*" && method == "OPTIONS" {
         (host.clone(), target.clone())
-    } else if method == "CONNECT" {
-        return None;
     } else {
         let rest = scheme("http://").or_else(|| scheme("https://"))?;
         match rest.find(['/', '?']) {
@@ -97,7 +103,7 @@ proptest! {
 
     #[test]
     fn a_request_over_http1_means_what_the_second_reading_says(text in generate::changed(generate::request())) {
-        let theirs = strict::request(&text).and_then(|(head, _)| meaning(&head));
+        let theirs = strict::request(&text).and_then(|(head, ends)| meaning(&head, &ends));
         match (fuzz::from_http1(&Bytes::copy_from_slice(&text)), theirs) {
             (Ok(ours), Some(theirs)) => prop_assert_eq!(of(&ours), theirs),
             (Err(_), None) => {}
