@@ -118,7 +118,7 @@ fn an_explanation_points_at_the_short_file() {
     let (code, out, err) = command(&words);
     assert_eq!(code, Some(0), "{err}");
     assert!(
-        out.contains("upstream products") && out.contains("sidecar.toml:10:"),
+        out.contains("upstream outbound-products") && out.contains("sidecar.toml:10:"),
         "{out}"
     );
 }
