@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::page::{Origin, Page};
 use super::read::{Copied, Short, Table, Written};
-use super::{INBOUND, Lowered, OUTBOUND, gate};
+use super::{INBOUND, Lowered, OUTBOUND};
 use crate::document::Place;
 use crate::report::Report;
 use crate::rule;
@@ -217,10 +217,7 @@ impl Lowering<'_> {
             self.register_metadata(),
         );
         let words = "Announces the application for as long as it is ready.";
-        let mut implied = vec![("register", register)];
-        if gate::has_kinds() {
-            implied.push(("kind", "\"sidecar\"".to_owned()));
-        }
+        let implied = [("register", register), ("kind", "\"sidecar\"".to_owned())];
         self.completed("control_plane", words, &implied, service.origin);
     }
 
@@ -345,9 +342,7 @@ impl Lowering<'_> {
         match self.short.inbound.get("access") {
             Some(written) if written.node.text() == Some("off") => None,
             Some(written) => Some((written.raw.text.clone(), written.origin)),
-            None if self.mesh.mode.is_some() && gate::has_access() => {
-                Some(("\"audit\"".to_owned(), self.mesh.origin))
-            }
+            None if self.mesh.mode.is_some() => Some(("\"audit\"".to_owned(), self.mesh.origin)),
             None => None,
         }
     }
@@ -439,7 +434,7 @@ impl Lowering<'_> {
         let all = format!("{{ listener = {} }}", self.doors_out());
         if let Some(origin) = self.captures() {
             self.route_out(OUTBOUND, &all, "\"elsewhere\"", origin);
-        } else if gate::learns() && self.has("control_plane") {
+        } else if self.has("control_plane") {
             self.route_out(OUTBOUND, &all, "\"mesh\"", outbound.origin);
             self.upstream_of("\"mesh\"", "\"*\"", outbound.origin);
         }

@@ -6,7 +6,6 @@
 //! Nothing here opens a socket or decides about traffic, and a reference such as `${env:NAME}` is copied, not its value.
 
 mod capture;
-mod gate;
 mod lower;
 mod page;
 mod read;
