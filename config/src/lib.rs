@@ -30,6 +30,7 @@ mod rule;
 mod schema;
 mod service;
 pub mod sidecar;
+pub mod span;
 pub mod unit;
 mod validate;
 mod warning;

@@ -1,6 +1,6 @@
 //! How long and how many things of a feed may be. Whoever sends more is broken or hostile, and is told so.
 
-use super::{Instance, Line, Put, Service};
+use super::{Instance, Line, Put, Service, asking};
 use crate::rule;
 use crate::unit::short;
 
@@ -37,6 +37,7 @@ pub(super) fn check(line: &Line) -> Result<(), String> {
         Line::Remove(remove) => word("id", &remove.id),
         Line::Service(one) => service(one),
         Line::Trust(trust) => trust.check(),
+        Line::Ask(ask) => asking::check(ask),
         Line::Begin(_) | Line::End(_) | Line::Beat(_) | Line::Refused(_) => Ok(()),
     }
 }

@@ -4,8 +4,10 @@
 //! words, and nothing in it is longer or more than stated here. What the lines mean together is for whoever keeps
 //! their state; what a block's text means is for the loader. No I/O and no clock.
 //!
-//! `POST /feed` takes a `Subscribe`, `POST /nodes/{node}/wants` a `Wants`, `POST /nodes/{node}/report` a `Report`.
+//! `POST /feed` takes a `Subscribe`, `POST /nodes/{node}/wants` a `Wants`, `POST /nodes/{node}/report` a `Report`,
+//! `POST /nodes/{node}/answers/{id}` an `Answer`.
 
+mod asking;
 mod blocks;
 mod bounds;
 mod figures;
@@ -21,6 +23,7 @@ use crate::identity::Trust;
 use crate::problem::{Fault, Problem};
 use crate::unit;
 
+pub use asking::{Answer, Ask, Breaker, Told, What};
 pub use blocks::{Block, Blocks};
 pub use bounds::{
     MOST_BLOCKS, MOST_BYTES, MOST_INSTANCES, MOST_LINE, MOST_SERVICES, MOST_TEXT, MOST_USES,
@@ -40,6 +43,8 @@ pub enum Line {
     Service(Service),
     /// Whom members of the mesh trust. Stands inside of a batch or outside, and is told to who asked for it.
     Trust(Trust),
+    /// A question, to nodes that said that they answer. Stands inside of a batch or outside.
+    Ask(Ask),
     End(End),
     /// Nothing happened for a while. It may tell a later revision, of which nothing concerns this node.
     Beat(Beat),
@@ -257,6 +262,9 @@ pub struct Subscribe {
     /// `namespace/service` that the node is of: the rules about who may call it are wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callee: Option<String>,
+    /// Whether the node answers questions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers: bool,
 }
 
 /// Which services a node that listens wants from now on, in the place of `Subscribe.also`; `POST /nodes/{node}/wants`.

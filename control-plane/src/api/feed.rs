@@ -77,6 +77,7 @@ pub(super) async fn look(
         stands_for: None,
         trust: false,
         callee: look.callee,
+        answers: false,
     };
     open(&api, &subscribe, &caller, hang_up)
 }

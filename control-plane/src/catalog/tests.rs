@@ -264,6 +264,7 @@ impl Ear {
             callee: None,
             stands_for: None,
             trust: false,
+            answers: false,
         };
         let lines = feed.open(&subscribe, "127.0.0.1", HangUp::default());
         Ear(lines.expect("opened"), String::new())

@@ -53,6 +53,7 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Opened, Strin
         stands_for: register.map(|register| register.name.clone()),
         trust: asks.trust,
         callee: asks.callee.clone(),
+        answers: false,
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     let link = Link::open(url, &asks.settings, &subscribe).await?;

@@ -238,6 +238,7 @@ impl Known {
                 }),
                 Err(why) => Err(Fault::Wrong(why)),
             },
+            (Some(_), Line::Ask(_)) => wrong("a question, though this node answers none"),
             (Some(_), Line::End(end)) => self.end(end.revision),
             (Some(_), Line::Beat(beat)) => self.beat(beat.revision),
             (Some(_), Line::Refused(_)) => Ok(News::default()),
