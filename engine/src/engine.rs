@@ -19,6 +19,7 @@ use tollgate_config::{Document, Loader, Problems};
 
 use crate::admin::{Admin, Command};
 use crate::drain::{DrainReport, Ledger};
+use crate::exporting::Exporting;
 use crate::identity::{self, Identity};
 use crate::leasing::leasing;
 use crate::net::accept::{self, Permits};
@@ -285,7 +286,7 @@ impl Engine {
             store,
             metrics: metrics.clone(),
             access_log,
-            spans: Arc::new(Spans::new(count)),
+            spans: Arc::new(Spans::new(count, metrics.spans().clone())),
             ledger: Arc::new(Ledger::default()),
             learning: Arc::new(Learning::new(started)),
         };
@@ -583,6 +584,8 @@ impl Conductor {
         );
         // Ends with the process: whoever drains still serves.
         let leasing = tokio::task::spawn_local(leasing).abort_handle();
+        // Ends last: whoever drains still has spans to tell.
+        let exporting = Exporting::start(self.common.spans.clone(), self.common.metrics.clone());
         let mut watch = Watch::new();
         if self.options.watch {
             watch.follow(&self.reloader.document.sources);
@@ -725,6 +728,7 @@ impl Conductor {
         self.handed.borrow_mut().clear();
         drop(admin_copy);
         let report = self.drain(end, &mut signals, &mut inbox).await;
+        exporting.finish().await;
         leasing.abort();
         if let Some(serving) = serving {
             serving.abort();

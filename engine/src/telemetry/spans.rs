@@ -22,6 +22,7 @@ use tollgate_config::span::{MOST_SPANS, Span, SpanStatus};
 use tollgate_config::{Document, Traces};
 
 use super::log;
+use super::metrics::{SpanSeries, SpansDropped};
 use crate::exchange::trace::{TraceContext, write_hex};
 use crate::moment::Moment;
 pub(crate) use record::read;
@@ -41,25 +42,6 @@ const EACH_TICK: u32 = 32;
 /// Of more than these, one trace in so many is kept.
 const ONE_IN: u8 = 64;
 
-/// Why spans never reached a collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// The collector takes less than there is.
-    QueueFull,
-    /// The collector refused them for good.
-    Refused,
-    /// The process ended before they were taken.
-    Stopped,
-}
-
-impl Dropped {
-    pub const ALL: [(Dropped, &'static str); 3] = [
-        (Dropped::QueueFull, "queue_full"),
-        (Dropped::Refused, "refused"),
-        (Dropped::Stopped, "stopped"),
-    ];
-}
-
 /// The spans of this process. One exists, shared by all threads.
 #[derive(Debug)]
 pub struct Spans {
@@ -77,8 +59,7 @@ pub struct Spans {
     waiting: AtomicUsize,
     batch: AtomicUsize,
     pub(crate) batch_is_full: Notify,
-    exported: AtomicU64,
-    dropped: [AtomicU64; Dropped::ALL.len()],
+    series: Arc<SpanSeries>,
 }
 
 /// What one worker has handed over.
@@ -90,7 +71,7 @@ struct Shelf {
 }
 
 impl Spans {
-    pub fn new(workers: usize) -> Self {
+    pub fn new(workers: usize, series: Arc<SpanSeries>) -> Self {
         let shelf = || {
             Mutex::new(Shelf {
                 recent: Ring::new(RECENT / workers.max(1)),
@@ -107,8 +88,7 @@ impl Spans {
             waiting: AtomicUsize::new(0),
             batch: AtomicUsize::new(usize::MAX),
             batch_is_full: Notify::new(),
-            exported: AtomicU64::new(0),
-            dropped: Default::default(),
+            series,
         }
     }
 
@@ -182,29 +162,6 @@ impl Spans {
             self.waiting.fetch_sub(spans, Relaxed);
         }
         taken
-    }
-
-    pub(crate) fn exported(&self, spans: usize) {
-        self.exported.fetch_add(spans as u64, Relaxed);
-    }
-
-    pub(crate) fn drop_spans(&self, why: Dropped, spans: usize) {
-        if let Some(count) = self.dropped.get(why as usize) {
-            count.fetch_add(spans as u64, Relaxed);
-        }
-    }
-
-    /// Spans that a collector took, ever.
-    pub fn exported_total(&self) -> u64 {
-        self.exported.load(Relaxed)
-    }
-
-    /// Spans that never reached one, by the reason.
-    pub fn dropped_total(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Dropped::ALL.iter().map(|(why, word)| {
-            let count = self.dropped.get(*why as usize);
-            (*word, count.map_or(0, |count| count.load(Relaxed)))
-        })
     }
 
     fn select(&self, wanted: impl Fn(&Record<'_>) -> bool) -> Vec<Span> {
@@ -369,7 +326,7 @@ impl WorkerSpans {
     pub fn write(&mut self, wanted: Wanted, head: &Head, tags: impl FnOnce(&mut Tags<'_>)) {
         let waiting = wanted.waiting && self.waiting.has_room();
         if wanted.waiting && !waiting {
-            self.shared.drop_spans(Dropped::QueueFull, 1);
+            self.shared.series.dropped(SpansDropped::QueueFull, 1);
         }
         let recent = wanted.recent && self.recent.has_room();
         let (first, other) = match (recent, waiting) {
@@ -411,7 +368,7 @@ impl WorkerSpans {
         let arrived = self.waiting.spans;
         if arrived > 0 {
             let lost = shelf.waiting.push(&self.waiting.bytes, arrived);
-            self.shared.drop_spans(Dropped::QueueFull, lost);
+            self.shared.series.dropped(SpansDropped::QueueFull, lost);
             let before = self.shared.waiting.fetch_add(arrived, Relaxed);
             self.shared.waiting.fetch_sub(lost, Relaxed);
             if before + arrived >= self.shared.batch.load(Relaxed) {

@@ -1,6 +1,8 @@
 //! Spans: what a data plane tells of each request (MESH-502, OBS-104, OBS-107), those of the last while at the admin
 //! address, and those that a collector is told (OBS-108, OBS-110).
 
+mod collector;
+mod exporting;
 mod recent;
 
 use tollgate_config::span::{Span, SpanKind, Spans};
