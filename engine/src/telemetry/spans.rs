@@ -390,3 +390,6 @@ fn take_one(left: &mut u32) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 mod collector;
 mod exporting;
 mod recent;
+mod tunnels;
 
 use tollgate_config::span::{Span, SpanKind, Spans};
 use tollgate_engine::testing::gateway::Gateway;
