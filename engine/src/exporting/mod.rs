@@ -160,6 +160,10 @@ impl Exporter {
         for batch in records.chunks(traces.batch_size.max(1)) {
             if self.tell(traces, batch).await.is_err() {
                 self.link = None;
+                log::warn(
+                    "spans are dropped untold: the process ends, or its document names another collector",
+                    &[("otlp", &traces.otlp.url.text), ("spans", &left)],
+                );
                 return { self.metrics.spans() }.dropped(SpansDropped::Stopped, left);
             }
             left -= batch.len();

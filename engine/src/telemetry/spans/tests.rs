@@ -4,7 +4,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tollgate_config::span::SpanKind;
 
+use super::worker::{EACH_TICK, ONE_IN};
 use super::*;
+use crate::exchange::trace::TraceContext;
 
 const BOTH: Wanted = Wanted {
     recent: true,
