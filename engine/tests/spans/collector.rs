@@ -1,6 +1,6 @@
 //! A collector in this process: a gRPC service that does as it is told, and reads what it gets by a description of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::OnceLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
@@ -140,11 +140,15 @@ impl Collector {
         self.0.calls()
     }
 
-    /// Of all messages that came, whatever they were answered.
+    /// Of all messages that came, whatever they were answered. A span that was told again, as after a time-out, is in it once.
     pub(crate) fn spans(&self) -> Vec<Told> {
         let calls = self.calls();
         let messages = calls.iter().flat_map(|call| &call.messages);
-        messages.flat_map(|message| read(message)).collect()
+        let mut known = HashSet::new();
+        messages
+            .flat_map(|message| read(message))
+            .filter(|span| known.insert(span.id.clone()))
+            .collect()
     }
 
     #[track_caller]
