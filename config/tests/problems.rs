@@ -555,18 +555,43 @@ fn absurd_numbers_of_breakers_and_budgets_are_refused() {
     }
 }
 
+/// OBS-110.
+#[test]
+fn a_collector_that_cannot_be_meant_is_refused() {
+    let traces = |keys: &str| format!("[telemetry]\ntraces = {{ {keys} }}");
+    let otlp = "otlp = \"http://127.0.0.1:4317\"";
+    for (keys, code, hint) in [
+        ("sample = 0.5".to_owned(), "missing-key", "otlp"),
+        (
+            "otlp = \"127.0.0.1:4317\"".to_owned(),
+            "bad-target",
+            "for gRPC",
+        ),
+        (
+            "otlp = \"http://127.0.0.1:4318/v2\"".to_owned(),
+            "bad-target",
+            "/v1/traces",
+        ),
+        (format!("{otlp}, sample = 1.5"), "bad-value", "1"),
+        (format!("{otlp}, batch_size = 0"), "bad-value", "512"),
+        (format!("{otlp}, ca = \"ca.pem\""), "contradiction", "https"),
+        (
+            "otlp = \"https://c:4317\", ca = \"no-such.pem\"".to_owned(),
+            "missing-file",
+            "correct the path",
+        ),
+    ] {
+        let line = if code == "missing-file" { 1 } else { 2 };
+        one(&traces(&keys), code, line, hint);
+    }
+}
+
 #[test]
 fn what_this_build_cannot_do_is_refused_and_not_ignored() {
     one(
         "[[limit]]\nname = \"a\"\nby = { claim = \"sub\" }\nrate = \"1/s\"",
         "not-available",
         3,
-        "take it out",
-    );
-    one(
-        "[telemetry]\ntraces = { otlp = \"http://a\" }",
-        "not-available",
-        2,
         "take it out",
     );
     one(

@@ -118,6 +118,28 @@ fn the_smallest_gateway_has_the_defaults_of_the_contract() {
     assert_eq!(document.telemetry.access_log, AccessLog::Stdout);
 }
 
+/// OBS-110.
+#[test]
+fn a_collector_is_told_as_the_document_says() {
+    let of = |keys: &str| {
+        let traces = format!("{SMALLEST}\n[telemetry]\ntraces = {{ {keys} }}\n");
+        load(&traces).telemetry.traces.expect("it was written")
+    };
+    let usual = of("otlp = \"http://127.0.0.1:4317\"");
+    assert!(!usual.otlp.over_http && !usual.otlp.url.encrypted);
+    assert_eq!(usual.otlp.url.address, "127.0.0.1:4317");
+    assert_eq!((usual.sample, usual.always_on_error), (0.01, true));
+    assert_eq!(
+        (usual.batch_size, usual.batch_timeout),
+        (512, std::time::Duration::from_secs(1))
+    );
+    assert_eq!((usual.service, usual.attributes), (None, Vec::new()));
+    let other = of("otlp = \"https://c.example/v1/traces\", sample = 0.5, always_on_error = false");
+    assert!(other.otlp.over_http && other.otlp.url.encrypted);
+    assert_eq!(other.otlp.url.address, "c.example:443");
+    assert_eq!((other.sample, other.always_on_error), (0.5, false));
+}
+
 #[test]
 fn a_setting_knows_its_line_even_in_a_sub_table() {
     let text = format!(

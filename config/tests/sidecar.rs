@@ -597,3 +597,14 @@ fn what_a_registration_names_must_be_there_and_be_asked_mesh_105() {
     let wrong = full("address = \"a:1\", upstream = \"app\"", "");
     one(&wrong, "no-probe", section, "[upstream.health]");
 }
+
+/// MESH-502: a sidecar's spans are those of the service that it stands for.
+#[test]
+fn a_short_file_keeps_its_telemetry_and_a_sidecar_has_its_services_name() {
+    let text = "[service]\nname = \"orders\"\napp = \"127.0.0.1:9003\"\n\n[control_plane]\nurls = [\"http://127.0.0.1:9000\"]\n\n\
+                [telemetry]\ntraces = { otlp = \"http://127.0.0.1:4317\", sample = 0.5 }\n";
+    let document = good(text);
+    let traces = document.telemetry.traces.as_ref().expect("it is kept");
+    assert_eq!((traces.sample, traces.always_on_error), (0.5, true));
+    assert_eq!(document.service_name(), Some("orders"));
+}

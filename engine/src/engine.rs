@@ -37,6 +37,7 @@ use crate::snapshot::store::Store;
 use crate::state::State;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 use crate::transcode::Reflected;
 use crate::upstream::learning::Learning;
 use conductor::{Left, control};
@@ -174,6 +175,7 @@ impl Engine {
             store,
             metrics: metrics.clone(),
             access_log,
+            spans: Arc::new(Spans::new(count, metrics.spans().clone())),
             ledger: Arc::new(Ledger::default()),
             learning: Arc::new(Learning::new(started)),
         };

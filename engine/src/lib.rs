@@ -12,6 +12,7 @@ pub mod drain;
 pub mod engine;
 pub mod exchange;
 pub mod explain;
+mod exporting;
 pub mod filter;
 pub mod http1;
 pub mod identity;

@@ -71,7 +71,7 @@ fn hi_62_a_bad_document_is_refused_whole_and_the_old_one_serves_on() {
         ),
         (
             "what this build has not",
-            format!("{new}\n[telemetry]\naccess_log = \"off\"\ntraces = {{ sample = 1.0 }}\n"),
+            new.replace("bind =", "proxy_protocol = true\nbind ="),
             "not available in this build",
         ),
         (

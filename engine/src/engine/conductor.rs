@@ -19,6 +19,7 @@ use super::learning;
 use super::running::{Addresses, Control};
 use crate::admin::{Admin, Command};
 use crate::drain::DrainReport;
+use crate::exporting::Exporting;
 use crate::identity::{self, Identity};
 use crate::leasing::leasing;
 use crate::net::handover::{self, Handed};
@@ -153,6 +154,8 @@ struct Beside {
     keeper: AbortHandle,
     /// Asks for tokens of shared limits. Ends with the process: whoever drains still serves.
     leasing: AbortHandle,
+    /// Tells a collector of spans. Ends last: whoever drains still has spans to tell.
+    exporting: Exporting,
     admin: Option<AbortHandle>,
 }
 
@@ -234,6 +237,7 @@ impl Conductor {
         self.leave(end, &ready, &beside, upkeep).await;
         drop(admin_copy);
         let report = self.drain(end, &mut signals, &mut inbox).await;
+        beside.exporting.finish().await;
         beside.leasing.abort();
         if let Some(admin) = beside.admin {
             admin.abort();
@@ -269,6 +273,7 @@ impl Conductor {
             ],
             keeper: spawn_local(keeper).abort_handle(),
             leasing: spawn_local(leasing).abort_handle(),
+            exporting: Exporting::start(self.common.spans.clone(), self.common.metrics.clone()),
             admin,
         }
     }
@@ -415,6 +420,7 @@ impl Conductor {
             feed: self.feed.clone(),
             learned: self.learned.clone(),
             identity: self.identity.clone(),
+            spans: self.common.spans.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

@@ -193,9 +193,12 @@ const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status
 /// gRPC's status codes that decide what we do next.
 pub mod grpc_code {
     pub const OK: u8 = 0;
+    pub const CANCELLED: u8 = 1;
     pub const UNKNOWN: u8 = 2;
     pub const DEADLINE_EXCEEDED: u8 = 4;
     pub const RESOURCE_EXHAUSTED: u8 = 8;
+    pub const ABORTED: u8 = 10;
+    pub const OUT_OF_RANGE: u8 = 11;
     pub const INTERNAL: u8 = 13;
     pub const UNAVAILABLE: u8 = 14;
     pub const DATA_LOSS: u8 = 15;

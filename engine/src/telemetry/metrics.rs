@@ -21,6 +21,7 @@ mod listener;
 mod page;
 mod process;
 mod route;
+mod spans;
 mod text;
 mod upstream;
 
@@ -51,6 +52,7 @@ pub use limit::LimitSeries;
 pub use listener::ListenerSeries;
 pub use process::write as write_process;
 pub use route::{NONE, Observation, RouteSeries};
+pub use spans::{SpanSeries, SpansDropped};
 pub use text::{CONTENT_TYPE, Kind, Labels, Text};
 pub use upstream::{Known, KnownBulkhead, UpstreamSeries};
 
@@ -74,6 +76,7 @@ pub struct Metrics {
     generations_alive: Shared,
     control_plane: ControlPlaneSeries,
     identity: IdentitySeries,
+    spans: Arc<SpanSeries>,
     /// Whether the store of shared limits answers, how many gateways share, failures.
     sharing: [Shared; 3],
     /// The access log counts; we only read.
@@ -120,6 +123,7 @@ impl Metrics {
             generations_alive: Shared::default(),
             control_plane: ControlPlaneSeries::default(),
             identity: IdentitySeries::default(),
+            spans: Arc::default(),
             sharing: Default::default(),
             access_log_dropped: Mutex::default(),
         }
@@ -235,6 +239,11 @@ impl Metrics {
 
     pub fn control_plane(&self) -> &ControlPlaneSeries {
         &self.control_plane
+    }
+
+    /// Of spans that a collector is to be told.
+    pub fn spans(&self) -> &Arc<SpanSeries> {
+        &self.spans
     }
 
     pub fn identity(&self) -> &IdentitySeries {

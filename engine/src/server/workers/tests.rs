@@ -20,6 +20,7 @@ fn common(document: &str) -> Common {
     let world = compile(&document, None, &mut Memory::default(), &metrics, 1).unwrap();
     Common {
         store: Arc::new(Store::new(Arc::new(world))),
+        spans: Arc::new(Spans::new(1, metrics.spans().clone())),
         metrics,
         access_log: Arc::new(AccessLog::start(&document.telemetry).unwrap()),
         ledger: Arc::default(),

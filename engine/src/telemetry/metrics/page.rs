@@ -33,6 +33,7 @@ pub(crate) fn write(metrics: &Metrics) -> String {
     gateway(metrics, &mut text);
     metrics.control_plane.write(&mut text);
     metrics.identity.write(&mut text);
+    metrics.spans.write(&mut text);
     process::write(&mut text);
     text.finish()
 }
