@@ -86,6 +86,7 @@ fn access(criterion: &mut Criterion) {
             access_log: target,
             access_log_sample: 1.0,
             labels: Vec::new(),
+            traces: None,
         };
         let log = AccessLog::start(&telemetry).expect("the log opens");
         let mut worker = log.worker(1);

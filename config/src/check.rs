@@ -69,6 +69,7 @@ pub(crate) struct Checks<'a> {
     pub(crate) jwts: &'a [Item<Jwt>],
     pub(crate) accesses: &'a [Item<Access>],
     pub(crate) sharing: Option<&'a (Option<Sharing>, Place)>,
+    pub(crate) telemetry: Option<&'a (Telemetry, Place)>,
     pub(crate) tests: &'a [Item<Test>],
     /// Somebody can say where the instances of a service are.
     pub(crate) control_plane: bool,
@@ -476,6 +477,17 @@ fn files(checks: &mut Checks<'_>) {
         && store.tls
     {
         wanted.push((ca, false, Some(place.clone())));
+    }
+    if let Some((
+        Telemetry {
+            traces: Some(traces),
+            ..
+        },
+        place,
+    )) = checks.telemetry
+    {
+        let ca = traces.ca.as_deref().filter(|_| traces.otlp.url.encrypted);
+        wanted.extend(ca.map(|ca| (ca, false, Some(place.clone()))));
     }
     for item in checks.jwts {
         // A file with a key may hold a secret one.

@@ -24,6 +24,7 @@ mod control_plane;
 mod faults;
 mod identity;
 mod limits;
+mod telemetry;
 mod transcode;
 mod validate;
 
@@ -34,6 +35,7 @@ pub use control_plane::*;
 pub use faults::*;
 pub use identity::*;
 pub use limits::*;
+pub use telemetry::*;
 pub use transcode::*;
 pub use validate::*;
 
@@ -740,22 +742,6 @@ pub enum Probe {
     Http { path: String },
     Grpc { service: String },
     Tcp,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Telemetry {
-    pub access_log: AccessLog,
-    /// 0.0 to 1.0: share of lines written; answers of 500 and above are always written.
-    pub access_log_sample: f64,
-    /// On every series of this process.
-    pub labels: Vec<(String, String)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccessLog {
-    Off,
-    Stdout,
-    File(PathBuf),
 }
 
 /// A `[[test]]`: given this request, that must come of it.

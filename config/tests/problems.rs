@@ -564,12 +564,6 @@ fn what_this_build_cannot_do_is_refused_and_not_ignored() {
         "take it out",
     );
     one(
-        "[telemetry]\ntraces = { otlp = \"http://a\" }",
-        "not-available",
-        2,
-        "take it out",
-    );
-    one(
         &listener("proxy_protocol = true"),
         "not-available",
         3,

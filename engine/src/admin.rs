@@ -4,6 +4,7 @@
 mod breakers;
 mod hedges;
 mod jwt;
+mod spans;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -35,7 +36,9 @@ use crate::reload::control_plane::Feed;
 use crate::reload::learned::Learned;
 use crate::snapshot::ListenerPlan;
 use crate::snapshot::store::Store;
+use crate::telemetry::log;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
+use crate::telemetry::spans::Spans;
 
 /// What the admin server asks of the control thread.
 pub enum Command {
@@ -59,6 +62,7 @@ pub struct Admin {
     pub feed: Rc<Feed>,
     pub learned: Rc<RefCell<Learned>>,
     pub identity: Rc<Identity>,
+    pub spans: Arc<Spans>,
     pub connections: Box<dyn Fn() -> usize>,
 }
 
@@ -118,6 +122,12 @@ impl Admin {
             (&Method::GET | &Method::HEAD, "/edges") => {
                 json_answer(StatusCode::OK, &json!({ "edges": self.metrics.edges() }))
             }
+            (&Method::GET | &Method::HEAD, "/traces") => {
+                spans::recent(&self.spans, request.uri().query())
+            }
+            (&Method::GET | &Method::HEAD, path) if path.starts_with("/traces/") => {
+                spans::of(&self.spans, &path["/traces/".len()..])
+            }
             (&Method::POST, path) if path.starts_with("/breakers/") => {
                 self.hold(peer, &path["/breakers/".len()..], request).await
             }
@@ -130,13 +140,14 @@ impl Admin {
             (
                 _,
                 "/health" | "/health/live" | "/health/ready" | "/ready" | "/metrics" | "/status"
-                | "/breakers" | "/edges",
+                | "/breakers" | "/edges" | "/traces",
             ) => refused("GET, HEAD"),
+            (_, path) if path.starts_with("/traces/") => refused("GET, HEAD"),
             (_, "/reload" | "/drain" | "/explain") => refused("POST"),
             (_, path) if path.starts_with("/breakers/") => refused("POST"),
             _ => json_answer(
                 StatusCode::NOT_FOUND,
-                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "GET /edges", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
+                &json!({ "error": "no such page", "pages": ["GET /health/live", "GET /health/ready", "GET /metrics", "GET /status", "GET /breakers", "GET /edges", "GET /traces?limit=N", "GET /traces/TRACE_ID", "POST /breakers/NAME", "POST /explain", "POST /reload", "POST /drain"] }),
             ),
         }
     }
@@ -145,7 +156,7 @@ impl Admin {
         let now = unix_seconds(SystemTime::now());
         json!({
             "status": status,
-            "service": "gateway",
+            "service": log::service(),
             "version": env!("CARGO_PKG_VERSION"),
             "timestamp": http_date(now),
             "uptime": self.started.elapsed().as_secs(),

@@ -39,6 +39,7 @@ use crate::state::{State, keeper};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 use crate::transcode::Reflected;
 use crate::upkeep::Upkeep;
 use crate::upstream::learning::Learning;
@@ -284,6 +285,7 @@ impl Engine {
             store,
             metrics: metrics.clone(),
             access_log,
+            spans: Arc::new(Spans::new(count)),
             ledger: Arc::new(Ledger::default()),
             learning: Arc::new(Learning::new(started)),
         };
@@ -826,6 +828,7 @@ impl Conductor {
             feed: self.feed.clone(),
             learned: self.learned.clone(),
             identity: self.identity.clone(),
+            spans: self.common.spans.clone(),
             connections: Box::new(move || {
                 loads.iter().map(|load| load.load(Ordering::Relaxed)).sum()
             }),

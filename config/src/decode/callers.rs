@@ -149,8 +149,15 @@ fn jwks(node: &Node, folder: &Path, report: &mut ItemReport<'_>) -> Option<Jwks>
 }
 
 /// An absolute URL without user and fragment.
-pub(crate) fn jwks_url(url: &str) -> Result<JwksUrl, Fault> {
-    let hint = "write a URL such as \"https://issuer.example/.well-known/jwks.json\"";
+pub(crate) fn jwks_url(url: &str) -> Result<WebUrl, Fault> {
+    web_url(
+        url,
+        "write a URL such as \"https://issuer.example/.well-known/jwks.json\"",
+    )
+}
+
+/// `hint`: what to write instead.
+pub(super) fn web_url(url: &str, hint: &str) -> Result<WebUrl, Fault> {
     let fault = |why: &str| Fault::new(format!("`{}` {why}", crate::unit::short(url)), hint);
     let behind = url.find("://").ok_or_else(|| fault("is not a URL"))? + 3;
     let slash = url[behind..].find('/').map(|at| behind + at);
@@ -164,7 +171,7 @@ pub(crate) fn jwks_url(url: &str) -> Result<JwksUrl, Fault> {
     }
     let (address, encrypted) =
         quick::target(base).map_err(|told| Fault::new(told.message, hint))?;
-    Ok(JwksUrl {
+    Ok(WebUrl {
         text: url.to_owned(),
         address,
         path: path.to_owned(),

@@ -16,6 +16,7 @@ mod listener;
 mod retry;
 mod route;
 mod store;
+mod telemetry;
 mod transcode;
 mod upstream;
 mod validate;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 
-use crate::document::{AccessLog, AccessTest, At, Expect, Server, Setting, Telemetry, Test};
+use crate::document::{AccessTest, At, Expect, Server, Setting, Test};
 use crate::parse::Node;
 use crate::problem::Fault;
 use crate::{rule, unit};
@@ -38,6 +39,7 @@ pub(crate) use identity::identity;
 pub(crate) use limits::{api_key, limit, sharing, tiers};
 pub(crate) use listener::listener;
 pub(crate) use route::{match_key, route};
+pub(crate) use telemetry::{collector, default_telemetry, telemetry};
 pub(crate) use upstream::upstream;
 
 pub(crate) fn default_server() -> Server {
@@ -63,34 +65,6 @@ pub(crate) fn server(node: &Node, folder: &Path) -> Server {
         drain_lag: parsed(node, "drain_lag", unit::duration).unwrap_or(default.drain_lag),
         state_dir: file(node, "state_dir", folder),
     }
-}
-
-pub(crate) fn default_telemetry() -> Telemetry {
-    Telemetry {
-        access_log: AccessLog::Stdout,
-        access_log_sample: 1.0,
-        labels: Vec::new(),
-    }
-}
-
-pub(crate) fn telemetry(node: &Node, folder: &Path) -> Telemetry {
-    let mut telemetry = default_telemetry();
-    let labels = node.get("labels").map_or(&[][..], Node::entries).iter();
-    telemetry.labels = labels
-        .filter_map(|entry| Some((entry.key.clone(), entry.node.text()?.to_owned())))
-        .collect();
-    let Some(log) = node.get("access_log") else {
-        return telemetry;
-    };
-    match log.text().or_else(|| text(log, "to")) {
-        Some("off") => telemetry.access_log = AccessLog::Off,
-        None | Some("stdout") => {}
-        Some(path) => telemetry.access_log = AccessLog::File(folder.join(path)),
-    }
-    if let Some(sample) = log.get("sample").and_then(Node::number) {
-        telemetry.access_log_sample = sample;
-    }
-    telemetry
 }
 
 pub(crate) fn test(node: &Node) -> Option<Test> {

@@ -37,16 +37,16 @@ pub struct Jwt {
 /// A set of keys that an issuer publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jwks {
-    pub url: JwksUrl,
+    pub url: WebUrl,
     /// Absent: the system's.
     pub ca: Option<PathBuf>,
     /// From one fetch to the next. Default 5 min.
     pub refresh: Duration,
 }
 
-/// `https://issuer.example/.well-known/jwks.json`, taken apart.
+/// A URL with a path, such as `https://issuer.example/.well-known/jwks.json`, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JwksUrl {
+pub struct WebUrl {
     /// As it was written.
     pub text: String,
     /// `host:port`.

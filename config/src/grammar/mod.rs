@@ -16,6 +16,7 @@ pub(crate) mod sections;
 pub(crate) mod sidecar;
 mod store;
 mod subscription;
+mod telemetry;
 mod transcode;
 mod validate;
 

@@ -43,6 +43,7 @@ rules! {
     COOKIE: "bad-cookie", "a cookie's name", "sid", rule::cookie_name;
     BASE_URL: "bad-target", "a URL", "http://127.0.0.1:8080", crate::quick::target;
     JWKS: "bad-target", "the URL of a set of keys", "https://issuer.example/.well-known/jwks.json", crate::decode::jwks_url;
+    COLLECTOR: "bad-target", "the URL of a collector", "http://127.0.0.1:4317", crate::decode::collector;
     ORIGIN: "bad-origin", "an origin", "https://shop.example.com", crate::decode::origin;
     TARGET: "bad-target", "a URL or a path", "https://example.com{path}", rule::redirect_target;
     RETRY_ON: "bad-reason", "a reason", "connect", rule::retry_on;

@@ -4,7 +4,7 @@
 use super::rules::*;
 use super::{
     Key, Kind, Presence, Section, Top, access_rules, browsers, callers, faults, identity, limits,
-    subscription, transcode, validate,
+    subscription, telemetry, transcode, validate,
 };
 
 pub(super) const NOTHING: Section = Section {
@@ -85,7 +85,7 @@ pub(crate) static TOP: &[Top] = &[
     Top {
         name: "telemetry",
         list: false,
-        section: Some(&TELEMETRY),
+        section: Some(&telemetry::TELEMETRY),
         doc: "",
     },
     Top {
@@ -1214,56 +1214,6 @@ pub(crate) static HEALTH: Section = Section {
         ),
     ],
     one_of: &[&["path", "grpc", "tcp"]],
-    ..NOTHING
-};
-
-pub(crate) static TELEMETRY: Section = Section {
-    title: "[telemetry]",
-    doc: "What is told about requests.",
-    keys: &[
-        default(
-            "access_log",
-            Kind::Either(&[Kind::Rule(&FILE), Kind::Table(&ACCESS_LOG)]),
-            "\"stdout\"",
-            "\"off\", \"stdout\" or a file, or a table.",
-        ),
-        default(
-            "labels",
-            Kind::Map(&LABEL, &Kind::Text),
-            "{}",
-            "Labels that all series of this process have besides their own, such as `{ proxy = \"sidecar\" }`. A series' own label of that name stays.",
-        ),
-        later(
-            "traces",
-            "Sends spans. Without it, trace context is still passed on.",
-        ),
-    ],
-    ..NOTHING
-};
-
-pub(crate) static ACCESS_LOG: Section = Section {
-    title: "access_log = { … }",
-    doc: "One line for each request.",
-    keys: &[
-        default(
-            "to",
-            Kind::Rule(&FILE),
-            "\"stdout\"",
-            "\"off\", \"stdout\" or a file.",
-        ),
-        default(
-            "format",
-            Kind::Word(&["json"]),
-            "\"json\"",
-            "How a line is written.",
-        ),
-        default(
-            "sample",
-            Kind::Share,
-            "1.0",
-            "Share of lines written; answers of 500 and above always are.",
-        ),
-    ],
     ..NOTHING
 };
 

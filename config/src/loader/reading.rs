@@ -264,6 +264,7 @@ impl<'l> Reading<'l> {
             jwts: &self.jwts,
             accesses: &self.accesses,
             sharing: self.sharing.as_ref(),
+            telemetry: self.telemetry.as_ref(),
             tests: &self.tests,
             control_plane: self.control_plane.is_some() || self.fleet,
             register: self

@@ -210,7 +210,12 @@ impl Reading<'_> {
                 .replace((decode::errors(node), place.clone()))
                 .map(|(_, place)| place)
         } else {
-            let telemetry = decode::telemetry(node, here.folder);
+            let mut report = ItemReport {
+                report: &mut self.report,
+                file: here.name,
+                line: here.first_line,
+            };
+            let telemetry = decode::telemetry(node, here.folder, &mut report);
             self.telemetry
                 .replace((telemetry, place.clone()))
                 .map(|(_, place)| place)

@@ -75,6 +75,8 @@ pub struct Sender<'a> {
     /// The peer is one of the listener's `trusted_proxies`: what it forwarded is believed and extended.
     pub trusted: bool,
     pub trace: &'a TraceContext,
+    /// Our span for this try: the parent of whatever receives it.
+    pub span_id: [u8; 8],
     pub request_id: &'a str,
     /// What is left of the caller's own deadline.
     pub deadline: Option<Duration>,
@@ -91,7 +93,7 @@ pub struct Sender<'a> {
 impl Sender<'_> {
     /// Every field we set, in order.
     fn fields(&self, request: &Request, mut set: impl FnMut(&'static str, &[u8])) {
-        let traceparent = self.trace.traceparent();
+        let traceparent = self.trace.traceparent_of(&self.span_id);
         set("traceparent", &traceparent);
         if let Some(state) = &self.trace.state {
             set("tracestate", state.as_bytes());

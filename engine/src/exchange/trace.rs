@@ -2,7 +2,7 @@
 //!
 //! A valid `traceparent` goes on with a span id of ours; anything else, two of them included, starts a new trace and
 //! never fails a request. `tracestate` goes on only beside a valid `traceparent`, only when all of it is valid, and as
-//! one line. No span is recorded here; identifiers come from the caller's generator.
+//! one line. No span is recorded here (`proxy::spans` does); identifiers come from the caller's generator.
 
 mod state;
 
@@ -46,7 +46,7 @@ impl TraceContext {
             }) => TraceContext {
                 trace_id,
                 parent: Some(parent),
-                span_id: nonzero(&mut random).to_be_bytes(),
+                span_id: span_id(&mut random),
                 flags,
                 state: state::from_lines(headers.get_all(&TRACESTATE).iter()),
             },
@@ -56,7 +56,7 @@ impl TraceContext {
 
     /// A new trace: nobody before us is part of one.
     pub fn begin(mut random: impl FnMut() -> u64) -> Self {
-        let span_id = nonzero(&mut random).to_be_bytes();
+        let span_id = span_id(&mut random);
         let id = (u128::from(nonzero(&mut random)) << 64) | u128::from(random());
         TraceContext {
             trace_id: id.to_be_bytes(),
@@ -67,9 +67,14 @@ impl TraceContext {
         }
     }
 
-    /// Whether the caller recorded this trace.
+    /// Whether who began this trace wants it recorded.
     pub fn sampled(&self) -> bool {
         self.flags & SAMPLED != 0
+    }
+
+    /// Everybody who comes next records this trace.
+    pub fn sample(&mut self) {
+        self.flags |= SAMPLED;
     }
 
     /// Makes `headers` name our span as the parent, and carry exactly the `tracestate` that may go on.
@@ -89,13 +94,18 @@ impl TraceContext {
 
     /// The header's value, our span being the parent of whatever receives it.
     pub fn traceparent(&self) -> [u8; LENGTH] {
+        self.traceparent_of(&self.span_id)
+    }
+
+    /// The same with another span of ours as the parent.
+    pub fn traceparent_of(&self, span_id: &[u8; 8]) -> [u8; LENGTH] {
         let mut text = [b'-'; LENGTH];
         let (version, rest) = text.split_at_mut(3);
         version.copy_from_slice(b"00-");
         let (trace_id, rest) = rest.split_at_mut(33);
         write_hex(&self.trace_id, trace_id);
-        let (span_id, flags) = rest.split_at_mut(17);
-        write_hex(&self.span_id, span_id);
+        let (parent, flags) = rest.split_at_mut(17);
+        write_hex(span_id, parent);
         write_hex(&[self.flags], flags);
         text
     }
@@ -176,6 +186,11 @@ fn parse(value: &[u8]) -> Option<Caller> {
         parent,
         flags: flags & (SAMPLED | RANDOM),
     })
+}
+
+/// The name of a new span.
+pub fn span_id(mut random: impl FnMut() -> u64) -> [u8; 8] {
+    nonzero(&mut random).to_be_bytes()
 }
 
 /// All zeroes are drawn again (OBS-103); a generator that has nothing else to give gets a one.

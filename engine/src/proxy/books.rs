@@ -18,6 +18,7 @@ use super::connection::Connection;
 use super::guard::{self, Pass};
 use super::learn::Named;
 use super::replay::SharedSource;
+use super::spans::Tried;
 use super::transcode::Translated;
 use crate::alarm::Alarm;
 use crate::clock;
@@ -61,6 +62,7 @@ pub struct Exchange {
     pub branch: Option<usize>,
     pub endpoint: Option<SocketAddr>,
     pub attempts: Cell<u32>,
+    pub(super) tried: Tried,
     /// What came of a second try beside the first.
     pub hedge: Cell<Option<HedgeResult>>,
     /// Why it was not tried once more, where the route would have.
@@ -124,6 +126,7 @@ impl Exchange {
             branch: None,
             endpoint: None,
             attempts: Cell::new(0),
+            tried: Tried::default(),
             hedge: Cell::new(None),
             not_retried: None,
             status: Code::ClientClosed.status(),
@@ -205,6 +208,7 @@ impl Exchange {
             self.proxy.metrics.answered_error(self.proxy.worker, code);
         }
         let ends = self.count_edges(self.outcome_status(), duration, now);
+        self.tell_spans(&ends, None, now);
         // Last of all that is counted: whoever sees the request in the figures sees the rest of it, too.
         series.observe(
             self.proxy.worker,

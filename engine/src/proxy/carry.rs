@@ -120,6 +120,7 @@ impl Carried {
         let duration = now.saturating_duration_since(exchange.started);
         let status = exchange.error.map_or(StatusCode::OK, Code::status);
         let ends = exchange.count_edges(status, duration, now);
+        exchange.tell_spans(&ends, Some(self.end.word()), now);
         let mut log = proxy.log();
         if !log.is_on() {
             return;

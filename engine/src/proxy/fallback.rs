@@ -157,6 +157,7 @@ impl Proxy {
 /// What was taken of the first upstream is given back.
 fn leave(exchange: &mut Exchange, answer: Option<Answer>) {
     drop(answer);
+    exchange.tried.end_all();
     guard::settle(exchange, clock::now());
     exchange.pass = Pass::default();
     if let Some(slot) = exchange.slot.take() {

@@ -74,6 +74,7 @@ impl Proxy {
             let number = slot.endpoint().id();
             exchange.pass.endpoint = number;
             exchange.attempts.set(exchange.attempts.get() + 1);
+            let mut made = exchange.attempts.get();
             let attempt = Attempt {
                 proxy: self,
                 plan,
@@ -82,9 +83,11 @@ impl Proxy {
                 source: &source,
                 fresh,
                 announced: tries.announced,
-                number: exchange.attempts.get(),
+                number: made,
                 hedge: false,
+                span_id: self.draw_span_id(),
             };
+            attempt.begins(exchange, &slot, now);
             let (ended, beside) = {
                 let asked = &*exchange;
                 let mut race = Race::Alone(Alone {
@@ -97,10 +100,11 @@ impl Proxy {
                 std::future::poll_fn(|cx| race.poll(cx)).await
             };
             if let Some(beside) = beside {
+                made += u32::from(beside.won());
                 now = beside.settle(exchange, &mut slot, &mut tries, now);
             }
             let pause = match ended {
-                Ok(sent) => match tries.after_answer(exchange, &sent, request, &source) {
+                Ok(sent) => match tries.after_answer(exchange, made, &sent, request, &source) {
                     None => {
                         let answer = attempt.accept(exchange, slot, sent);
                         if exchange.outcome == Outcome::Success {
@@ -110,6 +114,7 @@ impl Proxy {
                     }
                     Some(pause) => {
                         slot.finish(Outcome::Failure, clock::now());
+                        exchange.tried.end(made);
                         pause
                     }
                 },
@@ -122,6 +127,7 @@ impl Proxy {
                     // A pooled connection that its endpoint had closed: no verdict on anybody, and at most one of
                     // these, because a fresh connection is never stale.
                     drop(slot);
+                    exchange.tried.forget(made);
                     exchange.attempts.set(exchange.attempts.get() - 1);
                     fresh = true;
                     source.borrow_mut().rewind();
@@ -129,6 +135,7 @@ impl Proxy {
                 }
                 Err(failure) => {
                     slot.finish(failure.outcome, clock::now());
+                    exchange.tried.failed(made, failure.error.code);
                     if matches!(
                         failure.error.code,
                         Code::RouteTimeout | Code::PerTryTimeout | Code::AdaptiveTimeout
@@ -206,6 +213,8 @@ pub(super) struct Attempt<'a> {
     pub(super) number: u32,
     /// It is made beside another.
     hedge: bool,
+    /// What the next hop takes for its parent.
+    span_id: [u8; 8],
 }
 
 impl<'a> Attempt<'a> {
@@ -221,8 +230,14 @@ impl<'a> Attempt<'a> {
             fresh: false,
             number: self.number + 1,
             hedge: true,
+            span_id: self.proxy.draw_span_id(),
             ..*self
         }
+    }
+
+    pub(super) fn begins(&self, exchange: &Exchange, slot: &Slot, now: Instant) {
+        let (which, endpoint) = ((self.number, self.hedge), slot.endpoint().address());
+        { &exchange.tried }.begin(self.span_id, which, exchange.branch, endpoint, now);
     }
 }
 
@@ -443,6 +458,7 @@ impl Attempt<'_> {
             scheme: exchange.connection.scheme(),
             trusted: is_trusted(&exchange.world, exchange),
             trace: &exchange.trace,
+            span_id: self.span_id,
             request_id: exchange.request_id.as_str(),
             deadline: exchange.left(clock::recent()),
             attempt: self.announced.then_some(self.number),

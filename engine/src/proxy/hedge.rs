@@ -314,6 +314,7 @@ async fn run(
     slot: &mut Slot,
 ) -> Ended {
     let mut attempt = first.beside(body);
+    attempt.begins(exchange, slot, clock::recent());
     loop {
         match attempt.run(exchange, slot).await {
             Err(failure) if failure.stale && !attempt.fresh => {
@@ -326,6 +327,11 @@ async fn run(
 }
 
 impl Beside {
+    /// Whether the second try is the one that goes on.
+    pub(super) fn won(&self) -> bool {
+        self.won
+    }
+
     /// When both futures are gone: the winner's place becomes the exchange's, and of the loser is told what is known.
     /// `began`: when the first try began. Says when the winner did.
     pub(super) fn settle(
@@ -344,6 +350,9 @@ impl Beside {
             exchange.endpoint = Some(slot.endpoint().address());
         }
         tries.tried.push(self.slot.endpoint().id());
+        // The second has the last number of all, the first the one before it.
+        let loser = exchange.attempts.get() - u32::from(self.won);
+        exchange.tried.end(loser);
         let (worker, upstream, guard) = (tries.proxy.worker, tries.upstream, tries.guard);
         let (good, waited, outcome) = match &self.loser {
             None => {
@@ -357,11 +366,13 @@ impl Beside {
             Some(Ok(sent)) => {
                 let (status, headers) = (sent.response.status, &sent.response.headers);
                 let good = guard::is_good(status, headers, exchange.is_grpc);
+                exchange.tried.answered(loser, status, good);
                 (Some(good), sent.waited, outcome(&sent.response))
             }
             Some(Err(failure)) if failure.stale => (None, None, Outcome::Cancelled),
             Some(Err(failure)) => {
                 let failed = failure.outcome == Outcome::Failure;
+                exchange.tried.failed(loser, failure.error.code);
                 (failed.then_some(false), failure.waited, failure.outcome)
             }
         };

@@ -19,6 +19,7 @@ mod preflight;
 mod replay;
 mod retry;
 mod send;
+mod spans;
 mod split;
 #[cfg(test)]
 mod storm;
@@ -58,6 +59,7 @@ use crate::snapshot::store::{Store, View};
 use crate::snapshot::{RoutePlan, Snapshot};
 use crate::telemetry::access::{Failure, Line, Services, WorkerLog};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::WorkerSpans;
 use crate::upstream::learning::Learning;
 use crate::upstream::pool::Pools;
 use replay::{SharedSource, Source};
@@ -72,6 +74,7 @@ pub struct Proxy {
     /// Services that are not known yet are asked for here.
     learning: Arc<Learning>,
     log: RefCell<WorkerLog>,
+    spans: RefCell<WorkerSpans>,
     random: RefCell<fastrand::Rng>,
     noise: RefCell<Noise>,
     /// The body of every request that has none.
@@ -93,6 +96,7 @@ impl Proxy {
         metrics: Arc<Metrics>,
         learning: Arc<Learning>,
         log: WorkerLog,
+        spans: WorkerSpans,
     ) -> Self {
         Proxy {
             worker,
@@ -101,6 +105,7 @@ impl Proxy {
             metrics,
             learning,
             log: RefCell::new(log),
+            spans: RefCell::new(spans),
             random: RefCell::new(fastrand::Rng::new()),
             noise: RefCell::default(),
             empty: Rc::new(RefCell::new(Source::new(Body::Empty, 0, None))),
@@ -438,11 +443,15 @@ impl Proxy {
     /// Who this request is: its place in a trace and its id.
     fn identify(&self, headers: &HeaderMap, marks: Marks) -> (TraceContext, RequestId) {
         let mut noise = self.noise.borrow_mut();
-        let trace = if marks.has(Marks::TRACE) {
+        let mut trace = if marks.has(Marks::TRACE) {
             TraceContext::from_headers(headers, || noise.draw())
         } else {
             TraceContext::begin(|| noise.draw())
         };
+        // Decided where a trace begins; whoever began it before us has decided.
+        if trace.parent.is_none() && self.spans().shared().samples(&trace.trace_id) {
+            trace.sample();
+        }
         let id = if marks.has(Marks::REQUEST_ID) {
             RequestId::from_headers(headers, || noise.draw())
         } else {
@@ -467,5 +476,6 @@ impl Proxy {
             self.pools.sweep(now);
         }
         self.log().flush();
+        self.spans().tick();
     }
 }

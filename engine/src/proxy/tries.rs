@@ -85,16 +85,18 @@ impl<'a> Tries<'a> {
         Ok(())
     }
 
-    /// After an answer's head: the pause before another try, or `None` when this answer is passed on.
+    /// After the head of the answer to the try of this number: the pause before another try, or `None` when this answer is passed on.
     pub(super) fn after_answer(
         &mut self,
         exchange: &mut Exchange,
+        number: u32,
         sent: &Sent,
         request: &Request,
         source: &SharedSource,
     ) -> Option<Duration> {
         let (status, headers) = (sent.response.status, &sent.response.headers);
         let good = guard::is_good(status, headers, exchange.is_grpc);
+        exchange.tried.answered(number, status, good);
         let worker = self.proxy.worker;
         exchange.pass.judge(
             worker,

@@ -30,6 +30,7 @@ use crate::snapshot::{ListenerPlan, Snapshot};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 use control_plane::Batch;
 use inputs::{Changed, Inputs};
 use place::Place;
@@ -88,6 +89,7 @@ pub struct Reloader {
     pub workers: Workers,
     metrics: Arc<Metrics>,
     access_log: Arc<AccessLog>,
+    spans: Arc<Spans>,
     /// Masters of every listening socket, by the address that the document names; workers hold duplicates, and a
     /// successor process is given these.
     sockets: HashMap<Place, Vec<TcpListener>>,
@@ -120,6 +122,7 @@ impl Reloader {
             workers,
             metrics: common.metrics.clone(),
             access_log: common.access_log.clone(),
+            spans: common.spans.clone(),
             sockets,
             open: HashMap::new(),
             closed: HashSet::new(),
@@ -129,6 +132,7 @@ impl Reloader {
         let snapshot = reloader.store.current();
         reloader.open_doors(&snapshot)?;
         warn(&reloader.document);
+        reloader.spans.follow(&reloader.document);
         reloader.tell_addresses();
         reloader.tell(&snapshot, 0);
         Ok(reloader)
@@ -264,6 +268,7 @@ impl Reloader {
         }
         self.store.publish(next.clone());
         self.document = document;
+        self.spans.follow(&self.document);
         if let Err(error) = self.open_doors(&next) {
             log::error(
                 "a listener that was bound cannot be served",

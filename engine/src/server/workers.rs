@@ -30,6 +30,7 @@ use crate::snapshot::store::Store;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::log;
 use crate::telemetry::metrics::{ListenerSeries, Metrics};
+use crate::telemetry::spans::{Spans, WorkerSpans};
 use crate::upstream::learning::Learning;
 
 /// A worker gives a new connection away when it has this many more than the least loaded one.
@@ -74,6 +75,7 @@ pub struct Common {
     pub store: Arc<Store>,
     pub metrics: Arc<Metrics>,
     pub access_log: Arc<AccessLog>,
+    pub spans: Arc<Spans>,
     pub ledger: Arc<Ledger>,
     pub learning: Arc<Learning>,
 }
@@ -190,6 +192,7 @@ fn run(
         common.metrics,
         common.learning,
         log,
+        WorkerSpans::new(common.spans, number),
     ));
     let worker = Rc::new(Worker {
         number,
@@ -222,7 +225,10 @@ impl Worker {
                     Some(Order::LookAgain) => self.look_again(),
                     Some(Order::Leave) => self.leave(),
                     #[cfg(feature = "testing")]
-                    Some(Order::Turn(asker)) => drop(asker),
+                    Some(Order::Turn(asker)) => {
+                        self.proxy.tick(Instant::now(), false);
+                        drop(asker);
+                    }
                     Some(Order::Cut) | None => return,
                 },
                 _ = tick.tick() => {

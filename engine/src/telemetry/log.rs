@@ -12,15 +12,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::json::{Clock, string};
 
-/// What every line says it comes from, unless the process has said otherwise.
-pub const SERVICE: &str = "gateway";
-
 static OWN_NAME: OnceLock<&str> = OnceLock::new();
 
 /// Says what the lines of this process come from; the first word stays. To be called at start by other programs than
 /// the gateway.
 pub fn come_from(service: &'static str) {
     OWN_NAME.get_or_init(|| service);
+}
+
+/// What the lines of this process come from.
+pub fn service() -> &'static str {
+    OWN_NAME.get().unwrap_or(&"gateway")
 }
 
 /// The time as log lines write it, such as `2026-11-21T04:40:51.007Z`.
@@ -87,7 +89,7 @@ fn line(
     line.extend_from_slice(b",\"level\":\"");
     line.extend_from_slice(level.word().as_bytes());
     line.extend_from_slice(b"\",\"service\":\"");
-    line.extend_from_slice(OWN_NAME.get().unwrap_or(&SERVICE).as_bytes());
+    line.extend_from_slice(service().as_bytes());
     line.extend_from_slice(b"\",\"message\":");
     string(&mut line, message.as_bytes());
     let suppressed: Fields<'_> = if suppressed > 0 {

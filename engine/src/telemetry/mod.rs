@@ -7,3 +7,4 @@ pub mod access;
 pub(crate) mod json;
 pub mod log;
 pub mod metrics;
+pub mod spans;

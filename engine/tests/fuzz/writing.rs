@@ -95,6 +95,7 @@ fn check(request: &Request, how: &How) -> Result<(), TestCaseError> {
         scheme: "https",
         trusted: how.trusted,
         trace: &trace,
+        span_id: trace.span_id,
         request_id: id.as_str(),
         deadline: how.deadline,
         attempt: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
-use tollgate_config::JwksUrl;
+use tollgate_config::WebUrl;
 
 use super::jwk;
 use super::key::{Key, KeySet};
@@ -17,7 +17,7 @@ pub(crate) const FRESH: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Learned {
-    url: JwksUrl,
+    url: WebUrl,
     /// `None` before the first.
     keys: ArcSwapOption<KeySet>,
     /// When they were fetched, in milliseconds after `began`, plus one; 0: never.
@@ -38,7 +38,7 @@ pub(crate) struct Standing {
 }
 
 impl Learned {
-    pub(super) fn new(url: JwksUrl, now: Instant) -> Self {
+    pub(super) fn new(url: WebUrl, now: Instant) -> Self {
         Learned {
             url,
             keys: ArcSwapOption::empty(),
@@ -50,7 +50,7 @@ impl Learned {
         }
     }
 
-    pub(crate) fn url(&self) -> &JwksUrl {
+    pub(crate) fn url(&self) -> &WebUrl {
         &self.url
     }
 

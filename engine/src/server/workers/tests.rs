@@ -22,6 +22,7 @@ fn common(document: &str) -> Common {
         store: Arc::new(Store::new(Arc::new(world))),
         metrics,
         access_log: Arc::new(AccessLog::start(&document.telemetry).unwrap()),
+        spans: Arc::new(Spans::new(1)),
         ledger: Arc::default(),
         learning: Arc::new(Learning::new(Instant::now())),
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use crate::telemetry::json::{Clock, address, hex, number, socket, string, thousandths};
-use crate::telemetry::log::{Level, SERVICE};
+use crate::telemetry::log::{self, Level};
 
 /// One exchange. Absent parts leave their field out.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ impl Line<'_> {
         out.extend_from_slice(b"{\"timestamp\":");
         clock.write(out, self.now);
         plain(out, b",\"level\":\"", level.word());
-        plain(out, b"\",\"service\":\"", SERVICE);
+        plain(out, b"\",\"service\":\"", log::service());
         plain(
             out,
             b"\",\"message\":\"request\",\"method\":\"",

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::line::{Failure, Services, count, failure, plain, text};
 use crate::telemetry::json::{Clock, address, socket, thousandths};
-use crate::telemetry::log::{Level, SERVICE};
+use crate::telemetry::log::{self, Level};
 
 /// One connection. Absent parts leave their field out.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl Relayed<'_> {
         out.extend_from_slice(b"{\"timestamp\":");
         clock.write(out, self.now);
         plain(out, b",\"level\":\"", level.word());
-        plain(out, b"\",\"service\":\"", SERVICE);
+        plain(out, b"\",\"service\":\"", log::service());
         plain(out, b"\",\"message\":\"connection\",\"end\":\"", self.end);
         out.extend_from_slice(b"\",\"duration_ms\":");
         thousandths(

@@ -15,6 +15,7 @@ fn telemetry(access_log: Target, access_log_sample: f64) -> Telemetry {
         access_log,
         access_log_sample,
         labels: Vec::new(),
+        traces: None,
     }
 }
 

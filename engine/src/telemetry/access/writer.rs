@@ -13,7 +13,7 @@ use tollgate_config::AccessLog as Target;
 
 use super::{KEPT, Shared};
 use crate::telemetry::json::{Clock, number};
-use crate::telemetry::log::{Repeated, SERVICE};
+use crate::telemetry::log::{self, Repeated};
 
 /// What the writer is asked to do.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ impl Writer {
         let mut line = b"{\"timestamp\":".to_vec();
         Clock::default().write(&mut line, SystemTime::now());
         line.extend_from_slice(b",\"level\":\"warn\",\"service\":\"");
-        line.extend_from_slice(SERVICE.as_bytes());
+        line.extend_from_slice(log::service().as_bytes());
         line.extend_from_slice(b"\",\"message\":\"access log lines dropped\",\"dropped\":");
         number(&mut line, untold);
         line.extend_from_slice(b"}\n");
