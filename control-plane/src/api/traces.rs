@@ -9,9 +9,9 @@ use axum::extract::{Path, Query, State};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate_config::EndpointSource;
 use tollgate_config::feed::{Told as FromNode, What};
 use tollgate_config::span::{MOST_SPANS, Span, SpanStatus};
+use tollgate_config::{Action, EndpointSource};
 
 use super::problem::{Code, Problem};
 use super::{Api, asking, sagas};
@@ -151,6 +151,7 @@ async fn facts(api: &Api, headers: &HeaderMap, id: &str) -> Result<Facts, Proble
         time: moment(millis()),
         silent: asked.silent.into_iter().map(shown).collect(),
         services: registered(api),
+        routes: routes(api),
         upstreams: upstreams(api),
         cut: asked.cut,
         trace_id: id,
@@ -242,6 +243,21 @@ fn registered(api: &Api) -> BTreeMap<String, Registered> {
         }
     }
     all
+}
+
+/// Which service a route of the fleet's documents sends to, if it is one alone.
+fn routes(api: &Api) -> BTreeMap<String, String> {
+    let (world, upstreams) = (api.catalog.now(), upstreams(api));
+    let routes = world.document.routes.iter();
+    routes
+        .filter_map(|route| match &route.action {
+            Action::Upstream(upstream) => {
+                let service = upstreams.get(&upstream.value)?;
+                Some((route.name.clone(), service.clone()))
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// Which service an upstream of the fleet's documents stands for.

@@ -292,3 +292,73 @@ fn advice(saga: &Saga, consistency: &Consistency) -> Vec<Advice> {
 pub struct List {
     pub sagas: Vec<Value>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(saga: Value) -> Report {
+        let saga = serde_json::from_value(saga).expect("a saga");
+        report(saga, "instance orders-1".to_owned(), "now".to_owned())
+    }
+
+    #[test]
+    fn shop_512_a_finished_saga_on_which_all_agree_is_well() {
+        let report = told(json!({ "status": "completed", "system_state": [
+            { "service": "payments", "expected": "taken once", "actual": "taken", "consistent": true }] }));
+        assert!(report.well && report.consistency.overall && report.consistency.compared);
+        assert_eq!(report.outcome, Outcome::Completed);
+        assert_eq!(report.recommendations, []);
+    }
+
+    #[test]
+    fn shop_512_one_that_could_not_be_taken_back_says_what_and_how_risky_its_repair_is() {
+        let report = told(json!({
+            "status": "failed", "failed_step": "ConfirmOrder", "completed_steps": ["ReserveInventory"],
+            "steps": [{ "name": "ConfirmOrder", "service": "products, orders", "status": "failed", "retry_count": 6 }],
+            "error": { "reason": "UNAVAILABLE", "message": "products are away", "temporary": true },
+            "compensation": { "started_at": "t", "manual_intervention_required": true,
+                "failed": [{ "step": "ReserveInventory", "tries": 5, "error": { "reason": "UNAVAILABLE" } }] },
+            "recovery_options": [{ "type": "retry", "description": "try again", "requirements": "products", "risk": "low" }],
+            "system_state": [{ "service": "products", "expected": "nothing held", "actual": "held", "consistent": false }],
+        }));
+        assert_eq!((report.well, report.outcome), (false, Outcome::Stuck));
+        let cause = "step ConfirmOrder (of products, orders) failed: UNAVAILABLE: products are away; it could not take \
+                     back ReserveInventory (5 tries, UNAVAILABLE)";
+        assert_eq!(report.root_cause, cause);
+        assert_eq!(report.consistency.inconsistent.len(), 1);
+        let advice: Vec<&str> = { report.recommendations.iter() }
+            .map(|one| one.text.as_str())
+            .collect();
+        assert!(advice[0].starts_with("products should hold `nothing held` and holds `held`"));
+        assert_eq!(advice[1], "retry: try again (needs: products; risk low)");
+        assert_eq!(
+            advice[2],
+            "look at the service that failed: tollgate diagnose service products"
+        );
+    }
+
+    #[test]
+    fn shop_512_one_under_way_says_at_which_step_and_a_turned_one_that_it_is_taken_back() {
+        let report = told(json!({ "status": "order_created", "steps": [
+            { "name": "ProcessPayment", "service": "payments", "status": "in_progress", "retry_count": 2 }] }));
+        assert_eq!(report.outcome, Outcome::UnderWay);
+        assert!(
+            report
+                .root_cause
+                .contains("ProcessPayment (of payments) was tried 2 times")
+        );
+        let report =
+            told(json!({ "status": "compensate_order", "error": { "reason": "ORDER_CANCELLED" } }));
+        assert_eq!(report.outcome, Outcome::Compensating);
+        assert!(
+            report
+                .root_cause
+                .starts_with("it was turned back: ORDER_CANCELLED")
+        );
+        let nothing = told(json!({ "more": "than is known" }));
+        assert_eq!(nothing.outcome, Outcome::UnderWay);
+    }
+}

@@ -30,6 +30,8 @@ pub struct Facts {
     pub services: BTreeMap<String, Registered>,
     /// The services that upstreams stand for, by the upstream's name.
     pub upstreams: BTreeMap<String, String>,
+    /// The services that routes send to, by the route's name; of those that send to one alone.
+    pub routes: BTreeMap<String, String>,
     /// Of the order that the request was about.
     pub saga: Option<saga::Report>,
     /// There were more spans than are looked at.
@@ -160,12 +162,18 @@ impl Facts {
         tags.chain(lines).cloned().collect()
     }
 
+    /// The service that a request of this span was to be sent to.
+    fn meant<'f>(&'f self, span: &'f Span) -> Option<&'f str> {
+        let route = { span.tags.get("route") }.and_then(|route| self.routes.get(route));
+        let service = match route {
+            Some(service) => service.as_str(),
+            None => span.tags.get("destination")?.rsplit('/').next()?,
+        };
+        (service != span.service).then_some(service)
+    }
+
     /// The service that a call of this span went to.
     fn callee<'f>(&'f self, span: &'f Span) -> Option<&'f str> {
-        if let Some(service) = span.tags.get("destination").or(span.tags.get("callee")) {
-            // `namespace/service`, as certificates say it.
-            return service.rsplit('/').next();
-        }
         let named = span.tags.get("upstream").unwrap_or(&span.operation);
         match self.upstreams.get(named) {
             Some(service) => Some(service),

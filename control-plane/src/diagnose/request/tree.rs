@@ -192,12 +192,11 @@ impl<'f> Tree<'f> {
             .filter(|node| node.span.kind == SpanKind::Client && node.children.is_empty())
             .filter(|node| node.span.status == SpanStatus::Error)
             .filter_map(|node| self.facts.callee(node.span));
-        // A route whose request was sent nowhere, because there was nobody to send it to.
+        // A request that was sent nowhere, because there was nobody to send it to.
         let refused = { self.spans.iter() }
             .filter(|node| node.span.kind == SpanKind::Server && node.children.is_empty())
             .filter(|node| node.span.status == SpanStatus::Error)
-            .filter(|node| node.span.tags.contains_key("upstream"))
-            .filter_map(|node| self.facts.callee(node.span));
+            .filter_map(|node| self.facts.meant(node.span));
         { failed.chain(refused) }
             .chain(self.silent_calls().map(|(_, callee)| callee))
             .filter(|callee| !told.contains(callee))

@@ -51,7 +51,8 @@ impl Answering {
 impl Feed {
     fn told_of(&self, what: &What) -> Told {
         match what {
-            What::Trace(_) | What::Traces(_) => Told::Spans(Vec::new()),
+            What::Trace(id) => Told::Spans(self.spans.of(id)),
+            What::Traces(most) => Told::Spans(self.spans.recent(*most as usize)),
             What::Breakers => Told::Breakers(breakers(&self.store.current())),
         }
     }

@@ -45,6 +45,7 @@ use super::inputs::{List, Pair};
 use crate::snapshot::store::Store;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Services;
 use crate::upstream::learning::Learning;
@@ -87,6 +88,8 @@ pub struct Feed {
     wishes: Wishes,
     /// What requests wait for; told of by whoever hears of it.
     learning: Arc<Learning>,
+    /// What requests did lately; workers write it.
+    spans: Arc<Spans>,
     following: RefCell<Option<Following>>,
     /// This process announces nothing any more.
     left: Cell<bool>,
@@ -158,6 +161,7 @@ impl Feed {
         store: Arc<Store>,
         addresses: SharedAddresses,
         learning: Arc<Learning>,
+        spans: Arc<Spans>,
     ) -> Rc<Feed> {
         let Restored {
             known,
@@ -192,6 +196,7 @@ impl Feed {
             asked: Cell::default(),
             wishes: Wishes::default(),
             learning,
+            spans,
             following: RefCell::default(),
             left: Cell::default(),
             store,
