@@ -215,11 +215,113 @@ fn the_printed_requests_work_in_their_order_and_sigterm_leaves_nothing_behind() 
                 .iter()
                 .all(|other| calls("orders", other))
     });
+    diagnosed(&up, sign_in, order);
     up.signal(Signal::TERM);
     let (rest, code) = up.end();
     assert!(rest.contains("cut 0"), "{rest}");
     assert_eq!(code, Some(0), "{rest}");
     assert!(!folder.exists(), "{} is left behind", folder.display());
+}
+
+/// What `tollgate` says of this, as JSON.
+fn asked_for(control: &str, words: &[&str]) -> (bool, serde_json::Value) {
+    let output = tollgate(&[words, &["--json", "--control", control]].concat()).output();
+    let output = output.unwrap();
+    let told = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.success(), told)
+}
+
+/// Breaks an order, and asks why; and asks for the one that went well (CP-303, CP-304, SHOP-512, OBS-109).
+fn diagnosed(up: &Up, token: &str, order: &serde_json::Value) {
+    let control = up.fact("control");
+    let (well, saga) = asked_for(
+        &control,
+        &["diagnose", "saga", order["order_id"].as_str().unwrap()],
+    );
+    assert!(well && saga["outcome"] == "completed", "{saga:#}");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let body = serde_json::json!({
+        "items": [{ "product_id": order["items"][0]["product_id"], "quantity": 1 }],
+        "payment_method": "card", "payment_token": "declined",
+        "shipping_address": { "street": "1 Main St", "city": "Springfield", "state": "IL", "zip_code": "62701",
+            "country": "USA" },
+    })
+    .to_string();
+    let refused = Command::new("curl")
+        .args([
+            "-s",
+            "-H",
+            "x-api-key: test-key",
+            "-H",
+            &format!("authorization: Bearer {token}"),
+        ])
+        .args([
+            "-H",
+            &format!("traceparent: 00-{trace}-00f067aa0ba902b7-01"),
+        ])
+        .args([&format!("{}/orders", up.fact("gateway")), "--json", &body])
+        .output();
+    let refused = said(&refused.unwrap());
+    assert!(
+        refused.contains("PAYMENT_FAILED") && refused.contains(trace),
+        "{refused}"
+    );
+    let mut told = serde_json::Value::Null;
+    until("the whole request is told", || {
+        told = asked_for(&control, &["diagnose", "request", trace]).1;
+        let told_by = |service: &str| {
+            let coverage = told["completeness"]["coverage"].as_array();
+            let mut coverage = coverage.into_iter().flatten();
+            coverage.any(|one| one["service"] == service)
+        };
+        ["gateway", "orders", "users", "products", "payments"]
+            .into_iter()
+            .all(told_by)
+            && told["saga"]["outcome"] == "compensated"
+            && told["completeness"]["missing"]
+                .as_array()
+                .is_some_and(Vec::is_empty)
+    });
+    assert_eq!(told["saga"]["failed_step"], "ProcessPayment", "{told:#}");
+    assert_eq!(told["saga"]["consistency"]["overall"], true, "{told:#}");
+    let with = told["logs"]["with"].to_string();
+    assert!(
+        with.contains("orders") && with.contains("payments"),
+        "{told:#}"
+    );
+    let id = told["saga"]["saga_id"].as_str().unwrap().to_owned();
+    let words = said(
+        &tollgate(&["diagnose", "request", trace, "--control", &control])
+            .output()
+            .unwrap(),
+    );
+    for part in [
+        "root cause",
+        "PAYMENT_FAILED",
+        "ProcessPayment",
+        "node edge-1",
+        &id,
+    ] {
+        assert!(words.contains(part), "{part}\n{words}");
+    }
+    let (_, failed) = asked_for(&control, &["sagas", "failed"]);
+    assert_eq!(failed["sagas"][0]["saga_id"], id, "{failed:#}");
+    let (well, saga) = asked_for(&control, &["diagnose", "saga", &id]);
+    assert!(well && saga["outcome"] == "compensated", "{saga:#}");
+    let (_, traces) = asked_for(&control, &["traces"]);
+    assert!(
+        traces["traces"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty()),
+        "{traces:#}"
+    );
+    let page = Command::new("curl")
+        .args(["-s", &format!("{control}/debug/metrics/services")])
+        .output();
+    let serving: serde_json::Value = serde_json::from_slice(&page.unwrap().stdout).unwrap();
+    let mut services = serving["services"].as_array().unwrap().iter();
+    let payments = services.find(|one| one["name"] == "payments").unwrap();
+    assert_eq!(payments["breakers"]["state"], "closed", "{serving:#}");
 }
 
 #[test]

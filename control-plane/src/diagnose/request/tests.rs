@@ -146,6 +146,16 @@ fn obs_109_a_whole_trace_is_complete_and_its_calls_are_passed_on_rightly() {
 }
 
 #[test]
+fn requests_of_one_client_are_not_orphans_of_one_another() {
+    let mut all = all();
+    all[0]
+        .spans
+        .push(span("gateway", SpanKind::Server, 6, Some(99), (200, 210)));
+    let report = report(facts(all));
+    assert!(report.completeness.complete, "{report:#?}");
+}
+
+#[test]
 fn obs_109_what_is_missing_is_named_and_who_may_know_it() {
     let mut facts = facts(vec![
         told("node edge-1", edge()),

@@ -127,14 +127,15 @@ impl<'f> Tree<'f> {
         std::iter::successors(self.spans[at].parent, |at| self.spans[*at].parent).take(DEEPEST)
     }
 
-    /// Those whose caller is not there, but for the first.
+    /// Those whose caller is not there. A client that was not asked may have begun the trace: it is the caller of the
+    /// first, and may have sent more than one request.
     fn lost(&self) -> impl Iterator<Item = &Node<'f>> {
-        let entry = self.entry;
-        { self.spans.iter().enumerate() }
-            .filter(move |(at, node)| {
-                Some(*at) != entry && node.parent.is_none() && node.span.parent_id.is_some()
-            })
-            .map(|(_, node)| node)
+        let entry = self.entry.map(|at| self.spans[at].span);
+        let client = entry.and_then(|span| span.parent_id.as_deref());
+        { self.spans.iter() }.filter(move |node| {
+            let caller = node.span.parent_id.as_deref();
+            node.parent.is_none() && caller.is_some() && caller != client
+        })
     }
 
     pub(super) fn orphans(&self) -> Vec<String> {
