@@ -38,8 +38,9 @@ pub(super) async fn answer(
         let title = format!("the body is not an answer: {}", short(&why));
         Problem::new(Code::BadRequest, title)
     })?;
+    let taken = api.feed.answer(&node, &id, answer);
     let (node, id) = (short(&node), short(&id));
-    { api.feed.answer(&node, &id, answer) }.map_err(|why| match why {
+    taken.map_err(|why| match why {
         NotTaken::Over => {
             let title = format!("nobody waits for an answer to `{id}` (any more)");
             Problem::new(Code::UnknownQuestion, title)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,6 +22,8 @@ const AT_ONCE: usize = 16;
 const MOST: usize = 64;
 /// Bytes of one page.
 const MOST_BYTES: usize = 1 << 20;
+/// Characters of one text.
+const LONGEST: usize = 500;
 
 /// Where a page is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,14 +86,54 @@ async fn one<T: DeserializeOwned>(place: &Place, path: &str) -> Result<Option<T>
         .map_err(|error| format!("{} cannot be connected to: {error}", place.address))?;
     let (status, body) = exchange::get(stream, &place.address, path, Some(MOST_BYTES)).await?;
     match status {
-        200 => serde_json::from_slice(&body).map(Some).map_err(|error| {
-            let why = error.to_string().replace(char::is_control, " ");
-            format!("its page {path} is not understood: {why:.200}")
-        }),
+        200 => {
+            let read = serde_json::from_slice::<Value>(&body).and_then(|mut page| {
+                clean(&mut page);
+                serde_json::from_value(page).map(Some)
+            });
+            read.map_err(|error| {
+                let why = error.to_string().replace(char::is_control, " ");
+                format!("its page {path} is not understood: {why:.200}")
+            })
+        }
         404 => Ok(None),
         401 | 403 => Err(format!(
             "it answers {status} to GET {path}: it tells only whom it believes, and the control plane is nobody there"
         )),
         status => Err(format!("it answers {status} to GET {path}")),
+    }
+}
+
+/// What a service says ends on somebody's terminal: no text is long, or has control characters.
+fn clean(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if text.len() > LONGEST || text.contains(char::is_control) {
+                let cut: String = text.chars().take(LONGEST).collect();
+                *text = cut.replace(char::is_control, " ");
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(clean),
+        Value::Object(object) => {
+            object.retain(|key, _| key.len() <= LONGEST && !key.contains(char::is_control));
+            object.values_mut().for_each(clean);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_service_says_cannot_write_on_a_terminal() {
+        let mut page = json!({ "a": ["\u{1b}[2J", "x".repeat(2 * LONGEST)], "\u{7}": 1, "n": 1 });
+        clean(&mut page);
+        assert_eq!(page["a"][0], " [2J");
+        assert_eq!(page["a"][1].as_str().map(str::len), Some(LONGEST));
+        assert_eq!(page.as_object().map(serde_json::Map::len), Some(2));
     }
 }

@@ -140,7 +140,7 @@ pub struct Agrees {
 }
 
 impl Saga {
-    /// What may be shown: short, and without control characters.
+    /// No list is longer than a person reads.
     pub fn bounded(mut self) -> Saga {
         self.steps.truncate(MOST);
         self.completed_steps.truncate(MOST);

@@ -12,8 +12,8 @@ use super::{Facts, Told};
 const MOST_SHOWN: usize = 50;
 /// Issues and patterns that are told.
 const MOST: usize = 50;
-/// Characters of a message.
-const LONGEST: usize = 300;
+/// Bytes of what a line tells besides its message.
+const LONGEST: usize = 1_200;
 
 /// One line of a service's log.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -77,19 +77,9 @@ pub struct ServiceLine {
 impl LogLine {
     /// What may be shown of it.
     pub fn bounded(mut self) -> LogLine {
-        let short = |text: &mut String| {
-            let cut = text.chars().take(LONGEST).collect::<String>();
-            *text = cut.replace(char::is_control, " ");
-        };
-        short(&mut self.timestamp);
-        short(&mut self.level);
-        short(&mut self.message);
-        for text in [&mut self.trace_id, &mut self.span_id, &mut self.saga_id] {
-            text.as_mut().map(short).unwrap_or_default();
-        }
         for value in [&mut self.error, &mut self.fields] {
             // A line is for reading: what is longer is looked up in the log itself.
-            if value.to_string().len() > 4 * LONGEST {
+            if value.to_string().len() > LONGEST {
                 *value = Value::String("(longer than is shown)".to_owned());
             }
         }
