@@ -1,4 +1,4 @@
-//! `audit` and `diagnose`: what was done, and what is wrong, as a control plane tells it.
+//! `audit`: what was done, and by whom, as a control plane tells it.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::control::{Asked, ask, ended, unless_empty};
-use crate::status::{list, word};
-use crate::table::{row, table};
+use crate::status::list;
+use crate::table::row;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Audit {
@@ -32,14 +32,6 @@ pub(crate) struct Audit {
     /// So many lines at most.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     limit: usize,
-    #[command(flatten)]
-    asked: Asked,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Diagnose {
-    /// The service's name.
-    service: String,
     #[command(flatten)]
     asked: Asked,
 }
@@ -113,93 +105,6 @@ fn event(one: &Value) -> Vec<String> {
         about,
         result,
     ]
-}
-
-/// Exits with 0 when the service is well, with 1 when something is to be done.
-pub(crate) fn diagnose(arguments: &Diagnose) -> ExitCode {
-    let path = format!("/debug/diagnose/service/{}", escaped(&arguments.service));
-    let answer = ask(&arguments.asked, "GET", &path, "");
-    let well = answer.as_ref().is_ok_and(|answer| answer["well"] == true);
-    let code = ended(&arguments.asked, answer, told);
-    match well {
-        true => code,
-        false if code == ExitCode::SUCCESS => {
-            ExitCode::from(tollgate_engine::process::exit::FAILURE)
-        }
-        false => code,
-    }
-}
-
-fn told(report: &Value) -> String {
-    let mut text = String::new();
-    let (health, resolution) = (&report["health_checks"], &report["resolution"]);
-    let _infallible = writeln!(
-        text,
-        "{}: {}\n\nregistration   {}, {} instances\nhealth checks  {}: {} passing, {} failing, {} without an answer\nresolution     {}, {} instances\nnodes          {} listen",
-        word(&report["service"]),
-        if report["well"] == true {
-            "well"
-        } else {
-            "something is to be done"
-        },
-        word(&report["registration"]["status"]),
-        word(&report["registration"]["instances"]),
-        word(&health["status"]),
-        word(&health["passing"]),
-        word(&health["failing"]),
-        word(&health["timeout"]),
-        word(&resolution["status"]),
-        word(&resolution["instances"]),
-        word(&report["balancing"]["nodes_listening"]),
-    );
-    for upstream in list(&report["balancing"]["upstreams"]) {
-        let _infallible = writeln!(
-            text,
-            "upstream       {} ({}): {} endpoints",
-            word(&upstream["upstream"]),
-            word(&upstream["place"]),
-            word(&upstream["endpoints"])
-        );
-    }
-    let mut rows = vec![row(&[
-        "INSTANCE", "ADDRESS", "STATE", "LOOKUPS", "PROBE", "MS", "ERROR",
-    ])];
-    for one in list(&report["instances"]) {
-        let shown = if one["in_lookups"] == true {
-            "yes"
-        } else {
-            "no"
-        };
-        rows.push(row(&[
-            &word(&one["id"]),
-            &word(&one["address"]),
-            &word(&one["state"]),
-            shown,
-            &word(&one["status"]),
-            &one["response_ms"]
-                .as_f64()
-                .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}")),
-            one["error"].as_str().unwrap_or_default(),
-        ]));
-    }
-    if rows.len() > 1 {
-        text += &format!("\n{}", table("", &rows));
-    }
-    let advice = list(&report["recommendations"]);
-    if !advice.is_empty() {
-        text += "\nwhat to do:\n";
-    }
-    for one in advice {
-        let _infallible = writeln!(text, "- {}", word(&one["text"]));
-        let by = match (one["setting"].as_str(), one["place"].as_str()) {
-            (Some(setting), Some(place)) => format!("`{setting}` at {place}"),
-            (Some(setting), None) => format!("`{setting}`"),
-            (None, Some(place)) => place.to_owned(),
-            (None, None) => continue,
-        };
-        let _infallible = writeln!(text, "  = {by}");
-    }
-    text
 }
 
 /// As a part of a path or a query.

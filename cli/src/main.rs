@@ -1,6 +1,6 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
-//! `rollback`, `rollout`, `identity`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
+//! `rollback`, `rollout`, `identity`, `audit`, `traces`, `sagas` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -8,6 +8,7 @@ mod breakers;
 mod client;
 mod control;
 mod desk;
+mod diagnose;
 mod edges;
 mod explain;
 mod fleet;
@@ -17,6 +18,7 @@ mod rollout;
 mod secure;
 mod status;
 mod table;
+mod traces;
 mod up;
 
 use std::path::PathBuf;
@@ -102,8 +104,12 @@ enum Command {
     Edges(edges::Arguments),
     /// Who changed something, who was refused, what became of instances.
     Audit(inspect::Audit),
-    /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
-    Diagnose(inspect::Diagnose),
+    /// What is wrong with a service, a request or a saga, and what to do. Exits with 1 if something is.
+    Diagnose(diagnose::Arguments),
+    /// Which requests there were lately, or all spans of one.
+    Traces(traces::Traces),
+    /// Sagas that are under way, or that failed.
+    Sagas(traces::Sagas),
     /// Writes what a shell needs to complete these commands: `source <(tollgate completion bash)`.
     Completion { shell: clap_complete::Shell },
     /// The gateway's own commands, as `tollgate-gateway` has them.
@@ -163,7 +169,9 @@ fn main() -> ExitCode {
         Command::Identity(arguments) => identity::identity(&arguments),
         Command::Edges(arguments) => edges::edges(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
-        Command::Diagnose(arguments) => inspect::diagnose(&arguments),
+        Command::Traces(arguments) => traces::traces(&arguments),
+        Command::Sagas(arguments) => traces::sagas(&arguments),
+        Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             let name = "tollgate";

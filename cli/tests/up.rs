@@ -215,11 +215,107 @@ fn the_printed_requests_work_in_their_order_and_sigterm_leaves_nothing_behind() 
                 .iter()
                 .all(|other| calls("orders", other))
     });
+    diagnosed(&up, sign_in, order);
     up.signal(Signal::TERM);
     let (rest, code) = up.end();
     assert!(rest.contains("cut 0"), "{rest}");
     assert_eq!(code, Some(0), "{rest}");
     assert!(!folder.exists(), "{} is left behind", folder.display());
+}
+
+/// What the control plane tells at this page, once it is as wanted. Whoever is asked may be late, and is asked again.
+#[track_caller]
+fn until_told(
+    control: &str,
+    words: &[&str],
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let mut told = serde_json::Value::Null;
+    until(&words.join(" "), || {
+        let output = tollgate(&[words, &["--json", "--control", control]].concat()).output();
+        told = serde_json::from_slice(&output.unwrap().stdout).unwrap_or_default();
+        wanted(&told)
+    });
+    told
+}
+
+/// Breaks an order, and asks why; and asks for the one that went well (CP-303, CP-304, SHOP-512, OBS-109).
+fn diagnosed(up: &Up, token: &str, order: &serde_json::Value) {
+    let control = up.fact("control");
+    let id = order["order_id"].as_str().unwrap();
+    until_told(&control, &["diagnose", "saga", id], |saga| {
+        saga["outcome"] == "completed" && saga["well"] == true
+    });
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let refused = declined(up, token, &order["items"][0]["product_id"], trace);
+    assert!(
+        refused.contains("PAYMENT_FAILED") && refused.contains(trace),
+        "{refused}"
+    );
+    let request = ["diagnose", "request", trace];
+    let told = until_told(&control, &request, |told| {
+        let told_by = |service: &str| {
+            let coverage = told["completeness"]["coverage"].as_array();
+            let mut coverage = coverage.into_iter().flatten();
+            coverage.any(|one| one["service"] == service)
+        };
+        let all = ["gateway", "orders", "users", "products", "payments"];
+        all.into_iter().all(told_by)
+            && told["saga"]["well"] == true
+            && told["completeness"]["complete"] == true
+            && told["silent"] == serde_json::json!([])
+    });
+    assert_eq!(told["saga"]["failed_step"], "ProcessPayment", "{told:#}");
+    let with = told["logs"]["with"].to_string();
+    assert!(
+        with.contains("orders") && with.contains("payments"),
+        "{told:#}"
+    );
+    let saga = told["saga"]["saga_id"].as_str().unwrap();
+    until("the same in words", || {
+        let words = tollgate(&[&request[..], &["--control", &control]].concat()).output();
+        let words = said(&words.unwrap());
+        let parts = ["root cause", "PAYMENT_FAILED", "ProcessPayment", saga];
+        parts.iter().all(|part| words.contains(part))
+    });
+    until_told(&control, &["sagas", "failed"], |failed| {
+        failed["sagas"][0]["saga_id"] == saga
+    });
+    until_told(&control, &["diagnose", "saga", saga], |told| {
+        told["outcome"] == "compensated" && told["well"] == true
+    });
+    until_told(&control, &["traces"], |told| {
+        told["traces"].as_array().is_some_and(|all| !all.is_empty())
+    });
+    let page = format!("{control}/debug/metrics/services");
+    until("breakers of all", || {
+        let page = Command::new("curl").args(["-s", &page]).output().unwrap();
+        let serving: serde_json::Value = serde_json::from_slice(&page.stdout).unwrap_or_default();
+        let services = serving["services"].as_array();
+        let mut services = services.into_iter().flatten();
+        services.any(|one| one["name"] == "payments" && one["breakers"]["state"] == "closed")
+    });
+}
+
+/// An order whose payment is refused, and what the client is told.
+fn declined(up: &Up, token: &str, product: &serde_json::Value, trace: &str) -> String {
+    let body = serde_json::json!({
+        "items": [{ "product_id": product, "quantity": 1 }],
+        "payment_method": "card", "payment_token": "declined",
+        "shipping_address": { "street": "1 Main St", "city": "Springfield", "state": "IL", "zip_code": "62701",
+            "country": "USA" },
+    });
+    let fields = [
+        "x-api-key: test-key".to_owned(),
+        format!("authorization: Bearer {token}"),
+        format!("traceparent: 00-{trace}-00f067aa0ba902b7-01"),
+    ];
+    let mut curl = Command::new("curl");
+    curl.args(["-s", &format!("{}/orders", up.fact("gateway"))]);
+    for field in &fields {
+        curl.args(["-H", field]);
+    }
+    said(&curl.args(["--json", &body.to_string()]).output().unwrap())
 }
 
 #[test]

@@ -136,6 +136,12 @@ fn looking(places: &Places, control_pid: Option<u32>) -> Vec<(&'static str, Stri
             ),
         ),
         (
+            "what became of a request, and why: the id is the first line's, or an error's `trace_id`",
+            format!(
+                "{program} traces --control {control}; {program} diagnose request --control {control} TRACE_ID"
+            ),
+        ),
+        (
             "who changed the documents, and how to go back",
             format!(
                 "{program} revisions --control {control}; {program} rollback --control {control} 1"

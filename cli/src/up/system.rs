@@ -238,6 +238,7 @@ fn sidecar_document(service: &Service, pod: &Pod, control: &str) -> String {
         name = service.name,
         grpc = service.grpc,
         app = pod.grpc,
+        debug = pod.http.port(),
         inbound = pod.inbound,
         outbound = pod.outbound,
         admin = pod.admin,

@@ -111,6 +111,8 @@ pub struct Feed {
     pub forget_nodes: Duration,
     /// How often nodes tell what they served; `None` = "off": never.
     pub figures: Option<Duration>,
+    /// How long nodes, and services' debug pages, are waited for when somebody asks them something.
+    pub answer_timeout: Duration,
 }
 
 const fn seconds(count: u64) -> Duration {
@@ -193,6 +195,7 @@ impl Default for Feed {
             max_feeds: 10_000,
             forget_nodes: seconds(3600),
             figures: Some(seconds(5)),
+            answer_timeout: seconds(2),
         }
     }
 }

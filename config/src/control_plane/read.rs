@@ -352,6 +352,7 @@ fn feed(node: &Node, feed: &mut Feed) {
         },
         &mut feed.figures,
     );
+    take(node, "answer_timeout", duration, &mut feed.answer_timeout);
 }
 
 fn rollout(node: &Node, rollout: &mut Rollout, report: &mut ItemReport<'_>) {

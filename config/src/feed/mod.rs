@@ -23,7 +23,7 @@ use crate::identity::Trust;
 use crate::problem::{Fault, Problem};
 use crate::unit;
 
-pub use asking::{Answer, Ask, Breaker, Told, What};
+pub use asking::{Answer, Ask, Breaker, MOST_BREAKERS, Told, What};
 pub use blocks::{Block, Blocks};
 pub use bounds::{
     MOST_BLOCKS, MOST_BYTES, MOST_INSTANCES, MOST_LINE, MOST_SERVICES, MOST_TEXT, MOST_USES,

@@ -339,6 +339,12 @@ pub(crate) static FEED: Section = Section {
             "\"5s\"",
             "How often nodes tell what they served; without figures a rollout cannot compare.",
         ),
+        default(
+            "answer_timeout",
+            Kind::Rule(&DURATION),
+            "\"2s\"",
+            "How long a node, or a service's debug page, may take to answer when somebody asks for traces, breakers or sagas. Who does not is named.",
+        ),
     ],
     ..NOTHING
 };

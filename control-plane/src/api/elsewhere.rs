@@ -65,7 +65,11 @@ pub(super) async fn hand_on(
     let own = path == "/feed" || path == "/plan" || path.starts_with("/nodes/");
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     // What the one that leads alone has from all.
-    let best = looks && matches!(path, "/rollout" | "/figures" | "/edges");
+    let best = looks
+        && matches!(
+            path,
+            "/rollout" | "/figures" | "/edges" | "/debug/metrics/services"
+        );
     if own || (looks && !best) {
         return next.run(request).await;
     }
@@ -346,6 +350,22 @@ pub(crate) async fn hand_signs_on(api: Arc<Api>) {
 
 /// Who listens to the other control planes, as far as they answer.
 pub(super) async fn others_nodes(api: &Api, headers: &HeaderMap) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (_, answer) in others(api, headers, "/nodes?own=true", GLANCE).await {
+        if let Ok(Value::Array(nodes)) = answer.map(|mut answer| answer["nodes"].take()) {
+            all.extend(nodes);
+        }
+    }
+    all
+}
+
+/// A page of every other control plane, each with its name; or why there is none.
+pub(super) async fn others(
+    api: &Api,
+    headers: &HeaderMap,
+    page: &str,
+    patience: Duration,
+) -> Vec<(String, Result<Value, String>)> {
     let Some(cluster) = api.store.cluster() else {
         return Vec::new();
     };
@@ -355,20 +375,21 @@ pub(super) async fn others_nodes(api: &Api, headers: &HeaderMap) -> Vec<Value> {
         .filter(|one| one.node != cluster.node)
         .map(|one| {
             let mut request = http::Request::new(Full::new(Bytes::new()));
-            *request.uri_mut() = http::Uri::from_static("/nodes?own=true");
+            let target = page.parse();
             copy(headers, request.headers_mut(), &[AUTHORIZATION]);
             async move {
-                let answer = api.peers.ask(&one.url, request, GLANCE).await.ok()?;
-                let mut answer: Value = serde_json::from_slice(answer.body()).ok()?;
-                match answer["nodes"].take() {
-                    Value::Array(nodes) => Some(nodes),
-                    _ => None,
+                *request.uri_mut() = target.map_err(|_| "no such page".to_owned())?;
+                let answer = api.peers.ask(&one.url, request, patience).await;
+                let answer =
+                    answer.map_err(|(Failed::Unsent(why) | Failed::Unanswered(why))| why)?;
+                if !answer.status().is_success() {
+                    return Err(format!("it answered {}", answer.status()));
                 }
+                serde_json::from_slice(answer.body()).map_err(|error| error.to_string())
             }
         });
-    let mut all = Vec::new();
-    for nodes in futures_util::future::join_all(asked).await {
-        all.extend(nodes.unwrap_or_default());
-    }
-    all
+    let answers = futures_util::future::join_all(asked).await;
+    let names = members.iter().filter(|one| one.node != cluster.node);
+    let names = names.map(|one| one.node.to_string());
+    names.zip(answers).collect()
 }

@@ -1,5 +1,6 @@
 //! HTTP in, HTTP out: paths, bodies, statuses. No decision about an instance is taken here; `keeper` is asked.
 
+mod asking;
 mod audit;
 mod catalog;
 mod diagnose;
@@ -16,6 +17,9 @@ mod precondition;
 mod problem;
 mod registration;
 mod rollout;
+mod sagas;
+mod serving;
+mod traces;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -33,6 +37,7 @@ use http::header;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
+use tollgate_config::span::MOST_SPAN_BYTES;
 
 use crate::access::Access;
 use crate::audit::Audit;
@@ -127,7 +132,15 @@ impl Api {
             .route("/debug/registry/health", get(lookup::debug_health))
             .route("/debug/registry/audit", get(lookup::debug_audit))
             .route("/audit", get(audit::audit))
+            .route("/debug/metrics/services", get(serving::services))
+            .route("/debug/answers", get(asking::ask))
+            .route("/debug/traces/recent", get(traces::recent))
+            .route("/debug/traces/{trace_id}", get(traces::trace))
+            .route("/debug/sagas/active", get(sagas::active))
+            .route("/debug/sagas/failed", get(sagas::failed))
             .route("/debug/diagnose/service/{name}", get(diagnose::service))
+            .route("/debug/diagnose/request/{trace_id}", get(traces::diagnose))
+            .route("/debug/diagnose/saga/{id}", get(sagas::diagnose))
             .route("/apply", post(catalog::apply))
             .route("/plan", post(catalog::plan))
             .route("/rollback", post(catalog::rollback))
@@ -155,6 +168,7 @@ impl Api {
             .route("/cluster/signs", post(elsewhere::signs))
             .route("/nodes/{node}/report", post(feed::report))
             .route("/nodes/{node}/wants", post(feed::wants))
+            .route("/nodes/{node}/answers/{id}", post(asking::answer))
             .route("/health", get(figures::ready))
             .route("/health/ready", get(figures::ready))
             .route("/health/live", get(figures::live))
@@ -212,6 +226,9 @@ async fn whole_body(State(api): State<Arc<Api>>, request: Request, next: Next) -
         "/leases" => (api.max_body.max(128 << 10), "server.max_body"),
         // Certificates and tokens, as they are.
         "/identity/certificate" => (api.max_body.max(64 << 10), "server.max_body"),
+        path if path.starts_with("/nodes/") && path.contains("/answers/") => {
+            (api.max_body.max(MOST_SPAN_BYTES), "server.max_body")
+        }
         // Problems quote lines of documents.
         // And so many names may a node want.
         path if path.ends_with("/report") || path.ends_with("/wants") => {

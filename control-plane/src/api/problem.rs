@@ -33,7 +33,11 @@ pub(crate) enum Code {
     Conflict,
     UnknownRevision,
     UnknownNode,
+    UnknownQuestion,
+    UnknownTrace,
+    UnknownSaga,
     TooManyFeeds,
+    TooManyQuestions,
     NoLeader,
     OutcomeUnknown,
     RolloutActive,
@@ -55,7 +59,7 @@ pub(crate) enum Code {
 
 impl Code {
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 31] = [
+    pub(crate) const ALL: [Code; 35] = [
         Code::BadRequest,
         Code::UnknownInstance,
         Code::NotFound,
@@ -69,7 +73,11 @@ impl Code {
         Code::Conflict,
         Code::UnknownRevision,
         Code::UnknownNode,
+        Code::UnknownQuestion,
+        Code::UnknownTrace,
+        Code::UnknownSaga,
         Code::TooManyFeeds,
+        Code::TooManyQuestions,
         Code::NoLeader,
         Code::OutcomeUnknown,
         Code::RolloutActive,
@@ -104,7 +112,11 @@ impl Code {
             Code::Conflict => "conflict",
             Code::UnknownRevision => "unknown_revision",
             Code::UnknownNode => "unknown_node",
+            Code::UnknownQuestion => "unknown_question",
+            Code::UnknownTrace => "unknown_trace",
+            Code::UnknownSaga => "unknown_saga",
             Code::TooManyFeeds => "too_many_feeds",
+            Code::TooManyQuestions => "too_many_questions",
             Code::NoLeader => "no_leader",
             Code::OutcomeUnknown => "outcome_unknown",
             Code::RolloutActive => "rollout_active",
@@ -132,6 +144,9 @@ impl Code {
             | Code::NotFound
             | Code::UnknownRevision
             | Code::UnknownNode
+            | Code::UnknownQuestion
+            | Code::UnknownTrace
+            | Code::UnknownSaga
             | Code::NoAuthority
             | Code::UnknownCertificate => StatusCode::NOT_FOUND,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -147,6 +162,7 @@ impl Code {
             Code::RegistryFull
             | Code::StoreUnavailable
             | Code::TooManyFeeds
+            | Code::TooManyQuestions
             | Code::LeasesFull
             | Code::NoLeader
             | Code::AuthorityFull

@@ -1,8 +1,13 @@
-//! What is wrong with a service, and what to do about it (CP-302). Facts in, a report out: pure, but for `reach`, which
-//! goes and looks. Decides nothing: who leaves the lookups is the registry's business.
+//! What is wrong with a service, and what to do about it (CP-302); the same of a `request` (CP-303) and of a `saga`
+//! (CP-304). Facts in, a report out: pure, but for `reach` and `pages`, which go and look. Decides nothing: who leaves the
+//! lookups is the registry's business.
 
 mod advice;
+mod exchange;
+pub mod pages;
 pub mod reach;
+pub mod request;
+pub mod saga;
 #[cfg(test)]
 mod tests;
 

@@ -6,14 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::exchange;
 use crate::registry::Record;
 
 /// For all of one instance (CP-302).
@@ -107,9 +104,12 @@ async fn test(record: &Record) -> Test {
     }
     let asked = Instant::now();
     let left = LIMIT.saturating_sub(began.elapsed());
-    let answer = tokio::time::timeout(left, status(stream, record)).await;
+    let answer = {
+        let asking = exchange::get(stream, &record.address, &record.health_endpoint, None);
+        tokio::time::timeout(left, asking).await
+    };
     let probed = match answer {
-        Ok(Ok(status)) => Ok((status, asked.elapsed())),
+        Ok(Ok((status, _))) => Ok((status, asked.elapsed())),
         Ok(Err(words)) => Err(Why::Other(words)),
         Err(_) => Err(Why::TimedOut),
     };
@@ -117,28 +117,4 @@ async fn test(record: &Record) -> Test {
         connected,
         probed: Some(probed),
     }
-}
-
-async fn status(stream: TcpStream, record: &Record) -> Result<u16, String> {
-    let words = |error: hyper::Error| match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(words)?;
-    let request = Request::get(&record.health_endpoint)
-        .header(header::HOST, &*record.address)
-        .header(header::USER_AGENT, "tollgate-control-plane")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let mut answer = std::pin::pin!(sender.send_request(request));
-    let mut connection = std::pin::pin!(connection);
-    let answer = tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        _ = &mut connection => answer.await,
-    };
-    Ok(answer.map_err(words)?.status().as_u16())
 }

@@ -56,6 +56,8 @@ pub(super) struct Listener {
     pub(super) hang_up: HangUp,
     /// It had what is rolled out before it came.
     pub(super) ahead: bool,
+    /// What it is asked; ends when it answers nothing, or with its talk.
+    pub(super) questions: mpsc::Receiver<Bytes>,
     /// The number of the trust that it was told last; `None`: it does not want to know.
     pub(super) trust: Option<u64>,
 }
@@ -156,6 +158,7 @@ impl Running {
                 // Its other end lives as long as the process.
                 Ok(()) = trusts.changed(), if self.own.trust.is_some() => {}
                 () = self.notify.notified() => {}
+                Some(question) = self.own.questions.recv() => pieces.push(question),
                 changed = self.own.also.changed() => match changed {
                     Ok(()) => self.own.wishes = self.own.wishes(),
                     Err(_) => return End::Stop,

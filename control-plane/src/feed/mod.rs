@@ -5,6 +5,7 @@
 //! true at that moment. There is no queue: a burst is one difference, a slow listener gets a larger one, and one that
 //! takes nothing for a while is let go. What many are told is made once.
 
+mod asking;
 mod away;
 mod listener;
 mod nodes;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tollgate_config::control_plane::Feed as Settings;
 use tollgate_config::feed::{NodeKind, Outcome, Report, Subscribe, Wanted};
@@ -32,6 +33,8 @@ use crate::figures::Book;
 use crate::keeper::Keeper;
 use crate::view::{View, Wishes, view};
 
+use asking::Questions;
+pub use asking::{Answered, Asked, NotTaken, Silent};
 use away::Away;
 pub use away::Listeners;
 pub use listener::{HangUp, Lines};
@@ -39,7 +42,7 @@ use nodes::{Caller, Nodes};
 pub use nodes::{MOST_NODES, Node};
 use services::Services;
 use told::Told;
-use wants::Talks;
+use wants::{Ends, Talks};
 
 pub struct Feed {
     /// What this control plane is called.
@@ -56,6 +59,7 @@ pub struct Feed {
     away: Mutex<Away>,
     services: Mutex<Services>,
     talks: Mutex<Talks>,
+    questions: Mutex<Questions>,
     shared: Mutex<Shared>,
     listeners: AtomicUsize,
     /// Ends every feed.
@@ -142,6 +146,7 @@ impl Feed {
             away: Mutex::default(),
             services: Mutex::default(),
             talks: Mutex::default(),
+            questions: Mutex::default(),
             shared: Mutex::default(),
             listeners: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
@@ -199,9 +204,12 @@ impl Feed {
         self.counts.opened.fetch_add(1, Relaxed);
         self.listeners.fetch_add(1, Relaxed);
         let (wants, also) = watch::channel(subscribe.also.clone());
-        let talk = self
-            .talks()
-            .begin(&subscribe.node, &subscribe.instance, wants);
+        let (ask, questions) = mpsc::channel(asking::MOST_WAITING);
+        let ends = Ends {
+            also: wants,
+            questions: subscribe.answers.then_some(ask),
+        };
+        let talk = { self.talks() }.begin(&subscribe.node, &subscribe.instance, ends);
         let listener = listener::Listener {
             feed: self.clone(),
             number: talk,
@@ -216,6 +224,7 @@ impl Feed {
             assumed: begun.assumed,
             hang_up,
             ahead: self.is_ahead(subscribe),
+            questions,
             trust: subscribe.trust.then_some(0),
         };
         Ok(listener.start())

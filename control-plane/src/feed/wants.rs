@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use tokio::sync::watch;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
 use tollgate_config::feed::{Wants, WantsAnswer};
 
 use super::Feed;
@@ -16,23 +17,31 @@ pub(super) struct Talks(HashMap<String, Vec<Talk>>);
 struct Talk {
     number: u64,
     instance: String,
-    /// Read by the listener.
-    also: watch::Sender<Vec<String>>,
+    ends: Ends,
+}
+
+/// What the listener hears.
+pub(super) struct Ends {
+    pub(super) also: watch::Sender<Vec<String>>,
+    /// Questions, as lines; `None`: it answers none.
+    pub(super) questions: Option<mpsc::Sender<Bytes>>,
+}
+
+/// Somebody who listens and may be asked.
+pub(super) struct Listening {
+    pub(super) node: String,
+    pub(super) instance: String,
+    pub(super) questions: Option<mpsc::Sender<Bytes>>,
 }
 
 impl Talks {
     /// The number of the listener that begins.
-    pub(super) fn begin(
-        &mut self,
-        node: &str,
-        instance: &str,
-        also: watch::Sender<Vec<String>>,
-    ) -> u64 {
+    pub(super) fn begin(&mut self, node: &str, instance: &str, ends: Ends) -> u64 {
         let number = next_listener();
         self.0.entry(node.to_owned()).or_default().push(Talk {
             number,
             instance: instance.to_owned(),
-            also,
+            ends,
         });
         number
     }
@@ -46,12 +55,35 @@ impl Talks {
         }
     }
 
+    /// Each process that listens, once: where it has several feeds, the latest of them.
+    pub(super) fn listening(&self) -> Vec<Listening> {
+        let mut all = Vec::new();
+        for (node, talks) in &self.0 {
+            let latest = |at: usize, one: &Talk| {
+                let mut later = { talks.iter() }.skip(at + 1);
+                later.all(|other| other.instance != one.instance)
+            };
+            for (_, talk) in talks
+                .iter()
+                .enumerate()
+                .filter(|(at, one)| latest(*at, one))
+            {
+                all.push(Listening {
+                    node: node.clone(),
+                    instance: talk.instance.clone(),
+                    questions: talk.ends.questions.clone(),
+                });
+            }
+        }
+        all
+    }
+
     /// Whether anybody heard it.
     fn say(&self, node: &str, wants: &Wants) -> bool {
         let talks = self.0.get(node).into_iter().flatten();
         let mut heard = false;
         for talk in talks.filter(|talk| talk.instance == wants.instance) {
-            talk.also.send_if_modified(|also| {
+            talk.ends.also.send_if_modified(|also| {
                 let other = *also != wants.also;
                 if other {
                     also.clone_from(&wants.also);

@@ -2,6 +2,7 @@
 //! killed, stopped or started again, nothing that was accepted is lost and no request of a running gateway fails.
 //! Waits are for answers and states, never for a time. Skipped, and says so, where etcd is not on the machine.
 
+mod asked;
 #[path = "../support/etcd.rs"]
 mod etcd;
 mod faults;

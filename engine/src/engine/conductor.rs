@@ -83,6 +83,7 @@ pub(super) fn control(
             common.store.clone(),
             reloader.addresses.clone(),
             common.learning.clone(),
+            common.spans.clone(),
         );
         let member = reloader.memory.member.clone();
         common.metrics.identity().watch(&member);

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tollgate_config::feed::{
-    Beat, Begin, End, Figures, Health, Hello, Instance, Kind, Line, Observed, Outcome, Put, Remove,
-    Report, Service, Subscribe, Wants, WantsAnswer,
+    Answer, Beat, Begin, End, Figures, Health, Hello, Instance, Kind, Line, Observed, Outcome, Put,
+    Remove, Report, Service, Subscribe, Wants, WantsAnswer,
 };
 use tollgate_config::identity::{CertificateRequest, Trust};
 
@@ -32,6 +32,8 @@ pub struct Journal {
     pub outcomes: Vec<Outcome>,
     pub observed: Vec<Observed>,
     pub figures: Vec<Figures>,
+    /// What nodes answered to questions, by the question's id.
+    pub answers: Vec<(String, Answer)>,
     /// What nodes wanted besides what they subscribed with; noted when they are answered.
     pub wants: Vec<Wants>,
     /// Feeds that are open.
@@ -406,6 +408,17 @@ async fn answer(
         let builder = Response::builder().status(status);
         builder.body(()).expect("a valid head")
     };
+    if let Some((_, id)) = path.split_once("/answers/") {
+        let status = match serde_json::from_slice::<Answer>(&whole) {
+            Ok(answer) => {
+                shared.note(|journal| journal.answers.push((id.to_owned(), answer)));
+                StatusCode::OK
+            }
+            Err(_) => StatusCode::BAD_REQUEST,
+        };
+        let _gone = respond.send_response(head(status), true);
+        return;
+    }
     if path.starts_with("/nodes/") && path.ends_with("/report") {
         match serde_json::from_slice(&whole) {
             Ok(Report::Outcome(outcome)) => shared.note(|journal| journal.outcomes.push(outcome)),

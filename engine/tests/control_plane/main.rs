@@ -3,6 +3,7 @@
 //! The control plane is the scripted one of the `testing` room. Nothing here waits for a time: every wait is for a
 //! report, a subscription or an answer.
 
+mod asked;
 mod evidence;
 mod lasting;
 mod registering;

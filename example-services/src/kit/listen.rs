@@ -18,7 +18,8 @@ use tonic::{
 };
 
 use super::{
-    health::Health, log, metrics::Metrics, observe, reflection, refusal::Refusal, rest, stop::Stop,
+    caller::Trust, health::Health, log, metrics::Metrics, observe, recent, reflection,
+    refusal::Refusal, rest, stop::Stop,
 };
 use crate::contracts::DESCRIPTORS;
 
@@ -43,6 +44,8 @@ pub struct Served {
     pub health: Health,
     /// Shown as `/metrics`.
     pub metrics: Metrics,
+    /// Who may see the debug pages.
+    pub trust: Trust,
     /// How long requests in flight may take after the stop.
     pub drain: Duration,
 }
@@ -76,6 +79,7 @@ impl Ports {
             pages,
             health,
             metrics,
+            trust,
             drain,
         } = served;
         let failed = |error: &dyn std::fmt::Display| format!("{service}: {error}");
@@ -116,6 +120,7 @@ impl Ports {
             .route("/metrics", get(move || async move { page.page() }))
             .route("/descriptors", get(|| async { DESCRIPTORS }))
             .merge(health.clone().router())
+            .merge(recent::router(trust))
             .fallback(|| async {
                 refuse(&Refusal::new(
                     Code::NotFound,

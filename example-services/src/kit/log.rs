@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{observe, time};
+use super::{observe, recent, time};
 
 static ORIGIN: OnceLock<Origin> = OnceLock::new();
 static LEVEL: AtomicU8 = AtomicU8::new(1);
@@ -101,8 +101,12 @@ fn write(level: u8, name: &str, message: &str, fields: &[(&str, &dyn Display)]) 
     {
         return;
     }
-    let line = match origin {
-        Some(origin) if origin.json => json(origin, name, message, fields),
+    let object = origin.map(|origin| object(origin, name, message, fields));
+    let line = match (origin, &object) {
+        (Some(origin), Some(object)) if origin.json => match serde_json::to_string(object) {
+            Ok(line) => line,
+            Err(error) => error.to_string(),
+        },
         _ => {
             let fields = fields.iter().map(|(key, value)| format!(" {key}={value}"));
             format!(
@@ -114,9 +118,22 @@ fn write(level: u8, name: &str, message: &str, fields: &[(&str, &dyn Display)]) 
     };
     // A closed standard output is no reason to stop serving.
     writeln!(std::io::stdout().lock(), "{line}").ok();
+    if let Some(object) = object {
+        recent::line(object);
+    }
 }
 
-fn json(origin: &Origin, level: &str, message: &str, fields: &[(&str, &dyn Display)]) -> String {
+/// The name of this process's service.
+pub(super) fn service() -> &'static str {
+    ORIGIN.get().map_or("test", |origin| origin.service)
+}
+
+fn object(
+    origin: &Origin,
+    level: &str,
+    message: &str,
+    fields: &[(&str, &dyn Display)],
+) -> Map<String, Value> {
     let mut line = Map::new();
     let mut put = |key: &str, value: String| line.insert(key.into(), Value::String(value));
     put("timestamp", time::text(time::now()));
@@ -148,5 +165,5 @@ fn json(origin: &Origin, level: &str, message: &str, fields: &[(&str, &dyn Displ
     if !others.is_empty() {
         line.insert("fields".into(), Value::Object(others));
     }
-    Value::Object(line).to_string()
+    line
 }

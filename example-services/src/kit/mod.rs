@@ -16,6 +16,7 @@ pub mod money;
 pub mod observe;
 pub mod page;
 pub mod program;
+mod recent;
 pub mod reflection;
 pub mod refusal;
 pub mod rest;

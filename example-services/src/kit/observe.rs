@@ -1,7 +1,12 @@
 //! What is known of every request, over gRPC or HTTP: its place in a trace (W3C), its correlation id, one log line, and the
 //! request metrics (OBS-204, OBS-302). One function around both servers; services do nothing for it.
 
-use std::{fmt::Write, future::Future, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write},
+    future::Future,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -10,13 +15,19 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue};
 
-use super::{log, metrics::Metrics};
+use super::{
+    log,
+    metrics::Metrics,
+    recent::{self, Span},
+};
 
 /// A request's place in a trace.
 #[derive(Clone, Debug)]
 pub struct Trace {
     trace: u128,
     span: u64,
+    /// The caller's span, if there is one.
+    parent: Option<u64>,
     sampled: bool,
     correlation: String,
 }
@@ -40,9 +51,10 @@ impl Trace {
     /// Continues the caller's trace with a span of our own, or begins one.
     fn from_headers(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let (trace, sampled) = text("traceparent")
-            .and_then(parent)
-            .unwrap_or((fastrand::u128(1..), false));
+        let (trace, parent, sampled) = match text("traceparent").and_then(parent) {
+            Some((trace, parent, sampled)) => (trace, Some(parent), sampled),
+            None => (fastrand::u128(1..), None, false),
+        };
         let correlation = ["x-correlation-id", "x-request-id"]
             .into_iter()
             .find_map(text)
@@ -52,8 +64,18 @@ impl Trace {
         Self {
             trace,
             span: fastrand::u64(1..),
+            parent,
             sampled,
             correlation,
+        }
+    }
+
+    /// A step of this one: its caller is this span.
+    fn step(&self) -> Self {
+        Self {
+            span: fastrand::u64(1..),
+            parent: Some(self.span),
+            ..self.clone()
         }
     }
 
@@ -88,8 +110,8 @@ impl Trace {
     }
 }
 
-/// Trace id and sampling out of a `traceparent` of version 00, when it is one.
-fn parent(text: &str) -> Option<(u128, bool)> {
+/// Trace id, the caller's span and sampling out of a `traceparent` of version 00, when it is one.
+fn parent(text: &str) -> Option<(u128, u64, bool)> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) =
         (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -109,8 +131,8 @@ fn parent(text: &str) -> Option<(u128, bool)> {
         return None;
     }
     let trace = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-    u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-    Some((trace, u8::from_str_radix(flags, 16).ok()? & 1 == 1))
+    let span = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
+    Some((trace, span, u8::from_str_radix(flags, 16).ok()? & 1 == 1))
 }
 
 /// Around the HTTP side: a layer with `axum::middleware::from_fn_with_state`.
@@ -124,15 +146,18 @@ pub async fn http(State(metrics): State<Metrics>, request: Request, next: Next) 
     around(request, next, move |response, seconds| {
         let status = response.status();
         metrics.http(&method, &path, status.as_u16(), seconds);
-        let quiet = path.starts_with("/health") || path == "/metrics" || path == "/ready";
-        line(
-            quiet,
-            status.is_server_error(),
-            &method,
-            &path,
-            status.as_u16().into(),
-            seconds,
-        );
+        let quiet = path.starts_with("/health")
+            || path.starts_with("/debug/")
+            || path == "/metrics"
+            || path == "/ready";
+        let broken = status.is_server_error();
+        let code = status.as_u16();
+        line(quiet, broken, &method, &path, code.into(), seconds);
+        (!quiet).then(|| Kept {
+            operation: format!("{method} {path}"),
+            broken,
+            tags: BTreeMap::from([("method", method), ("status", code.to_string())]),
+        })
     })
     .await
 }
@@ -155,14 +180,13 @@ pub async fn grpc(State(metrics): State<Metrics>, request: Request, next: Next) 
         };
         metrics.grpc(method, code, seconds);
         let broken = matches!(code, 2 | 4 | 8 | 13 | 14 | 15);
-        line(
-            path.starts_with("/grpc."),
+        let quiet = path.starts_with("/grpc.");
+        line(quiet, broken, method, &path, code, seconds);
+        (!quiet).then(|| Kept {
+            operation: method.to_string(),
             broken,
-            method,
-            &path,
-            code,
-            seconds,
-        );
+            tags: BTreeMap::from([("grpc_status", code.to_string())]),
+        })
     })
     .await
 }
@@ -174,13 +198,79 @@ fn crash(path: &str, word: &str) {
     }
 }
 
-async fn around(request: Request, next: Next, end: impl FnOnce(&Response, f64)) -> Response {
+/// What is kept of a request or a step as a span.
+struct Kept {
+    operation: String,
+    broken: bool,
+    tags: BTreeMap<&'static str, String>,
+}
+
+/// Since when something lasts, by both clocks.
+struct Began(SystemTime, Instant);
+
+impl Began {
+    fn now() -> Self {
+        Self(SystemTime::now(), Instant::now())
+    }
+
+    fn keep(&self, trace: &Trace, kind: &'static str, kept: Kept) {
+        let start = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        recent::span(Span {
+            trace_id: trace.trace_id(),
+            span_id: trace.span_id(),
+            parent_id: trace.parent.map(|id| format!("{id:016x}")),
+            service: log::service(),
+            operation: kept.operation,
+            kind,
+            start_us: u64::try_from(start.as_micros()).unwrap_or(u64::MAX),
+            duration_us: u64::try_from(self.1.elapsed().as_micros()).unwrap_or(u64::MAX),
+            status: if kept.broken { "error" } else { "ok" },
+            tags: kept.tags,
+        });
+    }
+}
+
+/// Does a part of what a request asks for as a span of its own: calls that it makes have it as their caller.
+pub async fn step<T, E>(
+    name: &str,
+    tags: &[(&'static str, &(dyn Display + Sync))],
+    reason: impl Fn(&E) -> String,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let Some(trace) = current().map(|trace| trace.step()) else {
+        return work.await;
+    };
+    let mut tags: BTreeMap<_, _> = { tags.iter() }
+        .map(|(key, value)| (*key, value.to_string()))
+        .collect();
+    let began = Began::now();
+    let done = CURRENT.scope(trace.clone(), work).await;
+    if let Err(error) = &done {
+        tags.insert("reason", reason(error));
+    }
+    let kept = Kept {
+        operation: name.to_string(),
+        broken: done.is_err(),
+        tags,
+    };
+    began.keep(&trace, "internal", kept);
+    done
+}
+
+/// `end` tells what is kept of it, if anything.
+async fn around(
+    request: Request,
+    next: Next,
+    end: impl FnOnce(&Response, f64) -> Option<Kept>,
+) -> Response {
     let trace = Trace::from_headers(request.headers());
-    let began = Instant::now();
+    let began = Began::now();
     CURRENT
         .scope(trace.clone(), async {
             let mut response = next.run(request).await;
-            end(&response, began.elapsed().as_secs_f64());
+            if let Some(kept) = end(&response, began.1.elapsed().as_secs_f64()) {
+                began.keep(&trace, "server", kept);
+            }
             if let Ok(id) = HeaderValue::from_str(trace.correlation_id()) {
                 response.headers_mut().insert("x-correlation-id", id);
             }
@@ -212,7 +302,11 @@ mod tests {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(
             parent(good),
-            Some((0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, true))
+            Some((
+                0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
+                0x00f0_67aa_0ba9_02b7,
+                true
+            ))
         );
         for bad in [
             "",

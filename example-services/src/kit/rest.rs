@@ -25,7 +25,7 @@ use serde_json::{Map, Value as Plain, json};
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use super::{listen, refusal::Refusal};
+use super::{listen, observe, refusal::Refusal};
 use crate::contracts::DESCRIPTORS;
 
 /// The most of a body that is read (GW-810).
@@ -241,16 +241,15 @@ fn frame(
     into.insert("content-type", HeaderValue::from_static("application/grpc"));
     into.insert("te", HeaderValue::from_static("trailers"));
     for (name, value) in headers {
-        let kept = [
-            "authorization",
-            "idempotency-key",
-            "prefer",
-            "traceparent",
-            "tracestate",
-        ];
+        let kept = ["authorization", "idempotency-key", "prefer", "tracestate"];
         if kept.contains(&name.as_str()) || name.as_str().starts_with("x-") {
             into.append(name.clone(), value.clone());
         }
+    }
+    // The call is ours, made for the request that we answer.
+    let trace = observe::current().map(|trace| trace.traceparent());
+    if let Some(Ok(value)) = trace.map(|text| text.parse()) {
+        into.insert("traceparent", value);
     }
     Ok(request)
 }

@@ -189,13 +189,17 @@ impl Conductor {
     async fn forward(&self, held: &mut Held, step: Step, ask: bool) -> Result<(), Halt> {
         let saga = &mut held.saga;
         crash::at(&["before", step.name()]);
-        let outcome = match step {
-            Step::ValidateUser => self.partners.validate_user(saga).await,
-            Step::ReserveInventory => self.reserve(saga, ask).await,
-            Step::CreateOrder => Ok(()),
-            Step::ProcessPayment => self.pay(saga, ask).await,
-            Step::ConfirmOrder => self.confirm(saga, ask).await,
+        let (id, order) = (saga.id, saga.order_id);
+        let making = async {
+            match step {
+                Step::ValidateUser => self.partners.validate_user(saga).await,
+                Step::ReserveInventory => self.reserve(saga, ask).await,
+                Step::CreateOrder => Ok(()),
+                Step::ProcessPayment => self.pay(saga, ask).await,
+                Step::ConfirmOrder => self.confirm(saga, ask).await,
+            }
         };
+        let outcome = told(step.name(), id, order, making).await;
         crash::at(&["after", step.name()]);
         let now = time::now();
         let effect = match outcome {
@@ -278,13 +282,19 @@ impl Conductor {
     async fn back(&self, held: &mut Held, step: Step) -> Result<(), Halt> {
         let saga = &mut held.saga;
         crash::at(&["before-undoing", step.name()]);
-        let outcome = match step {
-            Step::ReserveInventory => self.partners.release(saga).await,
-            Step::ProcessPayment if saga.data.sums.total > 0 => self.partners.refund(saga).await,
-            Step::ProcessPayment | Step::CreateOrder | Step::ValidateUser | Step::ConfirmOrder => {
-                Ok(())
+        let undoing = async {
+            match step {
+                Step::ReserveInventory => self.partners.release(saga).await,
+                Step::ProcessPayment if saga.data.sums.total > 0 => {
+                    self.partners.refund(saga).await
+                }
+                Step::ProcessPayment
+                | Step::CreateOrder
+                | Step::ValidateUser
+                | Step::ConfirmOrder => Ok(()),
             }
         };
+        let outcome = told(step.compensation(), saga.id, saga.order_id, undoing).await;
         crash::at(&["after-undoing", step.name()]);
         let now = time::now();
         let effect = match outcome {
@@ -372,6 +382,24 @@ impl Conductor {
             log::info("saga ended", &fields);
         }
     }
+}
+
+/// One step as a span of the request's trace (OBS-107).
+async fn told(
+    name: &str,
+    saga: Uuid,
+    order: Uuid,
+    making: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let tags: [(&'static str, &(dyn std::fmt::Display + Sync)); 3] =
+        [("saga_id", &saga), ("order_id", &order), ("step", &name)];
+    observe::step(
+        name,
+        &tags,
+        |failure: &Failure| failure.reason.clone(),
+        making,
+    )
+    .await
 }
 
 /// The client wanted it no more.

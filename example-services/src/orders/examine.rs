@@ -9,7 +9,7 @@ use super::{
     domain::Status,
     partners::{Paid, Stock},
     saga::{Saga, State, StepStatus, UndoStatus},
-    sagas::{self, Change},
+    sagas::{self, Change, Which},
     store,
 };
 use crate::kit::{idempotency, refusal::Refusal, time};
@@ -40,7 +40,38 @@ impl Compared {
     }
 }
 
+/// Sagas that are listed at once.
+const LISTED: i64 = 200;
+
 impl Conductor {
+    /// Sagas in a line each.
+    pub(super) async fn list(&self, which: Which) -> Result<Value, Refusal> {
+        let found = sagas::list(&self.database, which, LISTED).await?;
+        let lines = found.iter().map(|kept| {
+            let saga = &kept.saga;
+            let mut steps = saga.steps.iter();
+            let failed = steps.find(|step| step.status == StepStatus::Failed);
+            json!({
+                "saga_id": saga.id.to_string(),
+                "order_id": saga.order_id.to_string(),
+                "status": saga.state,
+                "failed_step": failed.map(|step| step.step.name()),
+                "completed_steps": saga.stack.iter().map(|step| step.name()).collect::<Vec<_>>(),
+                "error": saga.why,
+                "created_at": time::text(saga.created_at),
+                "updated_at": time::text(saga.updated_at),
+                "manual_intervention_required": saga.compensation.manual,
+            })
+        });
+        Ok(json!({ "sagas": lines.collect::<Vec<_>>() }))
+    }
+
+    /// The order that this is the saga of, or that this is.
+    pub(super) async fn order_of(&self, id: Uuid) -> Result<Uuid, Refusal> {
+        let order = sagas::order_of(&self.database, id).await?;
+        Ok(order.unwrap_or(id))
+    }
+
     /// Everything about the saga of an order.
     pub(super) async fn analysis(&self, order: Uuid) -> Result<Value, Refusal> {
         let kept = sagas::of_order(&self.database, order).await?;

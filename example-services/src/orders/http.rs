@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::conductor::Conductor;
+use super::{conductor::Conductor, sagas::Which};
 use crate::kit::{caller::Trust, listen::refuse, refusal::Refusal};
 
 /// The last reconciliation's report. Written by the job, read by the page.
@@ -31,6 +31,10 @@ pub(super) fn router(pages: Pages) -> Router {
         .route("/sagas/{order_id}", get(saga))
         .route("/sagas/{order_id}/retry", post(retry))
         .route("/consistency", get(consistency))
+        .route("/debug/sagas/active", get(active))
+        .route("/debug/sagas/failed", get(failed))
+        // By its own id, or by the order's.
+        .route("/debug/sagas/{id}", get(any))
         .with_state(pages)
 }
 
@@ -46,6 +50,39 @@ async fn saga(State(pages): State<Pages>, headers: HeaderMap, Path(id): Path<Str
         Err(refusal) => return refuse(&refusal),
     };
     match pages.conductor.analysis(id).await {
+        Ok(told) => Json(told).into_response(),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+async fn active(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    list(&pages, &headers, Which::Active).await
+}
+
+async fn failed(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    list(&pages, &headers, Which::Failed).await
+}
+
+async fn list(pages: &Pages, headers: &HeaderMap, which: Which) -> Response {
+    if let Err(refusal) = pages.trust.of(headers).need_admin() {
+        return refuse(&refusal);
+    }
+    match pages.conductor.list(which).await {
+        Ok(told) => Json(told).into_response(),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+async fn any(State(pages): State<Pages>, headers: HeaderMap, Path(id): Path<String>) -> Response {
+    let id = match asked(&pages, &headers, &id) {
+        Ok(id) => id,
+        Err(refusal) => return refuse(&refusal),
+    };
+    let told = match pages.conductor.order_of(id).await {
+        Ok(order) => pages.conductor.analysis(order).await,
+        Err(refusal) => Err(refusal),
+    };
+    match told {
         Ok(told) => Json(told).into_response(),
         Err(refusal) => refuse(&refusal),
     }

@@ -239,9 +239,10 @@ async fn run(settings: Settings) -> Result<(), String> {
         service: NAME,
         contract: "orders.v1.OrdersService",
         routes,
-        pages: http::router(pages).merge(events::router(database.clone(), trust)),
+        pages: http::router(pages).merge(events::router(database.clone(), trust.clone())),
         health: Health::new(NAME, database.clone()),
         metrics,
+        trust,
         drain,
     };
     let ended = ports.serve(served, stop).await;

@@ -115,6 +115,35 @@ pub async fn of_order(database: &Database, order: Uuid) -> Result<Option<Kept>, 
     row.as_ref().map(kept).transpose()
 }
 
+/// Which sagas are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// At no end.
+    Active,
+    /// At the other end than the good one.
+    Failed,
+}
+
+/// Those that changed last, the latest first; of failed ones, those that need a person come before.
+pub async fn list(database: &Database, which: Which, limit: i64) -> Result<Vec<Kept>, sqlx::Error> {
+    let rule = match which {
+        Which::Active => "state NOT IN ('completed', 'failed') ORDER BY updated_at DESC",
+        Which::Failed => "state = 'failed' ORDER BY manual DESC, updated_at DESC",
+    };
+    let sql = format!("SELECT {COLUMNS} FROM sagas WHERE {rule} LIMIT $1");
+    let rows = database
+        .fetch(sqlx::AssertSqlSafe(sql), values![limit])
+        .await?;
+    rows.iter().map(kept).collect()
+}
+
+/// The order of a saga.
+pub async fn order_of(database: &Database, saga: Uuid) -> Result<Option<Uuid>, sqlx::Error> {
+    let sql = "SELECT order_id FROM sagas WHERE id = $1";
+    let row = database.first(sql, values![saga]).await?;
+    row.map(|row| row.id(0)).transpose()
+}
+
 /// Whether the order has a saga that is at no end.
 pub async fn is_open(database: &Database, order: Uuid) -> Result<bool, sqlx::Error> {
     let sql = "SELECT 1 FROM sagas WHERE order_id = $1 AND state NOT IN ('completed', 'failed')";

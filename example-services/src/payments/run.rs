@@ -148,9 +148,10 @@ async fn run(settings: Settings) -> Result<(), String> {
         service: NAME,
         contract: "payments.v1.PaymentsService",
         routes,
-        pages: http::router(pages).merge(events::router(database.clone(), trust)),
+        pages: http::router(pages).merge(events::router(database.clone(), trust.clone())),
         health: Health::new(NAME, database),
         metrics: Metrics::new(NAME),
+        trust,
         drain: settings.span("drain")?,
     };
     let ended = ports.serve(served, stop).await;

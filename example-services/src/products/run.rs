@@ -136,7 +136,8 @@ async fn serve(settings: Settings) -> Result<(), String> {
         }
     }));
 
-    let pages = events::router(database.clone(), products.trust.clone());
+    let trust = products.trust.clone();
+    let pages = events::router(database.clone(), trust.clone());
     let mut routes = Routes::builder();
     routes.add_service(ProductsServiceServer::new(products));
     let served = Served {
@@ -146,6 +147,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
         pages,
         health: Health::new(SERVICE, database.clone()),
         metrics,
+        trust,
         drain: settings.span("drain")?,
     };
     let ended = ports.serve(served, stop).await;

@@ -145,8 +145,9 @@ async fn serve(settings: Settings) -> Result<(), String> {
         }
     }));
 
-    let pages = http::router(users.tokens.clone())
-        .merge(events::router(database.clone(), users.trust.clone()));
+    let trust = users.trust.clone();
+    let pages =
+        http::router(users.tokens.clone()).merge(events::router(database.clone(), trust.clone()));
     let mut routes = Routes::builder();
     routes.add_service(UsersServiceServer::new(users));
     let served = Served {
@@ -156,6 +157,7 @@ async fn serve(settings: Settings) -> Result<(), String> {
         pages,
         health: Health::new(SERVICE, database.clone()),
         metrics,
+        trust,
         drain: settings.span("drain")?,
     };
     let ended = ports.serve(served, stop).await;

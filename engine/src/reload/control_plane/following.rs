@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until};
 use tollgate_config::feed::{Report, Routed, Subscribe, Wanted};
 
+use super::answering::Answering;
 use super::known::Fault;
 use super::link::Link;
 use super::turns::Turns;
@@ -53,7 +54,7 @@ async fn open(feed: &Rc<Feed>, asks: &Asks, turn: usize) -> Result<Opened, Strin
         stands_for: register.map(|register| register.name.clone()),
         trust: asks.trust,
         callee: asks.callee.clone(),
-        answers: false,
+        answers: true,
     };
     let url = asks.settings.urls.get(turn).ok_or("no such URL")?;
     let link = Link::open(url, &asks.settings, &subscribe).await?;
@@ -75,6 +76,7 @@ async fn follow(
         .borrow_mut()
         .answers(opened.asked, Instant::now());
     let mut reporting: Option<Reporting> = None;
+    let mut answering = Answering::default();
     let mut looking = std::pin::pin!(look_back(feed, asks, turn));
     // What serves is told to everyone that is listened to.
     feed.told.notify_one();
@@ -89,6 +91,9 @@ async fn follow(
                     Ok(line) => feed.line(&line, Instant::now()),
                     Err(why) => return why,
                 };
+                if let Some(ask) = feed.asked.take() {
+                    answering.begin(feed, link.desk(), &asks.node, ask);
+                }
                 match taken {
                     Ok(good) => {
                         if good {

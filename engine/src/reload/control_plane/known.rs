@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_config::feed::{
-    Begin, Block, Blocks, Have, Hello, Instance, Line, MOST_BLOCKS, MOST_BYTES, MOST_SERVICES, Put,
-    Service,
+    Ask, Begin, Block, Blocks, Have, Hello, Instance, Line, MOST_BLOCKS, MOST_BYTES, MOST_SERVICES,
+    Put, Service,
 };
 use tollgate_config::identity::Trust;
 
@@ -81,6 +81,8 @@ pub struct News {
     pub services: Vec<String>,
     /// Whom the mesh trusts, as told; whether that is news is for others to say.
     pub trust: Option<Trust>,
+    /// What the control plane wants to know.
+    pub ask: Option<Ask>,
 }
 
 /// Why a connection is not listened to any longer.
@@ -238,7 +240,10 @@ impl Known {
                 }),
                 Err(why) => Err(Fault::Wrong(why)),
             },
-            (Some(_), Line::Ask(_)) => wrong("a question, though this node answers none"),
+            (Some(_), Line::Ask(ask)) => Ok(News {
+                ask: Some(ask),
+                ..News::default()
+            }),
             (Some(_), Line::End(end)) => self.end(end.revision),
             (Some(_), Line::Beat(beat)) => self.beat(beat.revision),
             (Some(_), Line::Refused(_)) => Ok(News::default()),

@@ -237,11 +237,21 @@ impl Desk {
         within(REPORT, asking).await
     }
 
+    /// Sends the answer to a question.
+    pub(super) async fn answer(self, node: &str, id: &str, answer: Vec<u8>) -> Result<(), String> {
+        let path = format!("/nodes/{}/answers/{}", escaped(node), escaped(id));
+        self.tell(&path, answer).await
+    }
+
     /// Sends a report; what becomes of it is told, and whoever has more to say sends another one.
     pub(super) async fn report(self, node: &str, report: Vec<u8>) -> Result<(), String> {
         let path = format!("/nodes/{}/report", escaped(node));
+        self.tell(&path, report).await
+    }
+
+    async fn tell(self, path: &str, words: Vec<u8>) -> Result<(), String> {
         let sending = async {
-            let (status, mut body) = self.ask(Method::POST, &path, report.into()).await?;
+            let (status, mut body) = self.ask(Method::POST, path, words.into()).await?;
             if status.is_success() {
                 return Ok(());
             }

@@ -4,9 +4,10 @@
 //! lines of bytes, `known` judges and keeps what they say, `turns` says whom to ask when, `last_good` is what a restart
 //! begins with. `telling` says what this node saw of instances (`observing`) and what it served; `wishes` says
 //! which services requests have asked for; `lender` asks for tokens of
-//! shared limits; `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
+//! shared limits; `answering` says what the control plane asks for; `registration` announces a service, when `beats` says so. Nothing here compiles or publishes: `Reloader`
 //! does, when `arrived` says so. That no control plane answers changes nothing that serves.
 
+mod answering;
 mod authority;
 mod beats;
 mod following;
@@ -33,7 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
-use tollgate_config::feed::{Line, NodeKind, Outcome, Trouble};
+use tollgate_config::feed::{Ask, Line, NodeKind, Outcome, Trouble};
 use tollgate_config::identity::Trust;
 use tollgate_config::{
     Announced, ControlPlane, Document, EndpointSource, IdentitySource, Problem, Problems, Register,
@@ -44,6 +45,7 @@ use super::inputs::{List, Pair};
 use crate::snapshot::store::Store;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::spans::Spans;
 use crate::upstream::Upstream;
 use crate::upstream::discovery::Services;
 use crate::upstream::learning::Learning;
@@ -81,9 +83,13 @@ pub struct Feed {
     last_good: Option<LastGood>,
     instance: String,
     telling: Telling,
+    /// A question of the line that was taken last; taken by whoever follows, before the next line.
+    asked: Cell<Option<Ask>>,
     wishes: Wishes,
     /// What requests wait for; told of by whoever hears of it.
     learning: Arc<Learning>,
+    /// What requests did lately; workers write it.
+    spans: Arc<Spans>,
     following: RefCell<Option<Following>>,
     /// This process announces nothing any more.
     left: Cell<bool>,
@@ -155,6 +161,7 @@ impl Feed {
         store: Arc<Store>,
         addresses: SharedAddresses,
         learning: Arc<Learning>,
+        spans: Arc<Spans>,
     ) -> Rc<Feed> {
         let Restored {
             known,
@@ -186,8 +193,10 @@ impl Feed {
             last_good,
             instance: instance(),
             telling: Telling::new(store.clone()),
+            asked: Cell::default(),
             wishes: Wishes::default(),
             learning,
+            spans,
             following: RefCell::default(),
             left: Cell::default(),
             store,
@@ -467,7 +476,8 @@ impl Feed {
             self.known.borrow_mut().distrust();
             Fault::Wrong(fault.message)
         })?;
-        let news = self.known.borrow_mut().line(line, now)?;
+        let mut news = self.known.borrow_mut().line(line, now)?;
+        self.asked.set(news.ask.take());
         let good = news.batch || self.known.borrow().have().is_some();
         self.pass_on(news);
         Ok(good)
