@@ -166,7 +166,10 @@ impl OrdersService for Orders {
         let id = order_id(&request.get_ref().order_id)?;
         let saga = self.visible(&caller, "", id).await?;
         let order = self.order(id, saga.as_ref()).await?;
-        let why = saga.and_then(|saga| saga.why).map(|why| why.reason);
+        let why = saga.and_then(|saga| match saga.queued {
+            true => Some("PAYMENTS_AWAY".into()),
+            false => saga.why.map(|why| why.reason),
+        });
         Ok(Response::new(contract::GetOrderStatusResponse {
             order_id: order.order_id,
             status: order.status,
