@@ -96,7 +96,8 @@ impl Orders {
         let saga = kept.ok_or_else(|| unknown(order))?.saga;
         let made = saga.step(Step::ConfirmOrder).status == StepStatus::Completed;
         if let Some(why) = &saga.why
-            && saga.is_ended()
+            // Also while it still goes back, or does so again: it will not be made.
+            && saga.is_turned()
             // One that was through, and cancelled later, was made.
             && !made
         {
