@@ -74,8 +74,10 @@ impl Wire {
         socket.bind(SocketAddr::new(from, 0))?;
         let stream = socket.connect(to).await?;
         stream.set_nodelay(true)?;
-        let mut buffer = Buffer::default();
-        buffer.keep = true;
+        let buffer = Buffer {
+            keep: true,
+            ..Buffer::default()
+        };
         Ok(Wire {
             stream: Box::pin(stream),
             buffer,

@@ -217,14 +217,14 @@ mod tests {
             let left = without_tags(&text);
             let starts = |at: &&str| at.starts_with(|next: char| next.is_ascii_alphabetic() || "/!?".contains(next));
             prop_assert!(!left.split('<').skip(1).any(|rest| starts(&rest)), "{left}");
-            prop_assert_eq!(without_tags(&left), left.clone());
+            prop_assert_eq!(without_tags(&left), left);
         }
 
         #[test]
         fn strings_are_found_where_they_stand(texts: Vec<String>, which: usize) {
             let body = serde_json::to_string(&texts).unwrap();
             let which = which % texts.len().max(1);
-            let mut wanted = texts.clone();
+            let mut wanted = texts;
             if let Some(text) = wanted.get_mut(which) {
                 *text = "new".to_owned();
             }

@@ -32,7 +32,6 @@ const PATIENT: [(&str, &str); 5] = [
 async fn status(shop: &Shop, id: &str) -> GetOrderStatusResponse {
     let asked = GetOrderStatusRequest {
         order_id: id.into(),
-        ..Default::default()
     };
     let told = shop.orders().get_order_status(asked).await;
     told.unwrap().into_inner()
