@@ -81,6 +81,15 @@ pub fn tree(root: u32) -> io::Result<Vec<u32>> {
     Ok(descendants(root, &parents))
 }
 
+/// The command line of a process; nothing for one that has ended.
+pub fn words(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
 fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
@@ -190,5 +199,6 @@ mod tests {
         let pid = std::process::id();
         assert!(tree(pid).unwrap().contains(&pid));
         assert!(usage(&[pid]).resident > 100_000);
+        assert!(!words(pid).is_empty());
     }
 }

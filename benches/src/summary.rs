@@ -86,6 +86,7 @@ impl Recorder {
             latency_micros: Latency {
                 p50: at(0.50),
                 p90: at(0.90),
+                p95: at(0.95),
                 p99: at(0.99),
                 p999: at(0.999),
                 max: micros(self.latency.max()),
@@ -133,6 +134,7 @@ impl Summary {
 pub struct Latency {
     pub p50: f64,
     pub p90: f64,
+    pub p95: f64,
     pub p99: f64,
     pub p999: f64,
     pub max: f64,
@@ -173,6 +175,7 @@ mod tests {
         };
         near(summary.latency_micros.p50, 500.0);
         near(summary.latency_micros.p90, 900.0);
+        near(summary.latency_micros.p95, 950.0);
         near(summary.latency_micros.p99, 990.0);
         near(summary.latency_micros.p999, 999.0);
         near(summary.latency_micros.max, 1_000.0);

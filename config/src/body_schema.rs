@@ -39,6 +39,21 @@ pub struct BodyNode {
     pub format: Option<BodyFormat>,
     /// One of these, as JSON.
     pub values: Option<Vec<Value>>,
+    /// What is done to a text before it is checked and passed on.
+    pub sanitize: Sanitize,
+}
+
+/// What is taken out of a text, or written otherwise, in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sanitize {
+    /// U+0000 goes.
+    pub nul: bool,
+    /// Tags and comments go; what stands between them stays.
+    pub strip_html: bool,
+    /// `& < > " '` become references.
+    pub escape_html: bool,
+    /// White space goes at both ends.
+    pub trim: bool,
 }
 
 /// From and to, both included.
@@ -151,6 +166,12 @@ impl BodySchema {
     pub fn node(&self, id: NodeId) -> &BodyNode {
         &self.nodes[id.0]
     }
+
+    /// Whether any text may be changed.
+    pub fn sanitizes(&self) -> bool {
+        let plain = Sanitize::default();
+        self.nodes.iter().any(|node| node.sanitize != plain)
+    }
 }
 
 /// Schemas in schemas.
@@ -167,7 +188,7 @@ impl Reader {
         Fault::new(
             format!("`{}`: {why}", short(place)),
             "what is understood: type, properties, required, additionalProperties, items, minItems, maxItems, minLength, maxLength, \
-             pattern, minimum, maximum, exclusiveMinimum, exclusiveMaximum, enum, const, format (uuid, email), $defs and $ref to them",
+             pattern, minimum, maximum, exclusiveMinimum, exclusiveMaximum, enum, const, format (uuid, email), sanitize (trim, nul, strip_html, escape_html), $defs and $ref to them",
         )
     }
 
@@ -263,6 +284,13 @@ impl Reader {
                 node.values = Some(values.ok_or_else(|| wrong(self))?.clone());
             }
             "const" => node.values = Some(vec![value.clone()]),
+            // Ours: a vocabulary of its own, as the standard has it for words that check nothing.
+            "sanitize" => {
+                let sanitize = sanitize(value);
+                node.sanitize = sanitize.ok_or_else(|| {
+                    self.not_understood(at, "it lists trim, nul, strip_html, escape_html")
+                })?;
+            }
             // Said to people. The definitions were read before.
             "$schema" | "$id" | "$comment" | "title" | "description" | "default" | "examples"
             | "deprecated" | "readOnly" | "writeOnly" => {}
@@ -285,6 +313,20 @@ fn kinds(value: &Value) -> Option<Vec<BodyKind>> {
         Value::Array(_) => words(value)?.iter().map(|text| kind(text)).collect(),
         _ => None,
     }
+}
+
+fn sanitize(value: &Value) -> Option<Sanitize> {
+    let mut sanitize = Sanitize::default();
+    for word in words(value)? {
+        *match word.as_str() {
+            "trim" => &mut sanitize.trim,
+            "nul" => &mut sanitize.nul,
+            "strip_html" => &mut sanitize.strip_html,
+            "escape_html" => &mut sanitize.escape_html,
+            _ => return None,
+        } = true;
+    }
+    Some(sanitize)
 }
 
 fn words(value: &Value) -> Option<Vec<String>> {
@@ -312,6 +354,8 @@ mod tests {
             (r#"{"pattern": "("}"#, "regular expression"),
             (r#"{"format": "iri"}"#, "`format`"),
             (r#"{"enum": []}"#, "`enum`"),
+            (r#"{"sanitize": ["html"]}"#, "`sanitize`"),
+            (r#"{"sanitize": "trim"}"#, "strip_html"),
             (r##"{"items": {"$ref": "#/$defs/a"}}"##, "`$ref`"),
             (
                 r##"{"items": {"$ref": "#/$defs/a", "type": "null"}, "$defs": {"a": {}}}"##,

@@ -36,7 +36,7 @@ mod validate;
 mod warning;
 
 pub use body_schema::{
-    BodyFormat, BodyKind, BodyNode, BodySchema, Bounds, NodeId, OtherProperties,
+    BodyFormat, BodyKind, BodyNode, BodySchema, Bounds, NodeId, OtherProperties, Sanitize,
 };
 pub use document::*;
 pub use loader::Loader;

@@ -2,15 +2,16 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::http1::{Buffer, Connection, exchange};
+use crate::summary::Failure;
 
 /// An answer that was asked for by itself.
 #[derive(Debug)]
@@ -53,6 +54,48 @@ pub async fn get(to: SocketAddr, path: &str) -> io::Result<Got> {
     tokio::time::timeout(Duration::from_secs(5), asked)
         .await
         .map_err(|_| io::Error::other("no answer in 5 s"))?
+}
+
+/// A keep-alive connection on which anything can be asked, one request after the other.
+pub struct Wire {
+    stream: Connection,
+    buffer: Buffer,
+    /// The last answer was the last one here.
+    pub closes: bool,
+}
+
+impl Wire {
+    /// Connects from this address, by which the other side tells clients apart. Both are of one family.
+    pub async fn open(from: IpAddr, to: SocketAddr) -> io::Result<Wire> {
+        let socket = match from {
+            IpAddr::V4(_) => TcpSocket::new_v4(),
+            IpAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        let stream = socket.connect(to).await?;
+        stream.set_nodelay(true)?;
+        let buffer = Buffer {
+            keep: true,
+            ..Buffer::default()
+        };
+        Ok(Wire {
+            stream: Box::pin(stream),
+            buffer,
+            closes: false,
+        })
+    }
+
+    /// Sends a whole request, and reads its answer. After an error the connection is good for nothing.
+    pub async fn ask(&mut self, request: &[u8]) -> Result<Got, Failure> {
+        let answer = exchange(&mut self.stream, request, &mut self.buffer).await;
+        let answer = answer.map_err(|broken| broken.failure())?;
+        self.closes = answer.close;
+        Ok(Got {
+            status: answer.status,
+            head: std::mem::take(&mut self.buffer.head),
+            body: std::mem::take(&mut self.buffer.kept),
+        })
+    }
 }
 
 /// One idle connection after one request, for as long as it is kept.

@@ -141,7 +141,7 @@ pub(super) enum Broken {
 }
 
 impl Broken {
-    fn failure(&self) -> Failure {
+    pub(super) fn failure(&self) -> Failure {
         match self {
             Broken::Unanswered | Broken::Closed => Failure::Closed,
             Broken::Protocol => Failure::Protocol,

@@ -28,8 +28,8 @@ use tokio::task::JoinSet;
 use crate::summary::{Failure, Recorder, Summary};
 use crate::thread::Pinned;
 
-pub use self::beside::{Got, Idle, Stream, get};
-pub use self::pace::Schedule;
+pub use self::beside::{Got, Idle, Stream, Wire, get};
+pub use self::pace::{Schedule, Timer};
 
 /// How long requests in flight may take once a run is over.
 const PATIENCE: Duration = Duration::from_secs(5);

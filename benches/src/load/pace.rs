@@ -160,7 +160,8 @@ impl Pace {
 
 /// Sleeps by the nanosecond. The runtime's own timers go by the millisecond, which would be the larger part of many of
 /// the latencies that are to be measured.
-struct Timer {
+#[derive(Debug)]
+pub struct Timer {
     fd: AsyncFd<rustix::fd::OwnedFd>,
 }
 
@@ -169,7 +170,7 @@ impl Timer {
         deprecated,
         reason = "its successor is unsafe code; the doubt is about descriptors that change hands, and this one is owned"
     )]
-    fn new() -> io::Result<Timer> {
+    pub fn new() -> io::Result<Timer> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         Ok(Timer {
             fd: AsyncFd::new(rustix::time::timerfd_create(
@@ -177,6 +178,15 @@ impl Timer {
                 flags,
             )?)?,
         })
+    }
+
+    /// Waits until then, or not at all.
+    pub async fn until(&self, due: Instant) -> io::Result<()> {
+        let early = due.saturating_duration_since(Instant::now());
+        match early.is_zero() {
+            true => Ok(()),
+            false => self.sleep(early).await,
+        }
     }
 
     async fn sleep(&self, time: Duration) -> io::Result<()> {

@@ -6,12 +6,12 @@ use super::{Kind, Section};
 
 pub(super) static VALIDATE: Section = Section {
     title: "{ validate = { … } }",
-    doc: "Checks the JSON bodies of requests that are not gRPC. Methods that have a body, POST, PUT and PATCH, must send one.",
+    doc: "Checks the JSON bodies of requests that are not gRPC, before they are transcoded. Methods that have a body, POST, PUT and PATCH, must send one.",
     keys: &[
         required(
             "schema",
             Kind::Rule(&BODY_SCHEMA),
-            "The text of a JSON Schema, best as `${file:order.schema.json}`. What of it is not understood is refused.",
+            "The text of a JSON Schema, best as `${file:order.schema.json}`. What of it is not understood is refused. `\"sanitize\": [\"trim\", \"nul\", \"strip_html\", \"escape_html\"]` beside a text's `type` changes that text before it is checked and passed on (docs/transcoding.md).",
         ),
         default(
             "max_body",

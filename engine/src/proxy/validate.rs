@@ -16,8 +16,11 @@ use crate::exchange::error::{Code, Error, written_size};
 use crate::snapshot::RoutePlan;
 use crate::validate::check;
 
+/// Fields that speak of a body's very bytes.
+const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
+
 impl Proxy {
-    /// The request goes on with the same body, which is here now.
+    /// The request goes on with its body, which is here now: the same, but for texts that the schema has sanitized.
     pub(super) async fn validate(
         &self,
         exchange: &Exchange,
@@ -41,10 +44,18 @@ impl Proxy {
         }
         let checked = check(&rules.schema, &body);
         request.body = Body::Full(body);
-        checked.map_err(|faults| Error {
+        let changed = checked.map_err(|faults| Error {
             fields: Some(faults.told.into()),
             ..Error::because(Code::Unfit, faults.first)
-        })
+        })?;
+        if let Some(changed) = changed {
+            request.body = Body::Full(changed.into());
+            // What they say holds for another body.
+            for name in DIGESTS {
+                request.headers.remove(name);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,9 @@
 //! Whether a body is what a schema of the document says (GW-810): all that is wrong with it is told at once, by field. A
-//! body is read strictly, so that whoever reads it next cannot read something else. Knows no sockets and no routes.
+//! body is read strictly, so that whoever reads it next cannot read something else. Texts that the schema flags are
+//! sanitized before that, and nothing else of a body is ever written anew. Knows no sockets and no routes.
 
 mod json;
+mod sanitize;
 
 use std::fmt::Write as _;
 
@@ -23,19 +25,25 @@ pub(crate) struct Faults {
     pub(crate) first: String,
 }
 
-/// Checks a body.
-pub(crate) fn check(schema: &BodySchema, body: &[u8]) -> Result<(), Faults> {
+/// Checks a body. What it is after its texts were sanitized, when that changed one.
+pub(crate) fn check(schema: &BodySchema, body: &[u8]) -> Result<Option<Vec<u8>>, Faults> {
     let mut walk = Walk {
         schema,
         field: String::new(),
         faults: Vec::new(),
     };
+    let mut changed = None;
     match json::read(body) {
-        Ok(body) => walk.value(schema.root(), &body),
+        Ok(mut value) => {
+            if schema.sanitizes() {
+                changed = sanitize::sanitize(schema, &mut value, body);
+            }
+            walk.value(schema.root(), &value);
+        }
         Err(why) => walk.fault(&why),
     }
     let Some((field, why)) = walk.faults.first() else {
-        return Ok(());
+        return Ok(changed);
     };
     let first = format!("{field}: {why}");
     let told: Vec<_> = { walk.faults.iter() }

@@ -1,6 +1,7 @@
 //! One message there, one back.
 
 use serde_json::json;
+use tollgate_engine::testing::gateway::Gateway;
 use tollgate_engine::testing::grpc::{End, Reply};
 use tollgate_engine::testing::h2_client::{self, message as framed};
 
@@ -24,6 +25,39 @@ fn gw_809_answers_can_be_wrapped_and_a_service_may_say_that_it_only_accepted() {
         (&told["success"], &told["data"]["id"]),
         (&json!(true), &json!("7"))
     );
+}
+
+/// GW-810: a `validate` before it sees the JSON, and the message is made of what it let through.
+#[test]
+fn gw_810_a_message_is_made_of_texts_that_were_sanitized() {
+    let shop = Shop::of_order(json!({ "id": "7" }));
+    let schema =
+        r#"{"properties": {"note": {"sanitize": ["strip_html", "trim"], "maxLength": 5}}}"#;
+    let filters = format!("filters = [{{ validate = {{ schema = '''{schema}''' }} }}, ");
+    let document = shop.document.replace("filters = [", &filters);
+    let gateway = Gateway::start(&document);
+    let send = |body: &str| {
+        let mut client = gateway.client();
+        client.send(format!(
+            "POST /v1/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        client.read_response()
+    };
+    let body = r#"{"note": " <b>n</b> ", "items": [{"product_id": "<p>", "quantity": 2}]}"#;
+    assert_eq!(send(body).status, 201);
+    assert_eq!(
+        shop.asked("shop.v1.Order"),
+        json!({ "note": "n", "items": [{ "product_id": "<p>", "quantity": 2 }] })
+    );
+    for body in [r#"{"note": "too long"}"#, r#"{"note": 7}"#] {
+        let refused = send(body);
+        assert_eq!(
+            (refused.status, &*refused.code()),
+            (400, "validation_error")
+        );
+        assert_eq!(refused.problem()["errors"][0]["field"], "note");
+    }
 }
 
 #[test]

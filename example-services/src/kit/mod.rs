@@ -1,6 +1,7 @@
 //! What the four services have in common, as functions and plain types that they call. Nothing here knows a service, and
 //! nothing here is a trait that one would have to implement.
 
+pub mod cache;
 pub mod caller;
 pub mod channel;
 pub mod crash;

@@ -221,6 +221,17 @@ impl Refusal {
         refusal
     }
 
+    /// Whether a service of the shop said so itself, and not what stands between, or nobody.
+    pub fn is_told_by_a_service(status: &Status) -> bool {
+        let details = rpc::Status::decode(status.details())
+            .unwrap_or_default()
+            .details;
+        details
+            .iter()
+            .filter_map(|detail| rpc::ErrorInfo::decode(detail.value.as_slice()).ok())
+            .any(|info| info.domain == DOMAIN)
+    }
+
     /// What another service answered, with its details.
     pub fn from_status(status: &Status) -> Self {
         match rpc::Status::decode(status.details()) {

@@ -41,6 +41,8 @@ pub struct Conductor {
     pub(super) verify_after: Duration,
     /// How many are driven at once.
     pub(super) most: usize,
+    /// How many may wait for payments.
+    queue_limit: i64,
     pub(super) counts: Counts,
     pub(super) running: Running,
 }
@@ -56,6 +58,8 @@ pub struct Rules {
     pub verify_after: Duration,
     /// How many sagas are driven at once.
     pub most: usize,
+    /// How many orders may wait for payments, about: those that begin to at the same moment all do.
+    pub queue_limit: i64,
 }
 
 /// A saga that this task drives.
@@ -102,6 +106,7 @@ impl Conductor {
             partners,
             verify_after: rules.verify_after,
             most: rules.most,
+            queue_limit: rules.queue_limit,
             counts,
             running: Running::default(),
         }
@@ -166,6 +171,11 @@ impl Conductor {
             let now = time::now();
             match held.saga.todo(now) {
                 Todo::Nothing => break,
+                Todo::Queued => {
+                    // Nobody drives it while it waits: it takes no room.
+                    sagas::release(&self.database, held.saga.id, held.lease).await?;
+                    return Ok(());
+                }
                 Todo::Wait(until) => {
                     let pause = Duration::from_millis(until.saturating_sub(now).unsigned_abs());
                     tokio::time::sleep(pause).await;
@@ -215,11 +225,35 @@ impl Conductor {
             }
             Err(failure) => {
                 self.report(saga, step, &failure, "a step failed");
-                saga.failed(step, failure, now, &self.policy, fastrand::f64());
+                let policy = self.policy_now(step).await?;
+                saga.failed(step, failure, now, &policy, fastrand::f64());
+                if saga.queued {
+                    log::warn(
+                        "an order waits for payments",
+                        &[("order_id", &saga.order_id)],
+                    );
+                }
                 Effect::None
             }
         };
         self.save(held, effect).await
+    }
+
+    /// The policy, without a queue that is full.
+    async fn policy_now(&self, step: Step) -> Result<Policy, Halt> {
+        let mut policy = self.policy;
+        if step == Step::ProcessPayment
+            && self.queues()
+            && sagas::queue_length(&self.database).await? >= self.queue_limit
+        {
+            policy.queue = Duration::ZERO;
+        }
+        Ok(policy)
+    }
+
+    /// Whether orders wait for payments that are away.
+    pub(super) fn queues(&self) -> bool {
+        !self.policy.queue.is_zero()
     }
 
     async fn reserve(&self, saga: &mut Saga, ask: bool) -> Result<(), Failure> {

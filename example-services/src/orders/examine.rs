@@ -111,6 +111,7 @@ impl Conductor {
             "operation_id": saga.operation,
             "status": saga.state,
             "settled": kept.settled,
+            "queued_until": saga.queued_until.filter(|_| saga.queued).map(time::text),
             "created_at": time::text(saga.created_at),
             "updated_at": time::text(saga.updated_at),
             "steps": steps.collect::<Vec<_>>(),

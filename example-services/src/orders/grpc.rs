@@ -96,7 +96,8 @@ impl Orders {
         let saga = kept.ok_or_else(|| unknown(order))?.saga;
         let made = saga.step(Step::ConfirmOrder).status == StepStatus::Completed;
         if let Some(why) = &saga.why
-            && saga.is_ended()
+            // Also while it still goes back, or does so again: it will not be made.
+            && saga.is_turned()
             // One that was through, and cancelled later, was made.
             && !made
         {
@@ -166,7 +167,10 @@ impl OrdersService for Orders {
         let id = order_id(&request.get_ref().order_id)?;
         let saga = self.visible(&caller, "", id).await?;
         let order = self.order(id, saga.as_ref()).await?;
-        let why = saga.and_then(|saga| saga.why).map(|why| why.reason);
+        let why = saga.and_then(|saga| match saga.queued {
+            true => Some("PAYMENTS_AWAY".into()),
+            false => saga.why.map(|why| why.reason),
+        });
         Ok(Response::new(contract::GetOrderStatusResponse {
             order_id: order.order_id,
             status: order.status,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     conductor::Conductor,
     domain::{Address, Line, SHIPPING},
+    partners::payments_away,
     saga::{Asked, Saga},
 };
 use crate::{
@@ -119,6 +120,10 @@ impl Conductor {
         }
         // Known requests are answered also when there is no room for new ones.
         self.admit()?;
+        if !self.queues() && self.partners.payments_rest() {
+            // Nothing is held for what cannot be paid (SHOP-511).
+            return Err(payments_away());
+        }
         let mut saga = Saga::new(user, &operation, asked, now);
         saga.tenant = tenant.into();
         saga.begin(now);

@@ -1,12 +1,13 @@
 //! Calls to the services that an order needs (SHOP-103, SHOP-104): each with a deadline, our credentials and the step's
 //! idempotency key, and an answer that says whether a failure is for good. Nothing here retries: the saga does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Response, Status, transport::Channel};
 use uuid::Uuid;
 
 use super::{
+    breaker::{Breaker, Rule},
     domain::Line,
     saga::{Failure, Saga, Step},
 };
@@ -31,6 +32,7 @@ pub struct Partners {
     products: ProductsServiceClient<Channel>,
     payments: PaymentsServiceClient<Channel>,
     identity: Identity,
+    breaker: Breaker,
     /// For one call to users or products.
     pub(super) step: Duration,
     /// For one call to payments, which waits for the processor.
@@ -71,12 +73,14 @@ impl Partners {
         [users, products, payments]: [&str; 3],
         identity: Identity,
         [step, payment]: [Duration; 2],
+        rule: Rule,
     ) -> Result<Self, String> {
         Ok(Self {
             users: UsersServiceClient::new(to(users)?),
             products: ProductsServiceClient::new(to(products)?),
             payments: PaymentsServiceClient::new(to(payments)?),
             identity,
+            breaker: Breaker::new(rule),
             step,
             payment,
         })
@@ -96,6 +100,15 @@ impl Partners {
         }
         let unknown = Refusal::not_found("user", "user_id", &saga.user_id);
         Err(Failure::of(&unknown))
+    }
+
+    /// Who has ordered, for a notice.
+    pub async fn user(&self, id: &str) -> Result<users::User, Failure> {
+        let user_id = id.into();
+        let asked = users::GetUserRequest { user_id };
+        let request = self.identity.request(asked, self.step, None);
+        let mut client = self.users.clone();
+        call("GetUser", self.step, client.get_user(request)).await
     }
 
     /// Step 2: the lines with their prices, and the currency.
@@ -188,8 +201,14 @@ impl Partners {
         .map(drop)
     }
 
-    /// Step 4: the payment's id.
+    /// Step 4: the payment's id. Nobody is asked while payments is away.
     pub async fn pay(&self, saga: &Saga) -> Result<String, Failure> {
+        if !self.breaker.admits(Instant::now()) {
+            return Err(Failure {
+                not_asked: true,
+                ..Failure::of(&payments_away())
+            });
+        }
         let asked = payments::ProcessPaymentRequest {
             order_id: saga.order_id.to_string(),
             user_id: saga.user_id.clone(),
@@ -205,8 +224,8 @@ impl Partners {
             "ProcessPayment",
             self.payment,
             client.process_payment(request),
-        )
-        .await?;
+        );
+        let payment = self.heard(payment.await)?;
         match paid(&payment) {
             Paid::Taken(id) => Ok(id),
             Paid::Failed(reason) => Err(payment_failed(&reason)),
@@ -225,7 +244,7 @@ impl Partners {
         };
         let request = self.identity.request(asked, self.step, None);
         let mut client = self.payments.clone();
-        match call("GetPayment", self.step, client.get_payment(request)).await {
+        match self.heard(call("GetPayment", self.step, client.get_payment(request)).await) {
             Ok(payment) => Ok(paid(&payment)),
             Err(failure) if failure.code == Code::NotFound as i32 => Ok(Paid::Unknown),
             Err(failure) => Err(failure),
@@ -244,13 +263,24 @@ impl Partners {
         };
         let request = self.identity.request(asked, self.payment, None);
         let mut client = self.payments.clone();
-        call(
+        let refunded = call(
             "RefundPayment",
             self.payment,
             client.refund_payment(request),
-        )
-        .await
-        .map(drop)
+        );
+        self.heard(refunded.await).map(drop)
+    }
+
+    /// What came of a call to payments is told to the breaker.
+    fn heard<T>(&self, answer: Result<T, Failure>) -> Result<T, Failure> {
+        let silent = answer.as_ref().is_err_and(|failure| failure.silent);
+        self.breaker.heard(!silent, Instant::now());
+        answer
+    }
+
+    /// Whether payments is not asked at present.
+    pub fn payments_rest(&self) -> bool {
+        self.breaker.is_open(Instant::now())
     }
 
     /// Whether payments answers at all.
@@ -275,6 +305,8 @@ async fn call<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => {
             let mut failure = Failure::of(&Refusal::from_status(&status));
+            failure.silent = !Refusal::is_told_by_a_service(&status)
+                && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
             // Between services these are mistakes of the installation, which somebody puts right.
             failure.temporary |= matches!(
                 status.code(),
@@ -282,11 +314,14 @@ async fn call<T>(
             );
             Err(failure)
         }
-        Err(_) => Err(Failure::of(&Refusal::new(
-            Code::DeadlineExceeded,
-            "DEADLINE_EXCEEDED",
-            "a service did not answer in time",
-        ))),
+        Err(_) => Err(Failure {
+            silent: true,
+            ..Failure::of(&Refusal::new(
+                Code::DeadlineExceeded,
+                "DEADLINE_EXCEEDED",
+                "a service did not answer in time",
+            ))
+        }),
     }
 }
 
@@ -320,6 +355,12 @@ fn paid(payment: &payments::Payment) -> Paid {
         S::Failed => Paid::Failed(payment.failure_reason.clone()),
         S::Pending | S::Authorized | S::Processing | S::Refunding | S::Unspecified => Paid::Open,
     }
+}
+
+/// Nobody is asked for money at present.
+pub(super) fn payments_away() -> Refusal {
+    let words = "payments is away; send the order again later";
+    Refusal::new(Code::Unavailable, "PAYMENTS_AWAY", words).retry_after(Duration::from_secs(5))
 }
 
 /// The payment was refused, as found out by asking.

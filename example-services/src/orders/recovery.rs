@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     conductor::{Conductor, cancelled},
     partners::{Paid, Stock},
+    queue::waited_in_vain,
     saga::{Action, Failure, Saga, State, Step, recover},
     sagas::{self, Change},
 };
@@ -57,10 +58,19 @@ impl Conductor {
         if saga.state == State::PaymentProcessed && payments_up.is_none() {
             *payments_up = Some(self.partners.payments_up().await);
         }
-        let action = recover(saga.state, age, payments_up.unwrap_or(true));
+        let waited = saga.queued_until.filter(|_| saga.queued);
+        let action = match waited {
+            Some(until) if until <= now => Action::Compensate,
+            Some(_) => Action::Continue,
+            None => recover(saga.state, age, payments_up.unwrap_or(true)),
+        };
         match action {
             Action::Verify => return self.verify(saga, lease, age).await,
             Action::Leave => return sagas::settle(&self.database, &saga, lease).await,
+            // What its last call came to was kept before it was left to wait, so that there is no doubt to begin with.
+            _ if waited.is_some() && kept.cancel.is_some() => saga.turn(cancelled(), now),
+            Action::Continue if waited.is_some() => saga.dequeued(now),
+            Action::Compensate if waited.is_some() => saga.turn(waited_in_vain(), now),
             Action::Continue | Action::Finish | Action::Resume => saga.resumed(now),
             Action::Compensate => {
                 saga.resumed(now);

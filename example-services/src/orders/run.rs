@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 use tonic::service::RoutesBuilder;
 
 use super::{
+    breaker::Rule,
     conductor::{Conductor, Rules},
     domain::Charges,
     grpc::Orders,
     http::{self, Pages, Report},
+    notices::{self, Notices, adapters::Simulated},
     partners::Partners,
     saga::Policy,
     sagas, store,
@@ -43,7 +45,7 @@ use crate::{
 
 const NAME: &str = "orders";
 
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 31] = [
     key("http", "127.0.0.1:8003", "where HTTP is served"),
     key("grpc", "127.0.0.1:9003", "where gRPC is served"),
     key(
@@ -101,6 +103,37 @@ const KEYS: [Key; 24] = [
         "10m",
         "how often the services' views of ended orders are compared",
     ),
+    key(
+        "payment_breaker",
+        "5",
+        "calls in a row that payments may leave unanswered before it is not asked for a while; 0: always asked",
+    ),
+    key(
+        "payment_breaker_open",
+        "5s",
+        "how long it is not asked then",
+    ),
+    key(
+        "payment_queue",
+        "0s",
+        "how long an order waits for payments that are away, less than products hold stock for it; 0s: it is refused",
+    ),
+    key(
+        "payment_queue_limit",
+        "1000",
+        "how many orders may wait; more are refused",
+    ),
+    key(
+        "payment_queue_every",
+        "1s",
+        "how often those who wait are looked after",
+    ),
+    key(
+        "mail",
+        "simulated",
+        "who carries mail: simulated, or simulated:FILE, which writes a line for each",
+    ),
+    key("sms", "simulated", "the same for short messages"),
     key("saga_limit", "1000", "how many sagas are driven at once"),
     key(
         "saga_kept",
@@ -118,6 +151,7 @@ const KEYS: [Key; 24] = [
 #[derive(Clone)]
 pub struct Counts {
     pub(super) running: IntGauge,
+    pub(super) queued: IntGauge,
     pub(super) ended: IntCounterVec,
     pub(super) seconds: HistogramVec,
     pub(super) recovered: IntCounter,
@@ -130,6 +164,7 @@ impl Counts {
         let outcome = ["outcome"];
         Self {
             running: metrics.gauge("sagas_running", "Sagas that are driven here."),
+            queued: metrics.gauge("sagas_queued", "Orders that wait for payments."),
             ended: metrics.counters("sagas_ended_total", "Sagas by their end.", &outcome),
             seconds: metrics.histogram("saga_duration_seconds", "From start to end.", &outcome),
             recovered: metrics.counter("sagas_recovered_total", "Sagas that were picked up."),
@@ -177,6 +212,7 @@ fn rules(settings: &Settings) -> Result<Rules, String> {
             undo_tries: settings.value("compensation_tries")?,
             base: settings.span("retry_pause")?,
             most: settings.span("retry_pause_most")?,
+            queue: settings.span("payment_queue")?,
         },
         charges: Charges {
             tax: settings.value("tax")?,
@@ -188,6 +224,7 @@ fn rules(settings: &Settings) -> Result<Rules, String> {
         },
         verify_after: settings.span("verify_after")?,
         most: settings.value("saga_limit")?,
+        queue_limit: settings.value("payment_queue_limit")?,
     })
 }
 
@@ -201,7 +238,11 @@ async fn run(settings: Settings) -> Result<(), String> {
     program::bring_up(&settings, &database, &store::MIGRATIONS).await?;
     if database.dialect() == Dialect::Sqlite {
         // The file is this process's alone, so whoever drove a saga is gone.
-        sagas::release_all(&database)
+        let freed = async {
+            sagas::release_all(&database).await?;
+            notices::release_all(&database).await
+        };
+        freed
             .await
             .map_err(|error| format!("`database`: {error}"))?;
     }
@@ -211,8 +252,19 @@ async fn run(settings: Settings) -> Result<(), String> {
         settings.span("step_timeout")?,
         settings.span("payment_timeout")?,
     ];
-    let partners = Partners::new(others, Identity::new(NAME, secret)?, spans)?;
+    let rule = Rule {
+        failures: settings.value("payment_breaker")?,
+        open_for: settings.span("payment_breaker_open")?,
+    };
+    let partners = Partners::new(others, Identity::new(NAME, secret)?, spans, rule)?;
     let metrics = Metrics::new(NAME);
+    let notices = Notices {
+        database: database.clone(),
+        partners: partners.clone(),
+        mail: Arc::new(Simulated::read(settings.text("mail"))?),
+        sms: Arc::new(Simulated::read(settings.text("sms"))?),
+        counts: metrics.counters("notices_total", "Tries to tell a customer.", &["result"]),
+    };
     let counts = Counts::new(&metrics);
     let conductor = Conductor::new(database.clone(), partners, rules, counts);
     let trust = Trust::new(secret);
@@ -220,6 +272,11 @@ async fn run(settings: Settings) -> Result<(), String> {
     let stop = stop::by_signal().map_err(|error| error.to_string())?;
     let report = Report::default();
     background(&settings, &stop, &conductor, &database, &report)?;
+    let carrying = stop.clone().every(Duration::from_secs(1), move || {
+        let notices = notices.clone();
+        async move { notices.carry().await }
+    });
+    tokio::spawn(carrying);
 
     let mut routes = RoutesBuilder::default();
     routes.add_service(OrdersServiceServer::new(Orders {
@@ -267,6 +324,13 @@ fn background(
         async move { conductor.recover().await }
     }));
 
+    let waiting = conductor.clone();
+    let every = settings.span("payment_queue_every")?;
+    tokio::spawn(stop.clone().every(every, move || {
+        let conductor = waiting.clone();
+        async move { conductor.look_after_queue().await }
+    }));
+
     let (comparing, report) = (conductor.clone(), report.clone());
     let not_agree = Arc::new(tokio::sync::Mutex::new(Vec::new()));
     let every = settings.span("reconcile_every")?;
@@ -311,7 +375,9 @@ fn background(
             let done = async {
                 idempotency::sweep(&database, now).await?;
                 events::sweep(&database, now - told.as_millis() as i64).await?;
-                sagas::sweep(&database, now - kept.as_millis() as i64).await
+                let before = now - kept.as_millis() as i64;
+                notices::sweep(&database, before).await?;
+                sagas::sweep(&database, before).await
             };
             if let Err(error) = done.await {
                 log::warn("what is over was not forgotten", &[("error", &error)]);

@@ -83,7 +83,7 @@ pub async fn keep(
     lease: Uuid,
     until: i64,
 ) -> Result<Change, sqlx::Error> {
-    let sql = "UPDATE sagas SET state = $3, settled = $4, manual = $5, record = $6, updated_at = $7, lease_until = $8 \
+    let sql = "UPDATE sagas SET state = $3, settled = $4, manual = $5, record = $6, updated_at = $7, lease_until = $8, queued_until = $9 \
                WHERE id = $1 AND lease = $2 RETURNING cancel";
     // A good end needs no second look; the other one does.
     let settled = saga.state == State::Completed;
@@ -97,6 +97,7 @@ pub async fn keep(
         &record,
         saga.updated_at,
         until,
+        saga.queued_until.filter(|_| saga.queued),
     ];
     Ok(match write.first(sql, row).await? {
         Some(row) => Change::Kept {
@@ -144,9 +145,9 @@ pub async fn order_of(database: &Database, saga: Uuid) -> Result<Option<Uuid>, s
     row.map(|row| row.id(0)).transpose()
 }
 
-/// Whether the order has a saga that is at no end.
+/// Whether the order has a saga that is at no end, and that somebody drives or is about to.
 pub async fn is_open(database: &Database, order: Uuid) -> Result<bool, sqlx::Error> {
-    let sql = "SELECT 1 FROM sagas WHERE order_id = $1 AND state NOT IN ('completed', 'failed')";
+    let sql = "SELECT 1 FROM sagas WHERE order_id = $1 AND state NOT IN ('completed', 'failed') AND queued_until IS NULL";
     Ok(database.first(sql, values![order]).await?.is_some())
 }
 
@@ -203,11 +204,31 @@ pub async fn left(
     limit: i64,
 ) -> Result<Vec<Uuid>, sqlx::Error> {
     let sql = "SELECT order_id FROM sagas WHERE NOT settled AND lease_until <= $1 \
-               AND (state <> 'failed' OR manual OR updated_at <= $2) \
+               AND queued_until IS NULL AND (state <> 'failed' OR manual OR updated_at <= $2) \
                ORDER BY CASE WHEN state = 'failed' THEN 1 ELSE 0 END, manual, updated_at LIMIT $3";
     let before = now - rested.as_millis() as i64;
     let rows = database.fetch(sql, values![now, before, limit]).await?;
     rows.iter().map(|row| row.id(0)).collect()
+}
+
+/// Orders that wait for payments, the longest waiting first; only those that may not wait any more at `over`, if that is given.
+pub async fn queued(
+    database: &Database,
+    over: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Uuid>, sqlx::Error> {
+    let sql = "SELECT order_id FROM sagas WHERE queued_until IS NOT NULL AND queued_until <= $1 \
+               ORDER BY updated_at LIMIT $2";
+    let over = over.unwrap_or(i64::MAX);
+    let rows = database.fetch(sql, values![over, limit]).await?;
+    rows.iter().map(|row| row.id(0)).collect()
+}
+
+/// How many wait for payments.
+pub async fn queue_length(database: &Database) -> Result<i64, sqlx::Error> {
+    let sql = "SELECT COUNT(*) FROM sagas WHERE queued_until IS NOT NULL";
+    let row = database.first(sql, &[]).await?;
+    row.map_or(Ok(0), |row| row.int(0))
 }
 
 /// Nothing is left to look at, and nobody drives it.

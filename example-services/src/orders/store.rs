@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{
     domain::{Address, Line, Status, Sums},
+    notices,
     saga::Saga,
 };
 use crate::{
@@ -20,7 +21,11 @@ use crate::{
 };
 
 /// This service's versions.
-pub const MIGRATIONS: [Migration; 2] = [KIT, migration!(2, "002_orders")];
+pub const MIGRATIONS: [Migration; 3] = [
+    KIT,
+    migration!(2, "002_orders"),
+    migration!(3, "003_waiting"),
+];
 
 /// One line with what was shipped of it.
 #[derive(Clone, Debug)]
@@ -280,6 +285,7 @@ pub async fn change(
         return Err(conflict());
     }
     entry(write, id, next, with.note, now, with.actor).await?;
+    notices::owe(write, id, next, with.reason, now).await?;
     let kind = match next {
         Status::Confirmed => "order.confirmed.v1",
         Status::Shipped => "order.shipped.v1",

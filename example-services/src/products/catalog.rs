@@ -9,6 +9,7 @@ use super::{domain::Product, search::Search};
 use crate::{
     contracts::products as wire,
     kit::{
+        cache::{Cache, Changing},
         database::{self, Database, Dialect, Row},
         events::{self, Event},
         money::Money,
@@ -25,12 +26,30 @@ const COLUMNS: &str = "id, name, description, price, category, category_id, sku,
 #[derive(Clone, Debug)]
 pub struct Catalog {
     database: Database,
+    cache: Products,
+}
+
+/// Products as they were read lately, for those who look around. What is charged and held is decided by statements alone.
+pub type Products = Cache<Product>;
+
+/// These products are about to change, also in stock.
+pub(super) fn changing(cache: &Products, ids: impl IntoIterator<Item = Uuid>) -> Changing<Product> {
+    cache.changing(ids.into_iter().map(key).collect())
+}
+
+fn key(id: Uuid) -> String {
+    format!("product:{id}")
 }
 
 impl Catalog {
     /// In this database.
-    pub fn new(database: Database) -> Self {
-        Self { database }
+    pub fn new(database: Database, cache: Products) -> Self {
+        Self { database, cache }
+    }
+
+    /// By id, as it was lately.
+    pub async fn seen(&self, id: Uuid) -> Result<Option<Product>, Refusal> {
+        self.cache.or_read(&key(id), self.product(id)).await
     }
 
     /// By id.
@@ -122,6 +141,7 @@ impl Catalog {
         let payload = json!({ "product_id": id.to_string(), "is_active": product.is_active });
         let event = event("product.updated.v1", &product, actor);
         events::append(&mut write, event.as_event(), &payload, product.updated_at).await?;
+        let _changing = changing(&self.cache, [id]);
         write.commit().await?;
         Ok(product)
     }

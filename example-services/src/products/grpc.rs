@@ -50,11 +50,7 @@ impl Products {
     }
 
     pub(super) async fn one(&self, id: Uuid, sees_all: bool) -> Result<Product, Refusal> {
-        let product = self.catalog.product(id).await?;
-        // Whatever left the catalog is gone for customers.
-        product
-            .filter(|product| product.is_active || sees_all)
-            .ok_or_else(|| Refusal::not_found("product", "product_id", &id.to_string()))
+        visible(self.catalog.product(id).await?, id, sees_all)
     }
 
     async fn found(
@@ -103,6 +99,13 @@ impl Products {
     }
 }
 
+/// Whatever left the catalog is gone for customers.
+fn visible(product: Option<Product>, id: Uuid, sees_all: bool) -> Result<Product, Refusal> {
+    product
+        .filter(|product| product.is_active || sees_all)
+        .ok_or_else(|| Refusal::not_found("product", "product_id", &id.to_string()))
+}
+
 #[tonic::async_trait]
 impl ProductsService for Products {
     type StreamProductsStream = ReceiverStream<Result<wire::Product, Status>>;
@@ -112,9 +115,8 @@ impl ProductsService for Products {
         request: Request<wire::GetProductRequest>,
     ) -> Result<Response<wire::Product>, Status> {
         let sees_all = self.trust.caller(request.metadata()).is_admin();
-        let product = self
-            .one(id("product_id", &request.get_ref().product_id)?, sees_all)
-            .await?;
+        let id = id("product_id", &request.get_ref().product_id)?;
+        let product = visible(self.catalog.seen(id).await?, id, sees_all)?;
         Ok(Response::new(product.to_wire(&self.currency)))
     }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
+    catalog::{Products, changing},
     domain::{self, Held, Reservation, Wanted},
     reservations::{by_order, insert, tell},
 };
@@ -41,6 +42,8 @@ pub struct Inventory {
     /// Below this many, somebody is told.
     low: i64,
     pub(super) currency: String,
+    /// Is told of every change.
+    pub(super) cache: Products,
 }
 
 /// How a try to reserve ended.
@@ -52,12 +55,19 @@ enum Try {
 
 impl Inventory {
     /// In this database.
-    pub fn new(database: Database, lifetime: Duration, low: i64, currency: &str) -> Self {
+    pub fn new(
+        database: Database,
+        lifetime: Duration,
+        low: i64,
+        currency: &str,
+        cache: Products,
+    ) -> Self {
         Self {
             database,
             lifetime,
             low,
             currency: currency.into(),
+            cache,
         }
     }
 
@@ -100,6 +110,8 @@ impl Inventory {
                         idempotency::complete(&mut write, key, &answer.encode_to_vec(), now)
                             .await?;
                     }
+                    let items = reservation.items.iter().map(|held| held.product);
+                    let _changing = changing(&self.cache, items);
                     write.commit().await?;
                     return Ok(answer);
                 }
@@ -250,6 +262,7 @@ impl Inventory {
         if let Some(key) = &key {
             idempotency::complete(&mut write, key, &[], now).await?;
         }
+        let _changing = changing(&self.cache, [product]);
         Ok(write.commit().await?)
     }
 

@@ -8,6 +8,7 @@ use super::{MIGRATIONS, catalog::Catalog, grpc::Products, inventory::Inventory, 
 use crate::{
     contracts::products::products_service_server::ProductsServiceServer,
     kit::{
+        cache::{self, Cache},
         caller::Trust,
         events,
         health::Health,
@@ -24,7 +25,7 @@ use crate::{
 
 const SERVICE: &str = "products";
 
-const KEYS: [Key; 8] = [
+const KEYS: [Key; 10] = [
     key("http", "127.0.0.1:8002", "address for HTTP"),
     key("grpc", "127.0.0.1:9002", "address for gRPC"),
     key(
@@ -47,6 +48,16 @@ const KEYS: [Key; 8] = [
         "low_stock",
         "5",
         "below this many left, an event is written",
+    ),
+    key(
+        "cache_products",
+        "1000",
+        "how many products are kept in memory for those who look around; 0: none",
+    ),
+    key(
+        "cache_lifetime",
+        "1s",
+        "how long at most, which matters when several processes share the database",
     ),
     key("events_kept", "7d", "how long events can be read"),
 ];
@@ -80,9 +91,15 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let currency = settings.text("currency").to_string();
     let low = settings.value("low_stock")?;
     let lifetime = settings.span("reservation_lifetime")?;
+    let cache = Cache::new(
+        "product",
+        settings.value("cache_products")?,
+        settings.span("cache_lifetime")?,
+        &cache::counters(&metrics),
+    );
     let products = Products {
-        catalog: Catalog::new(database.clone()),
-        inventory: Inventory::new(database.clone(), lifetime, low, &currency),
+        catalog: Catalog::new(database.clone(), cache.clone()),
+        inventory: Inventory::new(database.clone(), lifetime, low, &currency, cache),
         trust: Trust::new(settings.text("service_token")),
         currency,
         steps: metrics.counters(

@@ -5,6 +5,7 @@
 use uuid::Uuid;
 
 use super::{
+    catalog::changing,
     domain::Reservation,
     inventory::Inventory,
     reservations::{insert, locked, seen, tell},
@@ -198,6 +199,8 @@ impl Inventory {
             )
             .await?;
         tell(&mut write, event, &there, caller.actor(), now).await?;
+        let items = there.items.iter().map(|held| held.product);
+        let _changing = changing(&self.cache, items);
         write.commit().await?;
         Ok(there.to_wire(&self.currency))
     }

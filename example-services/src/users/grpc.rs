@@ -1,5 +1,7 @@
 //! `users.v1.UsersService`: who may ask for what, and the steps of each method. Rules are in `domain`.
 
+use std::sync::Arc;
+
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
@@ -116,6 +118,13 @@ impl Users {
         i32::try_from(self.tokens.lifetime.as_secs()).unwrap_or(i32::MAX)
     }
 
+    /// For whoever only looks.
+    async fn seen(&self, id: &str) -> Result<Arc<User>, Refusal> {
+        let id = user_id(id)?;
+        let user = self.store.seen(id).await?;
+        user.ok_or_else(|| Refusal::not_found("user", "user_id", &id.to_string()))
+    }
+
     async fn one(&self, id: &str) -> Result<User, Refusal> {
         let id = user_id(id)?;
         let user = self.store.user(id).await?;
@@ -229,7 +238,7 @@ impl UsersService for Users {
         let id = &request.get_ref().user_id;
         user_id(id)?;
         self.trust.caller(request.metadata()).need_self(id)?;
-        Ok(Response::new(self.one(id).await?.to_wire()))
+        Ok(Response::new(self.seen(id).await?.to_wire()))
     }
 
     async fn update_user(
@@ -284,7 +293,7 @@ impl UsersService for Users {
         let id = &request.get_ref().user_id;
         user_id(id)?;
         self.trust.caller(request.metadata()).need_self(id)?;
-        Ok(Response::new(self.one(id).await?.to_profile()))
+        Ok(Response::new(self.seen(id).await?.to_profile()))
     }
 
     async fn update_user_profile(

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     contracts::users::{CreateUserRequest, users_service_server::UsersServiceServer},
     kit::{
+        cache::{self, Cache},
         caller::Trust,
         database::Database,
         events,
@@ -34,13 +35,23 @@ use crate::{
 
 const SERVICE: &str = "users";
 
-const KEYS: [Key; 18] = [
+const KEYS: [Key; 20] = [
     key("http", "127.0.0.1:8001", "address for HTTP"),
     key("grpc", "127.0.0.1:9001", "address for gRPC"),
     key(
         "database",
         "sqlite:users.db",
         "sqlite:PATH, or postgres://…",
+    ),
+    key(
+        "cache_users",
+        "1000",
+        "how many users are kept in memory for those who look at them; 0: none",
+    ),
+    key(
+        "cache_lifetime",
+        "30s",
+        "how long at most, which matters when several processes share the database",
     ),
     key(
         "admin_email",
@@ -106,8 +117,14 @@ async fn serve(settings: Settings) -> Result<(), String> {
 
     let metrics = Metrics::new(SERVICE);
     let (registered, logins) = grpc::counters(&metrics);
+    let cache = Cache::new(
+        "user",
+        settings.value("cache_users")?,
+        settings.span("cache_lifetime")?,
+        &cache::counters(&metrics),
+    );
     let users = Users {
-        store: Store::new(database.clone()),
+        store: Store::new(database.clone(), cache),
         sessions: Sessions::new(database.clone(), settings.span("refresh_lifetime")?),
         passwords: Passwords::new(
             settings.value("password_memory")?,

@@ -1,5 +1,7 @@
 //! Accounts in the database, and the events of their changes in the same transaction.
 
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 use sqlx::AssertSqlSafe;
 use tonic::Code;
@@ -9,6 +11,7 @@ use super::domain::{self, User};
 use crate::{
     contracts::users::{Address, UserStatus},
     kit::{
+        cache::Cache,
         database::{self, Database, Dialect, Row, Transaction},
         events::{self, Event},
         page::Page,
@@ -25,12 +28,30 @@ const COLUMNS: &str = "id, email, password_hash, first_name, last_name, street, 
 #[derive(Clone, Debug)]
 pub struct Store {
     database: Database,
+    /// For those who look at somebody. Who may sign in and order is decided by the database alone.
+    cache: Cache<Arc<User>>,
+}
+
+fn key(id: Uuid) -> String {
+    format!("user:{id}")
 }
 
 impl Store {
     /// In this database.
-    pub fn new(database: Database) -> Self {
-        Self { database }
+    pub fn new(database: Database, cache: Cache<Arc<User>>) -> Self {
+        Self { database, cache }
+    }
+
+    /// By id, as it was lately, and without the password's hash.
+    pub async fn seen(&self, id: Uuid) -> Result<Option<Arc<User>>, Refusal> {
+        let read = async {
+            let user = self.user(id).await?;
+            Ok::<_, Refusal>(user.map(|mut user| {
+                user.password_hash.clear();
+                Arc::new(user)
+            }))
+        };
+        self.cache.or_read(&key(id), read).await
     }
 
     /// By id.
@@ -144,6 +165,7 @@ impl Store {
         };
         let payload = json!({ "user_id": id.to_string(), "changed": changed });
         events::append(&mut write, event, &payload, now).await?;
+        let _changing = self.cache.changing(vec![key(id)]);
         write.commit().await?;
         Ok(user)
     }

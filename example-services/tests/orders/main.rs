@@ -7,4 +7,6 @@ mod answers;
 mod clients;
 mod failures;
 mod money;
+mod notices;
 mod postgres;
+mod waiting;

@@ -4,19 +4,27 @@
 mod support;
 
 mod buyers;
+mod cached;
 mod catalog;
 mod histories;
 mod hostile;
 mod program;
 mod reservations;
 
+use std::time::Duration;
+
 use tollgate_example_services::{
     contracts::products::{
         CreateProductRequest, Item, products_service_client::ProductsServiceClient,
     },
-    kit::{caller::Caller, rules::Fields},
+    kit::{
+        cache::{self, Cache},
+        caller::Caller,
+        metrics::Metrics,
+        rules::Fields,
+    },
     products::{
-        catalog::Catalog,
+        catalog::{Catalog, Products},
         domain::{Product, Wanted},
         inventory::Inventory,
     },
@@ -30,10 +38,20 @@ use support::{Store, service::Program};
 pub(crate) fn inventory(store: &Store) -> Inventory {
     Inventory::new(
         store.database.clone(),
-        std::time::Duration::from_secs(1),
+        Duration::from_secs(1),
         2,
         "USD",
+        no_cache(),
     )
+}
+
+fn no_cache() -> Products {
+    let metrics = Metrics::new("products");
+    Cache::new("product", 0, Duration::ZERO, &cache::counters(&metrics))
+}
+
+fn catalog(store: &Store) -> Catalog {
+    Catalog::new(store.database.clone(), no_cache())
 }
 
 /// A new product with so many in stock.
@@ -49,10 +67,7 @@ pub(crate) async fn product(store: &Store, stock: i32) -> Uuid {
         ..Default::default()
     };
     let product = Product::new(&request, id, 1).unwrap();
-    Catalog::new(store.database.clone())
-        .create(&product, "test")
-        .await
-        .unwrap();
+    catalog(store).create(&product, "test").await.unwrap();
     id
 }
 
@@ -70,11 +85,7 @@ pub(crate) fn wanted(items: &[(Uuid, i32)]) -> Wanted {
 
 /// Stock and what is held of it.
 pub(crate) async fn numbers(store: &Store, id: Uuid) -> (i64, i64) {
-    let product = Catalog::new(store.database.clone())
-        .product(id)
-        .await
-        .unwrap()
-        .unwrap();
+    let product = catalog(store).product(id).await.unwrap().unwrap();
     (product.stock, product.reserved)
 }
 

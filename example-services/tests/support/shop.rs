@@ -190,6 +190,8 @@ impl Shop {
                         "--recover-every=200ms",
                         "--verify-after=500ms",
                         "--reconcile-every=300ms",
+                        // Tests that want it to rest say so.
+                        "--payment-breaker=0",
                     ]
                     .map(String::from)
                     .into();

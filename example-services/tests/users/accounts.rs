@@ -203,3 +203,40 @@ async fn one_address_is_one_account() {
         assert_eq!(made, 1);
     }
 }
+
+/// SHOP-809: who is looked at is kept in memory, and is what was written last; the hash is not among it.
+#[tokio::test]
+async fn shop_809_a_user_who_changed_is_seen_at_once() {
+    for store in stores(&MIGRATIONS).await {
+        let program = start(&store, &["--cache-lifetime=1h"]);
+        let mut client = client(&program).await;
+        let made = client.create_user(person("kept@example.com")).await;
+        let id = made.unwrap().into_inner().user_id;
+        let asked = wire::GetUserRequest {
+            user_id: id.clone(),
+        };
+        for name in ["Ada", "Grace", "Edith"] {
+            let change = wire::UpdateUserRequest {
+                user_id: id.clone(),
+                first_name: Some(name.into()),
+                ..Default::default()
+            };
+            client.update_user(change).await.unwrap();
+            for _ in 0..2 {
+                let seen = client.get_user(asked.clone()).await.unwrap();
+                assert_eq!(seen.into_inner().first_name, name);
+            }
+        }
+        let gone = wire::DeleteUserRequest {
+            user_id: id.clone(),
+        };
+        client.delete_user(gone).await.unwrap();
+        let seen = client.get_user(asked).await.unwrap().into_inner();
+        assert!(!seen.is_active);
+        // Who signs in is not asked of what is kept.
+        let refused = client
+            .authenticate_user(login("kept@example.com", PASSWORD))
+            .await;
+        assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
+    }
+}

@@ -21,6 +21,12 @@ pub struct Failure {
     /// It had an effect, which has to be taken back.
     #[serde(default)]
     pub effective: bool,
+    /// The service itself said nothing: it is away, or too slow.
+    #[serde(default)]
+    pub silent: bool,
+    /// Nobody was asked, because who should be is away (GW-501): no reason to try again at once, nor for doubt.
+    #[serde(default)]
+    pub not_asked: bool,
 }
 
 impl Failure {
@@ -32,7 +38,7 @@ impl Failure {
             message: refusal.message().into(),
             details: refusal.metadata().to_vec(),
             temporary: refusal.is_temporary(),
-            effective: false,
+            ..Self::default()
         }
     }
 

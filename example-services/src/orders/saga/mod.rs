@@ -19,6 +19,8 @@ pub use record::{
 };
 pub use recovery::{Action, recover};
 
+use crate::kit::time;
+
 /// How often what is tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -32,6 +34,8 @@ pub struct Policy {
     pub base: Duration,
     /// The longest pause.
     pub most: Duration,
+    /// How long an order may wait for payments that are away (SHOP-511); zero: not at all.
+    pub queue: Duration,
 }
 
 impl Policy {
@@ -59,6 +63,8 @@ pub enum Todo {
     Back(Step),
     /// Nothing until then.
     Wait(i64),
+    /// Nothing until payments is back, or the order has waited for too long.
+    Queued,
     /// Nothing any more.
     Nothing,
 }
@@ -68,6 +74,7 @@ impl Saga {
     pub fn todo(&self, now: i64) -> Todo {
         match self.state {
             State::Completed | State::Failed => Todo::Nothing,
+            _ if self.queued => Todo::Queued,
             _ if self.is_turned() => self.todo_back(now),
             _ => match self
                 .steps
@@ -113,7 +120,7 @@ impl Saga {
 
     /// The next step is about to be made. To be kept before it is.
     pub fn begin(&mut self, now: i64) {
-        if self.is_turned() || self.is_ended() {
+        if self.is_turned() || self.is_ended() || self.queued {
             return;
         }
         if let Some(step) = self
@@ -185,19 +192,49 @@ impl Saga {
         step.tries += 1;
         step.error = Some(failure.clone());
         // Once in doubt, always: an earlier call may still arrive when a later one was refused.
-        step.in_doubt |= failure.temporary || failure.effective;
+        step.in_doubt |= failure.temporary && !failure.not_asked || failure.effective;
         let most = match which {
             Step::ConfirmOrder => policy.confirm_retries,
             _ => policy.retries,
         };
-        if failure.temporary && step.tries <= most {
+        if failure.temporary && !failure.not_asked && step.tries <= most {
             step.retry_at = now + policy.pause(step.tries, chance);
             self.updated_at = now;
             return;
         }
+        if which == Step::ProcessPayment && failure.temporary && self.queue(now, policy.queue) {
+            return;
+        }
+        let step = self.step_mut(which);
         step.status = StepStatus::Failed;
         step.completed_at = Some(now);
         self.turn(failure, now);
+    }
+
+    /// The order waits for payments, if it may. What it waited before counts.
+    fn queue(&mut self, now: i64, longest: Duration) -> bool {
+        if longest.is_zero() {
+            return false;
+        }
+        let until = *self.queued_until.get_or_insert(time::after(now, longest));
+        if until <= now {
+            return false;
+        }
+        self.queued = true;
+        self.updated_at = now;
+        let step = self.step_mut(Step::ProcessPayment);
+        (step.tries, step.retry_at) = (0, 0);
+        if !step.in_doubt {
+            // Nothing can be on its way, so that nothing need be taken back if it waits in vain.
+            step.status = StepStatus::Pending;
+        }
+        true
+    }
+
+    /// Payments is back: the step that waited is next. To be kept before it is made.
+    pub fn dequeued(&mut self, now: i64) {
+        self.queued = false;
+        self.begin(now);
     }
 
     /// Goes back from here, because of this. Says nothing to one that goes back already, or has failed.
@@ -225,6 +262,7 @@ impl Saga {
                 step.completed_at = Some(now);
             }
         }
+        self.queued = false;
         self.compensation.started_at = Some(now);
         self.compensation.undo = undo;
         self.why = Some(why);

@@ -284,6 +284,12 @@ pub struct Saga {
     pub compensation: Compensation,
     /// Picked up again.
     pub recovery: Recovery,
+    /// It waits for payments, and nobody drives it (SHOP-511).
+    #[serde(default)]
+    pub queued: bool,
+    /// Since it first had to: until when it may.
+    #[serde(default)]
+    pub queued_until: Option<i64>,
     /// When it came.
     pub created_at: i64,
     /// When it changed.
@@ -319,6 +325,8 @@ impl Saga {
             why: None,
             compensation: Compensation::default(),
             recovery: Recovery::default(),
+            queued: false,
+            queued_until: None,
             created_at: now,
             updated_at: now,
         }

@@ -14,7 +14,11 @@ const POLICY: Policy = Policy {
     undo_tries: 3,
     base: Duration::from_millis(100),
     most: Duration::from_secs(1),
+    queue: Duration::ZERO,
 };
+
+/// Orders wait for payments so long, in milliseconds.
+const QUEUE: i64 = 5000;
 
 fn temporary() -> Failure {
     Failure::of(&crate::kit::refusal::Refusal::unavailable(
@@ -139,7 +143,9 @@ proptest! {
     /// SHOP-509: whatever happens, and however often the process dies, it ends confirmed and charged once, or with
     /// nothing held and nothing kept.
     #[test]
-    fn it_ends_all_or_nothing(moves in moves()) {
+    fn it_ends_all_or_nothing(moves in moves(), queues: bool) {
+        let queue = if queues { QUEUE.unsigned_abs() } else { 0 };
+        let policy = Policy { queue: Duration::from_millis(queue), ..POLICY };
         let (mut world, mut now) = (World::default(), 0i64);
         let mut saga = Saga::new("u", "k", Asked::default(), now);
         saga.begin(now);
@@ -164,6 +170,18 @@ proptest! {
                 Todo::Wait(until) => {
                     prop_assert!(until > now && until <= now + 1000);
                     now = until;
+                }
+                Todo::Queued => {
+                    let until = saga.queued_until.unwrap_or_default();
+                    prop_assert!(queues && until <= now + QUEUE);
+                    prop_assert_eq!(&kept, &saga, "kept before nobody drives it");
+                    now += 1000;
+                    if until <= now {
+                        saga.turn(permanent(), now);
+                    } else {
+                        saga.dequeued(now);
+                    }
+                    kept = saga.clone();
                 }
                 Todo::Forward { step, ask: true } if ask(&world, step) => {
                     saga.done(step, now);
@@ -194,7 +212,7 @@ proptest! {
                     for _ in 0..=u8::from(twice) {
                         match outcome.clone() {
                             Ok(()) => saga.done(step, now),
-                            Err(failure) => saga.failed(step, failure, now, &POLICY, 0.5),
+                            Err(failure) => saga.failed(step, failure, now, &policy, 0.5),
                         }
                     }
                     saga.begin(now);
@@ -343,4 +361,40 @@ fn temporary_failures_are_retried_with_growing_pauses_and_permanent_ones_are_not
     saga.begin(0);
     saga.failed(Step::ValidateUser, permanent(), 0, &POLICY, 0.0);
     assert!(saga.is_turned());
+}
+
+/// SHOP-511: what was never asked leaves no doubt, waits as long as it may, and then goes back without a refund.
+#[test]
+fn an_order_waits_for_payments_and_not_for_ever() {
+    let policy = Policy {
+        queue: Duration::from_millis(1000),
+        ..POLICY
+    };
+    let not_asked = Failure {
+        not_asked: true,
+        ..temporary()
+    };
+    let mut saga = Saga::new("u", "k", Asked::default(), 0);
+    for step in &STEPS[..3] {
+        saga.begin(1);
+        saga.done(*step, 2);
+    }
+    saga.begin(3);
+    saga.failed(Step::ProcessPayment, not_asked.clone(), 10, &policy, 0.0);
+    assert_eq!(saga.todo(11), Todo::Queued);
+    saga.dequeued(500);
+    let step = Step::ProcessPayment;
+    assert_eq!(saga.todo(500), Todo::Forward { step, ask: false });
+    saga.failed(step, not_asked.clone(), 600, &policy, 0.0);
+    assert_eq!(saga.queued_until, Some(1010), "the first wait counts");
+    let mut paid = saga.clone();
+    paid.dequeued(700);
+    paid.done(step, 701);
+    assert_eq!(paid.state, State::PaymentProcessed);
+
+    saga.dequeued(1010);
+    saga.failed(step, not_asked, 1010, &policy, 0.0);
+    let undo = saga.compensation.undo.iter().map(|undo| undo.step);
+    let undo: Vec<_> = undo.collect();
+    assert_eq!(undo, [Step::CreateOrder, Step::ReserveInventory]);
 }
