@@ -132,6 +132,52 @@ pub fn usage(pids: &[u32]) -> Usage {
     usage
 }
 
+/// The time that the living threads of these processes have run, to the nanosecond: where little is done, a clock tick
+/// is too coarse to count in.
+pub fn ran(pids: &[u32]) -> Duration {
+    let mut nanos = 0;
+    for pid in pids {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            continue;
+        };
+        nanos += tasks
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
+            .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    Duration::from_nanos(nanos)
+}
+
+/// Resident memory by what stands behind it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resident {
+    pub all: u64,
+    /// The process's own.
+    pub own: u64,
+    /// Pages of files, above all the program: one copy for all processes that run it.
+    pub of_files: u64,
+}
+
+/// What of a process is in memory; nothing, once it has ended.
+pub fn resident(pid: u32) -> Resident {
+    let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    by_kind(&String::from_utf8_lossy(&status))
+}
+
+fn by_kind(status: &str) -> Resident {
+    let bytes = |key: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+        let kibibytes = value.trim().strip_suffix("kB")?.trim();
+        Some(kibibytes.parse::<u64>().ok()? << 10)
+    };
+    Resident {
+        all: bytes("VmRSS:").unwrap_or(0),
+        own: bytes("RssAnon:").unwrap_or(0),
+        of_files: bytes("RssFile:").unwrap_or(0),
+    }
+}
+
 fn switches(status: &str) -> (u64, u64) {
     let after = |key: &str| {
         let value = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -195,8 +241,24 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_memory() {
+    fn memory_is_told_by_kind() {
+        let status = "VmRSS:\t   14000 kB\nRssAnon:\t    4000 kB\nRssFile:\t   10000 kB\n";
+        assert_eq!(
+            by_kind(status),
+            Resident {
+                all: 14_000 << 10,
+                own: 4_000 << 10,
+                of_files: 10_000 << 10
+            }
+        );
+        assert_eq!(by_kind(""), Resident::default());
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_time() {
         let pid = std::process::id();
+        assert!(ran(&[pid]) > Duration::ZERO);
+        assert!(resident(pid).all > 100_000);
         assert!(tree(pid).unwrap().contains(&pid));
         assert!(usage(&[pid]).resident > 100_000);
         assert!(!words(pid).is_empty());

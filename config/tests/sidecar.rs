@@ -428,7 +428,7 @@ fn a_member_speaks_with_members_and_proves_who_it_is_mesh_305() {
             "metadata = { protocol = \"tcp\" }",
             "[identity]\nservice = \"orders\"\ntoken = \"${file:join.token}\"\n",
             "name = \"inbound\"\nbind = \"0.0.0.0:15006\"\nmesh = \"strict\"\n",
-            "name = \"outbound-a\"\nservice = \"a\"\nmesh = true\nprotocol = \"http2\"\n",
+            "name = \"outbound-a\"\nservice = \"a\"\nmesh = true\nprotocol = \"auto\"\n",
         ],
     );
     let with = |keys: &str| out(&format!("{text}\n[inbound]\n{keys}\n"));

@@ -8,35 +8,46 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// One keep-alive connection.
-pub(super) struct Caller(BufReader<TcpStream>);
+pub(crate) struct Caller {
+    stream: BufReader<TcpStream>,
+    host: String,
+}
 
 impl Caller {
-    pub(super) fn to(address: SocketAddr) -> io::Result<Caller> {
+    pub(crate) fn to(address: SocketAddr) -> io::Result<Caller> {
+        Caller::for_host(address, "fleet")
+    }
+
+    /// What is asked is asked of this host.
+    pub(crate) fn for_host(address: SocketAddr, host: &str) -> io::Result<Caller> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        Ok(Caller(BufReader::new(stream)))
+        Ok(Caller {
+            stream: BufReader::new(stream),
+            host: host.to_owned(),
+        })
     }
 
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         method: &str,
         path: &str,
         body: &str,
     ) -> io::Result<(u16, String)> {
-        let length = body.len();
+        let (length, host) = (body.len(), &self.host);
         let text = format!(
-            "{method} {path} HTTP/1.1\r\nHost: fleet\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}"
         );
-        self.0.get_mut().write_all(text.as_bytes())?;
+        self.stream.get_mut().write_all(text.as_bytes())?;
         let mut line = String::new();
-        self.0.read_line(&mut line)?;
+        self.stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
         let status = status.ok_or_else(|| io::Error::other("no status"))?;
         let mut length = 0;
         loop {
             line.clear();
-            self.0.read_line(&mut line)?;
+            self.stream.read_line(&mut line)?;
             let Some((name, value)) = line.trim_end().split_once(':') else {
                 break;
             };
@@ -45,12 +56,12 @@ impl Caller {
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body)?;
+        self.stream.read_exact(&mut body)?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
-pub(super) fn expect(answer: &(u16, String), status: u16) -> io::Result<()> {
+pub(crate) fn expect(answer: &(u16, String), status: u16) -> io::Result<()> {
     match answer.0 == status {
         true => Ok(()),
         false => Err(io::Error::other(format!("{}: {}", answer.0, answer.1))),

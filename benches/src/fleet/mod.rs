@@ -14,10 +14,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use caller::{Caller, Load};
+use caller::Load;
 use instance::Instance;
 use listeners::listeners;
 
+pub(crate) use caller::{Caller, expect};
 pub use envoy::envoy;
 pub use ours::ours;
 
@@ -36,6 +37,16 @@ pub struct Size {
 pub struct Program(Child);
 
 impl Program {
+    pub(crate) fn start(command: &mut Command) -> io::Result<Program> {
+        command.spawn().map(Program)
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        self.0.kill()?;
+        self.0.wait().map(drop)
+    }
+
     pub fn id(&self) -> u32 {
         self.0.id()
     }
@@ -69,12 +80,22 @@ impl Plane {
         let words = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let program = Program(child);
         let mut words = BufReader::new(words);
-        let mut line = String::new();
-        words.read_line(&mut line)?;
+        let (mut line, mut said) = (String::new(), String::new());
+        // What it has to say of its keys comes before.
+        let address = loop {
+            line.clear();
+            if words.read_line(&mut line)? == 0 {
+                return Err(io::Error::other(format!(
+                    "the control plane does not start: {said}"
+                )));
+            }
+            said.push_str(&line);
+            let serving = line.strip_prefix("serving on http://");
+            if let Some(address) = serving.and_then(|rest| rest.split(' ').next()?.parse().ok()) {
+                break address;
+            }
+        };
         std::thread::spawn(move || io::copy(&mut words, &mut io::sink()));
-        let address = { line.split("http://").nth(1) }
-            .and_then(|rest| rest.split(' ').next()?.parse().ok())
-            .ok_or_else(|| io::Error::other(format!("the control plane does not start: {line}")))?;
         Ok(Plane { program, address })
     }
 }

@@ -12,7 +12,7 @@ mod chunks;
 mod http1;
 mod http2;
 mod pace;
-mod tls;
+pub(crate) mod tls;
 
 use std::cell::RefCell;
 use std::io;

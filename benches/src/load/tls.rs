@@ -4,10 +4,11 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::TlsConnector;
 
 /// A connector that offers `h2` or `http/1.1`, TLS 1.3 before 1.2.
@@ -24,6 +25,29 @@ pub(super) fn connector(http2: bool) -> io::Result<TlsConnector> {
     } else {
         b"http/1.1".to_vec()
     }];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A connector of a client that shows this certificate, and shakes hands in one way only, so that every server has the
+/// same to do: TLS 1.3, P-256, AES-128-GCM; HTTP/1.1 by ALPN.
+pub(crate) fn member(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> io::Result<TlsConnector> {
+    let provider = Arc::new(CryptoProvider {
+        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![aws_lc_rs::kx_group::SECP256R1],
+        ..aws_lc_rs::default_provider()
+    });
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anything(provider)))
+        .with_client_auth_cert(chain, key)
+        .map_err(io::Error::other)?;
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

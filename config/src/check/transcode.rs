@@ -52,7 +52,7 @@ pub(super) fn check(route: &Item<Route>, upstreams: &Names<'_>, checks: &mut Che
         let speaks_http2 = match upstream.protocol {
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::Http2 => true,
-            UpstreamProtocol::Auto => upstream.tls.is_some(),
+            UpstreamProtocol::Auto => upstream.tls.is_some() || upstream.mesh.is_some(),
         };
         if !speaks_http2 {
             checks.report.add(

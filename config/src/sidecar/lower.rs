@@ -492,7 +492,8 @@ impl Lowering<'_> {
         self.page.key("service", service, origin);
         if self.mesh.mode.is_some() {
             self.page.key("mesh", "true", self.mesh.origin);
-            self.page.key("protocol", "\"http2\"", self.mesh.origin);
+            // Another sidecar speaks both; which is the cheaper depends on how much there is to say.
+            self.page.key("protocol", "\"auto\"", self.mesh.origin);
         }
     }
 

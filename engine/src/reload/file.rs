@@ -4,9 +4,11 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::ModifyKind;
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::telemetry::log;
@@ -20,6 +22,8 @@ pub struct Watch {
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
     files: Vec<PathBuf>,
+    /// The same files, for the watcher's thread.
+    watched: Arc<Mutex<Vec<PathBuf>>>,
     events: UnboundedReceiver<()>,
     seen: Vec<Option<Stamp>>,
 }
@@ -33,8 +37,16 @@ impl Default for Watch {
 impl Watch {
     pub fn new() -> Self {
         let (tell, events) = unbounded_channel();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+        let watched = Arc::<Mutex<Vec<PathBuf>>>::default();
+        let files = watched.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            let concerns = |event: Event| {
+                concerns(
+                    &event,
+                    &files.lock().unwrap_or_else(PoisonError::into_inner),
+                )
+            };
+            if event.is_ok_and(concerns) {
                 let _nobody_listens_at_the_end = tell.send(());
             }
         });
@@ -48,6 +60,7 @@ impl Watch {
             watcher: watcher.ok(),
             folders: BTreeSet::new(),
             files: Vec::new(),
+            watched,
             events,
             seen: Vec::new(),
         }
@@ -58,6 +71,7 @@ impl Watch {
         if self.files == files {
             return;
         }
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = files.to_vec();
         let folder = |file: &PathBuf| match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
@@ -107,6 +121,23 @@ impl Watch {
     }
 }
 
+/// Whether to look. An access log beside its document is written to ten times a second, and each time the whole control
+/// thread would wake for nothing; entries that come and go may always be a link that was swapped.
+fn concerns(event: &Event, files: &[PathBuf]) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_)) => {
+            let ours = |path: &PathBuf| {
+                files
+                    .iter()
+                    .any(|file| file.file_name() == path.file_name())
+            };
+            event.paths.is_empty() || event.paths.iter().any(ours)
+        }
+        _ => true,
+    }
+}
+
 /// A file that was replaced, written to or linked elsewhere has another one of these; a folder whose entries changed
 /// has, too.
 type Stamp = (SystemTime, u64, u64);
@@ -115,4 +146,35 @@ fn stamp(path: &Path) -> Option<Stamp> {
     let data = std::fs::metadata(path).ok()?;
     let size = if data.is_dir() { 0 } else { data.len() };
     Some((data.modified().ok()?, size, data.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{AccessKind, CreateKind, DataChange};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_into_other_files_wakes_nobody_and_new_entries_do() {
+        let files = [PathBuf::from("conf/gateway.toml")];
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let created = EventKind::Create(CreateKind::Any);
+        for (kind, path, wanted) in [
+            (written, "/conf/gateway.toml", true),
+            (written, "/conf/access.log", false),
+            (created, "/conf/..data", true),
+            (
+                EventKind::Access(AccessKind::Any),
+                "/conf/gateway.toml",
+                false,
+            ),
+        ] {
+            let event = Event::new(kind).add_path(path.into());
+            assert_eq!(concerns(&event, &files), wanted, "{kind:?} {path}");
+        }
+        assert!(
+            concerns(&Event::new(written), &files),
+            "of nobody knows what"
+        );
+    }
 }

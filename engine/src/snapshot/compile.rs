@@ -471,6 +471,10 @@ impl Workshop<'_> {
                     (UpstreamProtocol::Http2, _) => Some(true),
                     (UpstreamProtocol::Auto, true) => None,
                 },
+                // Two kinds of connections would share a bound, and the idle ones of one kind keep out the other.
+                few_over_http1: item.protocol == UpstreamProtocol::Auto
+                    && item.max_connections.value.is_none()
+                    && tls.as_ref().is_some_and(|tls| tls.mesh().is_some()),
                 tls,
                 keep: item.idle_connections.value,
                 max_connections: item.max_connections.value,

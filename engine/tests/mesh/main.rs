@@ -7,6 +7,7 @@
 
 mod authority;
 mod handshakes;
+mod protocols;
 mod rotation;
 
 use std::io::{Read, Write};

@@ -19,6 +19,8 @@ use super::{TlsError, provider};
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// The same, offering HTTP/1.1 alone.
+    http1: Arc<ClientConfig>,
     /// The same, for what is not HTTP.
     bytes: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
@@ -58,8 +60,11 @@ impl ClientTls {
         };
         let mut bytes = config.clone();
         bytes.alpn_protocols.clear();
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(ClientTls {
             config: Arc::new(config),
+            http1: Arc::new(http1),
             bytes: Arc::new(bytes),
             name,
             mesh: None,
@@ -75,8 +80,10 @@ impl ClientTls {
     ) -> Result<Self, TlsError> {
         let config = member::client(member, expected, member::protocols(protocol))?;
         let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
+        let http1 = member::protocols(UpstreamProtocol::Http1);
         Ok(ClientTls {
             config: Arc::new(config),
+            http1: Arc::new(member::client(member, expected, http1)?),
             bytes: Arc::new(bytes),
             // Neither told nor verified: a member is known by its identity.
             name: Some(server_name("member.invalid")?),
@@ -113,6 +120,11 @@ impl ClientTls {
     /// What handshakes are made with. The same `Arc` as long as nothing changed.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// What handshakes are made with where nothing but HTTP/1.1 will do.
+    pub fn config_for_http1(&self) -> &Arc<ClientConfig> {
+        &self.http1
     }
 
     /// What handshakes are made with where bytes are relayed: members are told so, others are named no protocol.

@@ -72,6 +72,8 @@ pub struct Pool {
     /// HTTP/2 connections being made, and who waits for them.
     connecting: Cell<usize>,
     arrived: Notify,
+    /// Asked which it speaks, the endpoint did not choose HTTP/2.
+    no_http2: Cell<bool>,
 }
 
 struct Idle {
@@ -112,10 +114,16 @@ pub enum Way {
     Http2(Place),
 }
 
+/// Between two sidecars a request by itself costs a fifth less CPU time over HTTP/1.1 than over HTTP/2, whose streams have a
+/// task and frames more; with sixteen at once HTTP/2 costs an eighth less, since many share a `send` (docs/benchmarks.md).
+pub const FEW: u32 = 4;
+
 /// How to reach the endpoints of an upstream.
 pub struct Dial {
     pub tls: Option<ClientTls>,
     pub http2: Option<bool>,
+    /// Where both may be spoken: what came over HTTP/1 goes over HTTP/1.1 while few are in flight (`FEW`).
+    pub few_over_http1: bool,
     pub keep: usize,
     pub max_connections: Option<u64>,
 }
@@ -139,6 +147,7 @@ impl Pool {
             lanes: RefCell::default(),
             connecting: Cell::new(0),
             arrived: Notify::new(),
+            no_http2: Cell::new(false),
         }
     }
 
@@ -147,11 +156,14 @@ impl Pool {
     /// are written, together.
     pub fn ready(&self, dial: &Dial, client: u64, http1_only: bool, now: Instant) -> Option<Way> {
         self.keep.set(dial.keep);
-        if dial.http2 != Some(true) || http1_only {
-            let idle = self.take_idle(now);
-            if let Some(wire) = idle {
-                return Some(Way::Http1 { wire, reused: true });
-            }
+        let http1_fits = match dial.http2 {
+            Some(http2) => !http2,
+            None => !dial.few_over_http1 || self.no_http2.get(),
+        };
+        if (http1_fits || http1_only)
+            && let Some(wire) = self.take_idle(now)
+        {
+            return Some(Way::Http1 { wire, reused: true });
         }
         if dial.http2 == Some(false) || http1_only {
             return None;
@@ -170,7 +182,7 @@ impl Pool {
         http1_only: bool,
     ) -> Result<Way, NoWay> {
         if dial.http2 == Some(false) || http1_only {
-            return self.connect(dial).await;
+            return self.connect(dial, http1_only).await;
         }
         loop {
             if !fresh && let Some(way) = self.ready(dial, client, http1_only, clock::recent()) {
@@ -179,7 +191,7 @@ impl Pool {
             fresh = false;
             if self.connecting.get() == 0 {
                 let _making = Making::new(self);
-                return self.connect(dial).await;
+                return self.connect(dial, false).await;
             }
             self.arrived.notified().await;
         }
@@ -190,8 +202,16 @@ impl Pool {
         Ok(self.open(plan, DialTls::for_bytes).await?.into_wire())
     }
 
-    async fn connect(self: &Rc<Self>, plan: &Dial) -> Result<Way, NoWay> {
-        let opened = self.open(plan, DialTls::of).await?;
+    async fn connect(self: &Rc<Self>, plan: &Dial, http1_only: bool) -> Result<Way, NoWay> {
+        let asks = plan.http2.is_none() && !http1_only;
+        let secured = match plan.http2 {
+            None if http1_only => DialTls::for_http1,
+            _ => DialTls::of,
+        };
+        let opened = self.open(plan, secured).await?;
+        if asks {
+            self.no_http2.set(!opened.alpn_http2);
+        }
         if plan.http2.unwrap_or(opened.alpn_http2) {
             let lane = Lane::start(opened.stream, opened.open, opened.peer)
                 .await

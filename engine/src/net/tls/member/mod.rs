@@ -18,16 +18,17 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tollgate_config::document::{ListenerProtocol, Mesh, UpstreamProtocol};
@@ -276,7 +277,7 @@ impl MemberTls {
         if mode == Mesh::Off {
             return Ok(None);
         }
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(between_members())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(Callers::new(member.clone())))
             .with_cert_resolver(Arc::new(OwnKey(member.clone())));
@@ -323,6 +324,22 @@ impl fmt::Display for Expected {
     }
 }
 
+/// The provider with AES-128 before AES-256: within a mesh every byte is encrypted for each hop anew, and ten rounds are
+/// enough.
+fn between_members() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER
+        .get_or_init(|| {
+            let mut provider = provider().as_ref().clone();
+            // Stable: all others stay in their order.
+            provider
+                .cipher_suites
+                .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+            Arc::new(provider)
+        })
+        .clone()
+}
+
 /// What a client of the mesh shakes hands with.
 pub(super) fn client(
     member: &Arc<Member>,
@@ -330,7 +347,7 @@ pub(super) fn client(
     protocols: Vec<Vec<u8>>,
 ) -> Result<ClientConfig, TlsError> {
     let callees = Callees::new(member.clone(), expected.clone());
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(between_members())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(callees))

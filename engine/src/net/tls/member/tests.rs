@@ -91,3 +91,16 @@ fn a_peer_is_revoked_from_the_moment_that_it_is_told_mesh_304() {
     assert!(late.is_revoked(), "also when it came between");
     assert!(member.peer(None).is_err() && member.peer(Some(&[])).is_err());
 }
+
+#[test]
+fn members_prefer_the_cheaper_cipher_and_refuse_none() {
+    let suites = |provider: Arc<CryptoProvider>| -> Vec<CipherSuite> {
+        { provider.cipher_suites.iter() }
+            .map(|suite| suite.suite())
+            .collect()
+    };
+    let (ours, all) = (suites(between_members()), suites(provider()));
+    assert_eq!(ours[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
+    assert_eq!(ours.len(), all.len());
+    assert!(all.iter().all(|suite| ours.contains(suite)));
+}
