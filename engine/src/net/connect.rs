@@ -55,6 +55,11 @@ impl DialTls {
         Self::with(tls, tls.config(), endpoint)
     }
 
+    /// For a request that needs HTTP/1 of an endpoint that may speak either: nothing else is offered.
+    pub fn for_http1(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
+        Self::with(tls, tls.config_for_http1(), endpoint)
+    }
+
     /// For bytes that are not HTTP; the endpoint is told so by ALPN, where it cares.
     pub fn for_bytes(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
         Self::with(tls, tls.config_for_bytes(), endpoint)

@@ -20,6 +20,7 @@ use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
 use super::split;
 use super::tries::{self, Tries};
+use super::tunnel::End;
 use crate::clock;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
@@ -255,6 +256,11 @@ impl Attempt<'_> {
                     )
                     .await
                 }
+                Way::Http2(place) if self.request.upgrade.is_some() => {
+                    let secure = self.upstream.dial.tls.is_some();
+                    // Rare, and no part of other requests' size.
+                    Box::pin(send::over_extended(place, secure, &sender, self.request)).await
+                }
                 Way::Http2(place) => {
                     let secure = self.upstream.dial.tls.is_some();
                     send::over_http2(place, secure, &sender, self.request, self.source, &limit)
@@ -313,7 +319,7 @@ impl Attempt<'_> {
         Ok(Sent {
             response: Response::new(StatusCode::OK, HeaderMap::new(), Body::Empty),
             pump: None,
-            tunnel: Some(wire),
+            tunnel: Some(End::Wire(wire)),
             waited: None,
         })
     }
@@ -347,8 +353,9 @@ impl Attempt<'_> {
     async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
         let pool = self.proxy.pools.of(slot.endpoint());
         let now = clock::recent();
-        let http1_only = self.request.upgrade.is_some();
         let (dial, client) = (&self.upstream.dial, exchange.connection.number);
+        // Every HTTP/1 endpoint may agree to an upgrade, and few HTTP/2 ones.
+        let http1_only = self.request.upgrade.is_some() && dial.http2 != Some(true);
         if !self.fresh
             && let Some(way) = pool.ready(dial, client, http1_only, now)
         {

@@ -8,6 +8,7 @@
 mod authority;
 mod handshakes;
 mod rotation;
+mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -15,10 +15,15 @@ use super::files::{Digest, Files};
 use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
+/// HTTP/1.1 in ALPN.
+const HTTP1: &[u8] = b"http/1.1";
+
 /// TLS towards one upstream. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    /// The same, where only HTTP/1 will do.
+    http1: Arc<ClientConfig>,
     /// The same, for what is not HTTP.
     bytes: Arc<ClientConfig>,
     name: Option<ServerName<'static>>,
@@ -52,14 +57,17 @@ impl ClientTls {
             _ => return Err(TlsError::HalfIdentity),
         };
         config.alpn_protocols = match protocol {
-            UpstreamProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
+            UpstreamProtocol::Auto => vec![b"h2".to_vec(), HTTP1.to_vec()],
+            UpstreamProtocol::Http1 => vec![HTTP1.to_vec()],
             UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
         };
         let mut bytes = config.clone();
         bytes.alpn_protocols.clear();
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![HTTP1.to_vec()];
         Ok(ClientTls {
             config: Arc::new(config),
+            http1: Arc::new(http1),
             bytes: Arc::new(bytes),
             name,
             mesh: None,
@@ -74,9 +82,11 @@ impl ClientTls {
         protocol: UpstreamProtocol,
     ) -> Result<Self, TlsError> {
         let config = member::client(member, expected, member::protocols(protocol))?;
+        let http1 = member::client(member, expected, vec![HTTP1.to_vec()])?;
         let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
         Ok(ClientTls {
             config: Arc::new(config),
+            http1: Arc::new(http1),
             bytes: Arc::new(bytes),
             // Neither told nor verified: a member is known by its identity.
             name: Some(server_name("member.invalid")?),
@@ -113,6 +123,11 @@ impl ClientTls {
     /// What handshakes are made with. The same `Arc` as long as nothing changed.
     pub fn config(&self) -> &Arc<ClientConfig> {
         &self.config
+    }
+
+    /// What handshakes are made with where only HTTP/1 will do, as for an upgrade that an HTTP/2 endpoint may not take.
+    pub fn config_for_http1(&self) -> &Arc<ClientConfig> {
+        &self.http1
     }
 
     /// What handshakes are made with where bytes are relayed: members are told so, others are named no protocol.

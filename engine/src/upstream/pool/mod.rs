@@ -170,7 +170,7 @@ impl Pool {
         http1_only: bool,
     ) -> Result<Way, NoWay> {
         if dial.http2 == Some(false) || http1_only {
-            return self.connect(dial).await;
+            return self.connect(dial, http1_only).await;
         }
         loop {
             if !fresh && let Some(way) = self.ready(dial, client, http1_only, clock::recent()) {
@@ -179,7 +179,7 @@ impl Pool {
             fresh = false;
             if self.connecting.get() == 0 {
                 let _making = Making::new(self);
-                return self.connect(dial).await;
+                return self.connect(dial, false).await;
             }
             self.arrived.notified().await;
         }
@@ -190,8 +190,12 @@ impl Pool {
         Ok(self.open(plan, DialTls::for_bytes).await?.into_wire())
     }
 
-    async fn connect(self: &Rc<Self>, plan: &Dial) -> Result<Way, NoWay> {
-        let opened = self.open(plan, DialTls::of).await?;
+    async fn connect(self: &Rc<Self>, plan: &Dial, http1_only: bool) -> Result<Way, NoWay> {
+        let secured = match http1_only {
+            true => DialTls::for_http1,
+            false => DialTls::of,
+        };
+        let opened = self.open(plan, secured).await?;
         if plan.http2.unwrap_or(opened.alpn_http2) {
             let lane = Lane::start(opened.stream, opened.open, opened.peer)
                 .await
