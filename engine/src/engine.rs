@@ -292,7 +292,7 @@ impl Engine {
         let (becoming, ready_now) = watch::channel(false);
         let (told, ready) = blocking::channel();
         let shared = common.clone();
-        let build = move || -> Result<Reloader, std::io::Error> {
+        let build = move || {
             let inputs = (inputs, document);
             Reloader::new(origin, loader, inputs, memory, workers, sockets, &shared)
         };
@@ -442,7 +442,7 @@ struct Left {
 
 /// The control thread: reload, upkeep of upstreams, admin, signals, handover.
 fn control(
-    build: impl FnOnce() -> Result<Reloader, std::io::Error>,
+    build: impl FnOnce() -> Reloader,
     common: Common,
     admin_socket: Option<TcpListener>,
     inbox: mpsc::UnboundedReceiver<Control>,
@@ -461,13 +461,7 @@ fn control(
         }
     };
     runtime.block_on(async move {
-        let reloader = match build() {
-            Ok(reloader) => reloader,
-            Err(error) => {
-                let _starter_waits = told.send(Err(error));
-                return common.ledger.report(Duration::ZERO);
-            }
-        };
+        let reloader = build();
         // After the workers were started: a thread begins with its parent's priority.
         process::give_way();
         let services = reloader.memory.services.clone();
@@ -565,6 +559,10 @@ impl Conductor {
         let mut upkeep = Upkeep::new(self.common.metrics.clone());
         upkeep.follow(&self.common.store.current(), &self.reloader.memory);
         upkeep.first_answers(&self.reloader.memory).await;
+        if let Err(error) = self.reloader.begin() {
+            let _starter_waits = told.send(Err(error));
+            return self.common.ledger.report(Duration::ZERO);
+        }
         let reflected = self.reloader.memory.reflected.clone();
         self.reflected(&mut upkeep);
         let admin_copy = admin_socket

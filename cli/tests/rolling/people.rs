@@ -180,7 +180,9 @@ impl Told {
             "idempotency_key": format!("rolling-{key}"),
         });
         let made = ask(edge, token, "POST /orders", Some(&order))?;
-        let id = made["order_id"].as_str().ok_or("an order without a number")?;
+        let id = made["order_id"]
+            .as_str()
+            .ok_or("an order without a number")?;
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.push((id.to_owned(), product.to_owned()));
         Ok(())

@@ -168,7 +168,8 @@ impl Town {
             write(&format!("fleet/{name}.toml"), patient(&text));
         }
         let upstreams = include_str!("../../src/up/upstreams.toml.in");
-        let upstreams = upstreams.replace("mesh     = true", "mesh = true\nconnect_timeout = \"10s\"");
+        let upstreams =
+            upstreams.replace("mesh     = true", "mesh = true\nconnect_timeout = \"10s\"");
         write("fleet/upstreams.toml", upstreams);
         write(
             "control-plane.toml",
@@ -190,8 +191,11 @@ impl Town {
             control = format!("http://{}", self.control),
             users = self.pods[0].http,
         );
-        fs::write(self.path("gateway.toml"), text.replace("\"10s\"", "\"60s\""))
-            .expect("the test's own folder");
+        fs::write(
+            self.path("gateway.toml"),
+            text.replace("\"10s\"", "\"60s\""),
+        )
+        .expect("the test's own folder");
     }
 
     fn start_control_plane(&mut self) {
@@ -258,7 +262,10 @@ impl Town {
         );
         let text = text
             .replace("\"10s\"", "\"60s\"\ndrain_lag = \"2s\"")
-            .replace(&format!("\"{service}-sidecar\""), &format!("\"{service}-{instance}\""));
+            .replace(
+                &format!("\"{service}-sidecar\""),
+                &format!("\"{service}-{instance}\""),
+            );
         fs::write(folder.join("sidecar.toml"), text).expect("the test's own folder");
         let data = |name: &str| self.path(&format!("data/{name}.db")).display().to_string();
         let mut words = vec![
@@ -269,7 +276,11 @@ impl Town {
         ];
         let more: &[&str] = match service {
             // Hashing is not what is tested here.
-            "users" => &["--sample-data=true", "--password-memory=8", "--password-rounds=1"],
+            "users" => &[
+                "--sample-data=true",
+                "--password-memory=8",
+                "--password-rounds=1",
+            ],
             "products" => &["--sample-data=true"],
             "orders" => &[
                 "--wait=60s",
@@ -285,7 +296,11 @@ impl Town {
         if service == "payments" {
             words.push(format!("--processor=sqlite:{}", data("processor")));
         }
-        words.extend(doors.iter().map(|(other, door)| format!("--{other}=http://{door}")));
+        words.extend(
+            doors
+                .iter()
+                .map(|(other, door)| format!("--{other}=http://{door}")),
+        );
         Pod {
             service,
             calls,
@@ -356,7 +371,10 @@ impl Process {
         let mut log = File::options();
         let log = log.create(true).append(true).open(logs.join(name));
         let log = log.expect("the test's own folder");
-        let child = command.stderr(log).spawn().expect("the program can be started");
+        let child = command
+            .stderr(log)
+            .spawn()
+            .expect("the program can be started");
         Process {
             child,
             name: name.to_owned(),
@@ -434,7 +452,9 @@ fn patient(text: &str) -> String {
 
 /// `2026-11-22T12:00:00.000Z` in seconds since 1970.
 fn seconds(text: &str) -> u64 {
-    let date = Command::new("date").args(["-u", "+%s", "-d", text]).output();
+    let date = Command::new("date")
+        .args(["-u", "+%s", "-d", text])
+        .output();
     let date = String::from_utf8(date.expect("there is a date").stdout).unwrap_or_default();
     date.trim().parse().unwrap_or_default()
 }

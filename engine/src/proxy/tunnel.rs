@@ -36,7 +36,10 @@ pub(super) fn agreed(request: &Request, answer: Answer) -> Result<Answer, Error>
     if !extended || answer.tunnel.is_some() || !answer.response.status.is_success() {
         return Ok(answer);
     }
-    let cause = format!("it was answered {}, without a switch", answer.response.status);
+    let cause = format!(
+        "it was answered {}, without a switch",
+        answer.response.status
+    );
     Err(Error::because(Code::UpgradeRefused, cause))
 }
 

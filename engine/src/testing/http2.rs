@@ -191,13 +191,7 @@ impl Drop for Http2Upstream {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    number: usize,
-    shared: Arc<Shared>,
-    gate: Gate,
-    upgrades: bool,
-) {
+async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, gate: Gate, upgrades: bool) {
     let _nodelay = stream.set_nodelay(true);
     let mut builder = h2::server::Builder::new();
     if upgrades {

@@ -128,7 +128,8 @@ fn a_websocket_passes_a_gateway_and_two_members_and_the_application_sees_one_mes
         let request = request.expect("it arrived");
         assert_eq!(request.method(), "GET");
         assert!(
-            { request.header("upgrade") }.is_some_and(|word| word.eq_ignore_ascii_case("websocket")),
+            { request.header("upgrade") }
+                .is_some_and(|word| word.eq_ignore_ascii_case("websocket")),
             "{request:?}"
         );
         assert_eq!(request.header("sec-websocket-version"), Some("13"));
@@ -252,7 +253,10 @@ fn an_application_that_does_not_switch_is_heard_out_mesh_102() {
     // In HTTP/2, a page that is fine could not be told from an agreement.
     client.send(UPGRADE.replace("/chat", "/page"));
     let response = client.read_response();
-    assert_eq!((response.status, &*response.code()), (400, "upgrade_refused"));
+    assert_eq!(
+        (response.status, &*response.code()),
+        (400, "upgrade_refused")
+    );
     assert_eq!(client.get("/").status, 200, "the connection goes on");
 }
 
@@ -263,7 +267,10 @@ fn an_endpoint_that_does_not_offer_it_is_not_asked() {
     let mut client = gateway.client();
     client.send(UPGRADE);
     let response = client.read_response();
-    assert_eq!((response.status, &*response.code()), (400, "upgrade_refused"));
+    assert_eq!(
+        (response.status, &*response.code()),
+        (400, "upgrade_refused")
+    );
     assert!(app.requests().is_empty(), "nothing of it reaches it");
 }
 
@@ -290,7 +297,8 @@ fn rules_of_access_meet_the_upgrade_as_the_get_that_it_is_mesh_402() {
     assert_eq!(client.read_response().status, 403);
     until("both refusals", || {
         let page = orders.metrics();
-        let counted = |line: &str| line.starts_with("access_refused_total{") && line.ends_with(" 1");
+        let counted =
+            |line: &str| line.starts_with("access_refused_total{") && line.ends_with(" 1");
         page.lines().filter(|line| counted(line)).count() == 2
     });
 }

@@ -28,7 +28,11 @@ pub(in crate::proxy) async fn over_extended(
     request: &Request,
 ) -> Result<Sent, Failure> {
     let protocol = protocol(request).ok_or_else(|| refused("it asks for no one protocol"))?;
-    if !place.takes_upgrades().await.map_err(|error| unsent(&error))? {
+    if !place
+        .takes_upgrades()
+        .await
+        .map_err(|error| unsent(&error))?
+    {
         return Err(refused(
             "the endpoint speaks HTTP/2 and does not offer extended CONNECT (RFC 8441)",
         ));
