@@ -1,7 +1,9 @@
 //! What a store counts.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+
+use super::shown::Shown;
 
 /// What the one who writes counts.
 #[derive(Debug, Default)]
@@ -32,4 +34,22 @@ pub struct Figures {
     pub compactions: u64,
     /// The last write failed; of etcd: no member of it answers.
     pub failing: bool,
+}
+
+impl Counters {
+    /// Beside what is shown to readers at this moment.
+    pub(super) fn figures(&self, shown: &Shown) -> Figures {
+        let state = shown.read();
+        Figures {
+            revision: state.revision,
+            keys: state.keys() as u64,
+            bytes: self.bytes.load(Relaxed),
+            transactions: self.transactions.load(Relaxed),
+            syncs: self.syncs.load(Relaxed),
+            sync_time: Duration::from_micros(self.sync_micros.load(Relaxed)),
+            refused: self.refused.load(Relaxed),
+            compactions: self.compactions.load(Relaxed),
+            failing: self.failing.load(Relaxed),
+        }
+    }
 }

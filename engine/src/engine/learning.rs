@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tollgate_config::EndpointSource;
 
-use super::Conductor;
+use super::conductor::Conductor;
 use crate::clock::unix_seconds;
 use crate::reload::learned::{Learned, forget_after};
 use crate::snapshot::{Snapshot, UpstreamPlan};

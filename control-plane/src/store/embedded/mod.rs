@@ -186,18 +186,6 @@ impl Store for Embedded {
     }
 
     fn figures(&self) -> Figures {
-        let counters = &self.shared.figures;
-        let state = self.shared.shown.read();
-        Figures {
-            revision: state.revision,
-            keys: state.keys() as u64,
-            bytes: counters.bytes.load(Relaxed),
-            transactions: counters.transactions.load(Relaxed),
-            syncs: counters.syncs.load(Relaxed),
-            sync_time: Duration::from_micros(counters.sync_micros.load(Relaxed)),
-            refused: counters.refused.load(Relaxed),
-            compactions: counters.compactions.load(Relaxed),
-            failing: counters.failing.load(Relaxed),
-        }
+        self.shared.figures.figures(&self.shared.shown)
     }
 }

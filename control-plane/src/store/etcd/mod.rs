@@ -27,7 +27,7 @@ mod writer;
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -197,19 +197,7 @@ impl Store for Etcd {
     }
 
     fn figures(&self) -> Figures {
-        let counters = &self.ours.figures;
-        let state = self.ours.shown.read();
-        Figures {
-            revision: state.revision,
-            keys: state.keys() as u64,
-            bytes: counters.bytes.load(Relaxed),
-            transactions: counters.transactions.load(Relaxed),
-            syncs: counters.syncs.load(Relaxed),
-            sync_time: Duration::from_micros(counters.sync_micros.load(Relaxed)),
-            refused: counters.refused.load(Relaxed),
-            compactions: counters.compactions.load(Relaxed),
-            failing: counters.failing.load(Relaxed),
-        }
+        self.ours.figures.figures(&self.ours.shown)
     }
 
     fn resign(&self) {
