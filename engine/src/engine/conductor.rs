@@ -160,6 +160,10 @@ impl Conductor {
         let (commands, mut asked) = mpsc::unbounded_channel();
         let ready = Arc::new(AtomicBool::new(false));
         let mut upkeep = self.first_upkeep().await;
+        if let Err(error) = self.reloader.begin() {
+            let _starter_waits = told.send(Err(error));
+            return self.common.ledger.report(Duration::ZERO);
+        }
         let admin_copy = admin_socket
             .as_ref()
             .and_then(|socket| socket.try_clone().ok());
@@ -240,10 +244,6 @@ impl Conductor {
         let mut upkeep = Upkeep::new(self.common.metrics.clone());
         upkeep.follow(&self.common.store.current(), &self.reloader.memory);
         upkeep.first_answers(&self.reloader.memory).await;
-        if let Err(error) = self.reloader.begin() {
-            let _starter_waits = told.send(Err(error));
-            return self.common.ledger.report(Duration::ZERO);
-        }
         self.reflected(&mut upkeep);
         upkeep
     }
