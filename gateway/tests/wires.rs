@@ -38,8 +38,8 @@ enum Kind {
 struct Scene<'n> {
     network: &'n Network,
     gateway: Process,
-    chat: Upstream,
-    bytes: Upstream,
+    /// For WebSockets and pages, and for bytes.
+    upstreams: Option<[Upstream; 2]>,
     _site: Site,
 }
 
@@ -86,7 +86,7 @@ fn echo(conn: &mut Conn) {
 
 impl<'n> Scene<'n> {
     fn new(network: &'n Network, idle: &str) -> Scene<'n> {
-        let (chat, bytes) = inside(network, UPSTREAM, || {
+        let upstreams = inside(network, UPSTREAM, || {
             let chat = Upstream::http1_on(Network::address(UPSTREAM), |conn| {
                 while let Some(request) = conn.read_request() {
                     if request.header("upgrade").is_some() {
@@ -96,9 +96,9 @@ impl<'n> Scene<'n> {
                     conn.respond("200 OK", &[], "a page");
                 }
             });
-            (chat, Upstream::http1_on(Network::address(UPSTREAM), echo))
+            [chat, Upstream::http1_on(Network::address(UPSTREAM), echo)]
         });
-        let (chat_at, bytes_at) = (chat.address(), bytes.address());
+        let [chat_at, bytes_at] = [0, 1].map(|number: usize| upstreams[number].address());
         let site = Site::with(&format!(
             "[[listener]]\nname = \"chat\"\nbind = \"198.18.{CLIENT}.1:0\"\n\n\
              [[listener]]\nname = \"bytes\"\nbind = \"198.18.{CLIENT}.1:0\"\nprotocol = \"tcp\"\nforward = \"bytes\"\n\
@@ -113,16 +113,16 @@ impl<'n> Scene<'n> {
         Scene {
             network,
             gateway: site.run(),
-            chat,
-            bytes,
+            upstreams: Some(upstreams),
             _site: site,
         }
     }
 
     fn upstream(&self, kind: Kind) -> &Upstream {
+        let [chat, bytes] = self.upstreams.as_ref().expect("dropped with the scene");
         match kind {
-            Kind::WebSocket => &self.chat,
-            Kind::Bytes => &self.bytes,
+            Kind::WebSocket => chat,
+            Kind::Bytes => bytes,
         }
     }
 
@@ -164,6 +164,14 @@ impl<'n> Scene<'n> {
             let page = self.gateway.ask("GET /metrics").text();
             nothing.iter().all(|line| page.lines().any(|l| l == line))
         });
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        // They wake themselves by a connection, which the other side of a wire that was cut may not get for a while.
+        let upstreams = self.upstreams.take();
+        inside(self.network, UPSTREAM, || drop(upstreams));
     }
 }
 
