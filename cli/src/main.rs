@@ -1,6 +1,7 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
-//! `rollback`, `rollout`, `identity`, `audit`, `traces`, `sagas` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
+//! `rollback`, `rollout`, `identity`, `audit`, `traces`, `sagas` and `diagnose` ask a control plane; `gateway` and `sidecar` are
+//! the programs of these names.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -114,6 +115,8 @@ enum Command {
     Completion { shell: clap_complete::Shell },
     /// The gateway's own commands, as `tollgate-gateway` has them.
     Gateway(tollgate_gateway::Arguments),
+    /// The sidecar's own commands, as `tollgate-sidecar` has them.
+    Sidecar(tollgate_sidecar::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -179,6 +182,7 @@ fn main() -> ExitCode {
             ended(Ok(String::from_utf8_lossy(&script).into_owned()))
         }
         Command::Gateway(arguments) => tollgate_gateway::main(arguments),
+        Command::Sidecar(arguments) => tollgate_sidecar::main(arguments),
     }
 }
 

@@ -184,7 +184,7 @@ impl Engine {
         let (becoming, ready_now) = watch::channel(false);
         let (told, ready) = blocking::channel();
         let shared = common.clone();
-        let build = move || -> Result<Reloader, std::io::Error> {
+        let build = move || {
             let inputs = (inputs, document);
             Reloader::new(origin, loader, inputs, memory, workers, sockets, &shared)
         };

@@ -113,15 +113,14 @@ impl Upkeep {
     }
 
     async fn first_endpoints(&self) {
-        let until = Instant::now() + FIRST_ANSWERS;
-        let empty = || {
-            self.tended.values().any(|tended| {
-                tended.discovery.is_some() && tended.plan.upstream.endpoints().is_empty()
-            })
+        let all = async {
+            for tended in self.tended.values() {
+                if tended.discovery.is_some() {
+                    tended.plan.upstream.found().await;
+                }
+            }
         };
-        while empty() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let _late = tokio::time::timeout(FIRST_ANSWERS, all).await;
     }
 }
 

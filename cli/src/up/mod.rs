@@ -194,8 +194,13 @@ async fn look_after(system: &mut System<'_>) -> Result<(), Failure> {
 /// Stops what runs, the last that was started first. A second signal stops the waiting.
 async fn stop(system: &mut System<'_>, signals: &mut Signals) -> u8 {
     let mut code = exit::OK;
-    while let Some(part) = system.parts.pop() {
+    while let Some(mut part) = system.parts.pop() {
         let name = part.name;
+        if part.is_over() {
+            // Its death was told when it died, and it may have been about to be started again.
+            print(&format!("{name}: ended before\n"));
+            continue;
+        }
         let status = tokio::select! {
             status = part.stop() => status,
             () = told_to_stop(signals) => None,

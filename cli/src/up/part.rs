@@ -121,6 +121,11 @@ impl Part {
         )
     }
 
+    /// Whether it has ended by itself.
+    pub(super) fn is_over(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Asks it to end, and waits; kills it when it does not.
     pub(super) async fn stop(mut self) -> Option<ExitStatus> {
         let pid = self.child.id();

@@ -47,7 +47,7 @@ pub(super) struct Left {
 
 /// The control thread: reload, upkeep of upstreams, admin, signals, handover.
 pub(super) fn control(
-    build: impl FnOnce() -> Result<Reloader, std::io::Error>,
+    build: impl FnOnce() -> Reloader,
     common: Common,
     admin_socket: Option<TcpListener>,
     inbox: mpsc::UnboundedReceiver<Control>,
@@ -66,13 +66,7 @@ pub(super) fn control(
         }
     };
     runtime.block_on(async move {
-        let reloader = match build() {
-            Ok(reloader) => reloader,
-            Err(error) => {
-                let _starter_waits = told.send(Err(error));
-                return common.ledger.report(Duration::ZERO);
-            }
-        };
+        let reloader = build();
         // After the workers were started: a thread begins with its parent's priority.
         process::give_way();
         let services = reloader.memory.services.clone();
@@ -170,6 +164,10 @@ impl Conductor {
         let (commands, mut asked) = mpsc::unbounded_channel();
         let ready = Arc::new(AtomicBool::new(false));
         let mut upkeep = self.first_upkeep().await;
+        if let Err(error) = self.reloader.begin() {
+            let _starter_waits = told.send(Err(error));
+            return self.common.ledger.report(Duration::ZERO);
+        }
         let admin_copy = admin_socket
             .as_ref()
             .and_then(|socket| socket.try_clone().ok());

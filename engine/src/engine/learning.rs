@@ -138,12 +138,14 @@ fn sought(world: &Snapshot, service: &str, upkeep: &Upkeep) -> Vec<Arc<UpstreamP
     all.filter(|plan| upkeep.seeks(plan)).cloned().collect()
 }
 
+/// Waits until each has an endpoint, and not for long.
 async fn found(sought: &[Arc<UpstreamPlan>]) {
-    let until = Instant::now() + ADDRESSES;
-    let empty = |plan: &Arc<UpstreamPlan>| plan.upstream.endpoints().is_empty();
-    while sought.iter().any(empty) && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let all = async {
+        for plan in sought {
+            plan.upstream.found().await;
+        }
+    };
+    let _late = tokio::time::timeout(ADDRESSES, all).await;
 }
 
 /// Writes what was learned soon after it changed, for as long as the process serves.

@@ -55,7 +55,7 @@ impl DialTls {
         Self::with(tls, tls.config(), endpoint)
     }
 
-    /// For HTTP/1.1, also where the endpoint would rather speak HTTP/2.
+    /// For a request that needs HTTP/1 of an endpoint that may speak either: nothing else is offered.
     pub fn for_http1(tls: &ClientTls, endpoint: &str) -> io::Result<Self> {
         Self::with(tls, tls.config_for_http1(), endpoint)
     }

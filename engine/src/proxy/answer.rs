@@ -12,17 +12,17 @@ use http_body::Frame;
 use super::books::{Asked, Exchange};
 use super::replay::SharedSource;
 use super::send::{Pump, PumpError, Sent};
+use super::tunnel::End;
 use crate::clock;
 use crate::exchange::Response;
 use crate::exchange::body::{Body, BodyError};
 use crate::exchange::error::Code;
-use crate::http1::wire::SharedWire;
 use crate::upstream::Outcome;
 
 pub struct Answer {
     pub response: Response,
-    /// After a 101: the endpoint's wire, for `tunnel`.
-    pub tunnel: Option<SharedWire>,
+    /// After a 101: the endpoint's end, for `tunnel`.
+    pub tunnel: Option<End>,
     /// Nothing of it may be sent: the client is to see a reset.
     pub is_cut: bool,
     pump: Option<Pump>,

@@ -20,10 +20,11 @@ use super::replay::SharedSource;
 use super::send::{self, Failure, Sent};
 use super::split;
 use super::tries::{self, Tries};
+use super::tunnel::End;
 use crate::clock;
 use crate::exchange::body::Body;
 use crate::exchange::error::{Code, Error, written, written_size};
-use crate::exchange::headers::Sender;
+use crate::exchange::headers::{Sender, is_idempotent};
 use crate::exchange::{Request, Response, Target, grpc_code, grpc_status};
 use crate::net::tls::{ClientTls, Reason, Refusal, Side};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
@@ -270,6 +271,11 @@ impl Attempt<'_> {
                     )
                     .await
                 }
+                Way::Http2(place) if self.request.upgrade.is_some() => {
+                    let secure = self.upstream.dial.tls.is_some();
+                    // Rare, and no part of other requests' size.
+                    Box::pin(send::over_extended(place, secure, &sender, self.request)).await
+                }
                 Way::Http2(place) => {
                     let secure = self.upstream.dial.tls.is_some();
                     send::over_http2(place, secure, &sender, self.request, self.source, &limit)
@@ -328,7 +334,7 @@ impl Attempt<'_> {
         Ok(Sent {
             response: Response::new(StatusCode::OK, HeaderMap::new(), Body::Empty),
             pump: None,
-            tunnel: Some(wire),
+            tunnel: Some(End::Wire(wire)),
             waited: None,
         })
     }
@@ -375,11 +381,17 @@ impl Attempt<'_> {
         way
     }
 
-    /// Whether nothing but HTTP/1.1 will do, or that is the cheaper where both are spoken.
+    /// Whether nothing but HTTP/1.1 will do, or that is the cheaper where both are spoken. What may not be sent twice goes over
+    /// HTTP/2 there: a connection that ends says by GOAWAY what it has not taken, where HTTP/1.1 leaves it open.
     fn is_for_http1(&self, slot: &Slot) -> bool {
-        let request = self.request;
-        let may = self.upstream.dial.few_over_http1 && !request.is_http2 && !request.is_call;
-        request.upgrade.is_some() || may && slot.endpoint().in_flight() <= FEW
+        let (request, dial) = (self.request, &self.upstream.dial);
+        if request.upgrade.is_some() {
+            // Every HTTP/1 endpoint may agree to an upgrade, and few HTTP/2 ones.
+            return dial.http2 != Some(true);
+        }
+        let may = dial.few_over_http1 && !request.is_http2 && !request.is_call;
+        may && slot.endpoint().in_flight() <= FEW
+            && is_idempotent(&request.method, &request.headers)
     }
 
     async fn make_way(

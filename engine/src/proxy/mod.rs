@@ -199,12 +199,9 @@ impl Proxy {
                 .is_some_and(|plan| plan.item.matches.methods.contains(&method))
         };
         // A tunnel goes around everything that looks at requests, so a route gives it only by name.
-        let extended = request.is_http2 && request.upgrade.is_some();
         match request.method {
             Method::TRACE if !named(Method::TRACE) => Err(Code::MethodRefused.into()),
-            Method::CONNECT if !extended && !named(Method::CONNECT) => {
-                Err(Code::MethodRefused.into())
-            }
+            Method::CONNECT if !named(Method::CONNECT) => Err(Code::MethodRefused.into()),
             _ => Ok(()),
         }
     }
@@ -283,6 +280,7 @@ impl Proxy {
                 Ok(Answer::of(Response::new(*status, headers, Body::Empty)))
             }
         }
+        .and_then(|answer| tunnel::agreed(request, answer))
         .inspect(|_| exchange.error = None)
     }
 

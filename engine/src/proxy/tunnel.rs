@@ -12,9 +12,11 @@ use h2::{RecvStream, SendStream};
 use tokio::io::AsyncWrite;
 
 use super::answer::Answer;
-use crate::exchange::error::Code;
+use crate::exchange::Request;
+use crate::exchange::error::{Code, Error};
 use crate::http1::Wire;
 use crate::http1::wire::SharedWire;
+use crate::upstream::pool::Place;
 
 /// One end of a tunnel.
 pub enum End {
@@ -22,7 +24,23 @@ pub enum End {
     Stream {
         receive: RecvStream,
         send: SendStream<Bytes>,
+        /// Its place on the endpoint's connection; it counts there while it is held.
+        place: Option<Place>,
     },
+}
+
+/// To extended CONNECT any good answer means that the switch was made: one that is a page is no answer to it, while over
+/// HTTP/1 it is a polite refusal.
+pub(super) fn agreed(request: &Request, answer: Answer) -> Result<Answer, Error> {
+    let extended = request.is_http2 && request.upgrade.is_some();
+    if !extended || answer.tunnel.is_some() || !answer.response.status.is_success() {
+        return Ok(answer);
+    }
+    let cause = format!(
+        "it was answered {}, without a switch",
+        answer.response.status
+    );
+    Err(Error::because(Code::UpgradeRefused, cause))
 }
 
 /// One direction's state.
@@ -48,6 +66,9 @@ pub async fn run(mut client: End, mut upstream: End, mut answer: Answer) {
         match (there, here) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(None),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
+            // Who has said all may leave without another word.
+            (Poll::Pending, Poll::Ready(Ok(()))) if upstream.is_gone(cx) => Poll::Ready(None),
+            (Poll::Ready(Ok(())), Poll::Pending) if client.is_gone(cx) => Poll::Ready(None),
             _ => match (idle, answer.exchange()) {
                 (Some(idle), Some(exchange)) => exchange
                     .alarm
@@ -154,6 +175,14 @@ impl End {
         match self {
             End::Wire(wire) => Pin::new(&mut wire.borrow_mut().stream).poll_flush(cx),
             End::Stream { .. } => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether a stream that still takes bytes was reset, or its connection ended.
+    fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            End::Wire(_) => false,
+            End::Stream { send, .. } => send.poll_reset(cx).is_ready(),
         }
     }
 

@@ -110,9 +110,11 @@ impl Reloader {
         workers: Workers,
         sockets: HashMap<Place, Vec<TcpListener>>,
         common: &Common,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let report = SharedReport::default();
-        let mut reloader = Reloader {
+        warn(&document);
+        common.spans.follow(&document);
+        Reloader {
             origin,
             loader,
             inputs,
@@ -128,14 +130,17 @@ impl Reloader {
             closed: HashSet::new(),
             report,
             addresses: Arc::default(),
-        };
-        let snapshot = reloader.store.current();
-        reloader.open_doors(&snapshot)?;
-        warn(&reloader.document);
-        reloader.spans.follow(&reloader.document);
-        reloader.tell_addresses();
-        reloader.tell(&snapshot, 0);
-        Ok(reloader)
+        }
+    }
+
+    /// Lets the first clients in. Whoever came before waits in the kernel's queue, or is served by a predecessor: it would be
+    /// answered with less than is known a moment later.
+    pub fn begin(&mut self) -> io::Result<()> {
+        let snapshot = self.store.current();
+        self.open_doors(&snapshot)?;
+        self.tell_addresses();
+        self.tell(&snapshot, 0);
+        Ok(())
     }
 
     /// Reads again and applies, or refuses whole. Returns the generation that serves.

@@ -470,7 +470,7 @@ fn write_head(
 }
 
 /// The endpoint said 101, or is connected to: the head goes to the client, then bytes pass both ways.
-async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> After {
+async fn switch(wire: &SharedWire, upstream: End, mut answer: Answer) -> After {
     {
         let mut wire = wire.borrow_mut();
         let out = wire.queue();
@@ -496,7 +496,7 @@ async fn switch(wire: &SharedWire, upstream: SharedWire, mut answer: Answer) -> 
         answer.abandoned(Code::ClientClosed);
         return After::Close;
     }
-    tunnel::run(End::Wire(wire.clone()), End::Wire(upstream), answer).await;
+    tunnel::run(End::Wire(wire.clone()), upstream, answer).await;
     After::Close
 }
 

@@ -324,9 +324,13 @@ async fn one(visit: &Visit, (streaming, head, mut respond): Work) {
             *head.headers_mut() = std::mem::take(&mut answer.response.headers);
             match respond.send_response(head, false) {
                 Ok(send) => {
-                    let ends = (End::Stream { receive, send }, End::Wire(upstream));
+                    let client = End::Stream {
+                        receive,
+                        send,
+                        place: None,
+                    };
                     // Rare and large.
-                    Box::pin(tunnel::run(ends.0, ends.1, answer)).await;
+                    Box::pin(tunnel::run(client, upstream, answer)).await;
                 }
                 Err(_) => answer.abandoned(Code::ClientClosed),
             }

@@ -12,7 +12,7 @@ use crate::alarm::Alarm;
 use crate::clock;
 use crate::net::relay::{End, Relay, reset};
 use crate::net::stream::Stream;
-use crate::proxy::{Answer, Connection, Proxy};
+use crate::proxy::{Answer, Connection, Proxy, tunnel};
 use crate::telemetry::metrics::RelayEnd;
 
 /// `early`: what was read already, to find out that it is no HTTP.
@@ -43,8 +43,11 @@ struct Upstream {
 }
 
 fn upstream(answer: &mut Answer) -> Option<Upstream> {
+    let tunnel::End::Wire(wire) = answer.tunnel.take()? else {
+        return None;
+    };
     // Nobody else has it: it was made for this client.
-    let wire = Rc::try_unwrap(answer.tunnel.take()?).ok()?.into_inner();
+    let wire = Rc::try_unwrap(wire).ok()?.into_inner();
     Some(Upstream {
         stream: wire.stream,
         open: wire.open,

@@ -141,8 +141,14 @@ pub(crate) fn from_http2(parts: http::request::Parts) -> Result<Request, Error> 
     {
         return Err(Code::ExpectationFailed.into());
     }
+    // An upgrade by extended CONNECT is the GET that it would be over HTTP/1 (RFC 8441 section 5): routes, rules and retries
+    // know one kind.
+    let method = match upgrade {
+        Some(_) => http::Method::GET,
+        None => parts.method,
+    };
     Ok(Request {
-        method: parts.method,
+        method,
         authority: authority.to_owned(),
         target,
         marks: Marks::of(&parts.headers),

@@ -88,6 +88,15 @@ pub struct Http2Upstream {
 
 impl Http2Upstream {
     pub fn echo() -> Http2Upstream {
+        Http2Upstream::start(true)
+    }
+
+    /// The same, but it offers no extended CONNECT.
+    pub fn without_upgrades() -> Http2Upstream {
+        Http2Upstream::start(false)
+    }
+
+    fn start(upgrades: bool) -> Http2Upstream {
         let (bound, address) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (shared, gate) = (Arc::new(Shared::default()), Gate::new());
@@ -106,7 +115,9 @@ impl Http2Upstream {
                             journal.connections += 1;
                             journal.connections
                         });
-                        tokio::spawn(serve(stream, number, theirs.clone(), their_gate.clone()));
+                        let serving =
+                            serve(stream, number, theirs.clone(), their_gate.clone(), upgrades);
+                        tokio::spawn(serving);
                     }
                 };
                 tokio::select! { () = serve => {}, _ = stopped => {} }
@@ -180,10 +191,12 @@ impl Drop for Http2Upstream {
     }
 }
 
-async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, gate: Gate) {
+async fn serve(stream: TcpStream, number: usize, shared: Arc<Shared>, gate: Gate, upgrades: bool) {
     let _nodelay = stream.set_nodelay(true);
     let mut builder = h2::server::Builder::new();
-    builder.enable_connect_protocol();
+    if upgrades {
+        builder.enable_connect_protocol();
+    }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
         return;
     };

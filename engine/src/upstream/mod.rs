@@ -88,6 +88,8 @@ pub struct Upstream {
     originals: Arc<Originals>,
     /// Tells the prober that there are other endpoints.
     changed: Notify,
+    /// Tells whoever waits for an endpoint that there are others.
+    replaced: Notify,
     /// Tells whoever waits that a probe ended.
     probed: Notify,
 }
@@ -167,6 +169,7 @@ impl Upstream {
                 .filter(|before| before.settings.tls == settings.tls)
                 .map_or_else(Arc::default, |before| before.originals.clone()),
             changed: Notify::new(),
+            replaced: Notify::new(),
             probed: Notify::new(),
             settings,
         }
@@ -210,6 +213,20 @@ impl Upstream {
         begin_slowly(&self.endpoints.load(), &set, now.into());
         self.endpoints.store(Arc::new(set));
         self.changed.notify_one();
+        self.replaced.notify_waiters();
+    }
+
+    /// Returns as soon as there is an endpoint.
+    pub async fn found(&self) {
+        loop {
+            // Before the look: what is replaced after it is heard of.
+            let mut replaced = std::pin::pin!(self.replaced.notified());
+            replaced.as_mut().enable();
+            if !self.endpoints().is_empty() {
+                return;
+            }
+            replaced.await;
+        }
     }
 
     /// Asks for a permit to be in flight here; `None`: none is needed.

@@ -9,6 +9,7 @@ mod authority;
 mod handshakes;
 mod protocols;
 mod rotation;
+mod websocket;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

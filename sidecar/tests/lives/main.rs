@@ -3,6 +3,7 @@
 mod commands;
 mod exec;
 mod manifests;
+mod members;
 mod registering;
 mod stopping;
 mod support;

@@ -15,11 +15,14 @@ use super::files::{Digest, Files};
 use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
+/// HTTP/1.1 in ALPN.
+const HTTP1: &[u8] = b"http/1.1";
+
 /// TLS towards one upstream. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
-    /// The same, offering HTTP/1.1 alone.
+    /// The same, where only HTTP/1 will do.
     http1: Arc<ClientConfig>,
     /// The same, for what is not HTTP.
     bytes: Arc<ClientConfig>,
@@ -54,14 +57,14 @@ impl ClientTls {
             _ => return Err(TlsError::HalfIdentity),
         };
         config.alpn_protocols = match protocol {
-            UpstreamProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
+            UpstreamProtocol::Auto => vec![b"h2".to_vec(), HTTP1.to_vec()],
+            UpstreamProtocol::Http1 => vec![HTTP1.to_vec()],
             UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
         };
         let mut bytes = config.clone();
         bytes.alpn_protocols.clear();
         let mut http1 = config.clone();
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http1.alpn_protocols = vec![HTTP1.to_vec()];
         Ok(ClientTls {
             config: Arc::new(config),
             http1: Arc::new(http1),
@@ -79,11 +82,11 @@ impl ClientTls {
         protocol: UpstreamProtocol,
     ) -> Result<Self, TlsError> {
         let config = member::client(member, expected, member::protocols(protocol))?;
+        let http1 = member::client(member, expected, vec![HTTP1.to_vec()])?;
         let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
-        let http1 = member::protocols(UpstreamProtocol::Http1);
         Ok(ClientTls {
             config: Arc::new(config),
-            http1: Arc::new(member::client(member, expected, http1)?),
+            http1: Arc::new(http1),
             bytes: Arc::new(bytes),
             // Neither told nor verified: a member is known by its identity.
             name: Some(server_name("member.invalid")?),
@@ -122,7 +125,7 @@ impl ClientTls {
         &self.config
     }
 
-    /// What handshakes are made with where nothing but HTTP/1.1 will do.
+    /// What handshakes are made with where only HTTP/1 will do, as for an upgrade that an HTTP/2 endpoint may not take.
     pub fn config_for_http1(&self) -> &Arc<ClientConfig> {
         &self.http1
     }

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::super::limit::Limit;
 use super::super::replay::SharedSource;
+use super::super::tunnel::End;
 use super::{Failure, Pump, PumpError, Sent, framing, is_safe};
 use crate::exchange::body::Body;
 use crate::exchange::error::Code;
@@ -45,13 +46,7 @@ pub(in crate::proxy) async fn over_http1(
     {
         let mut wire = wire.borrow_mut();
         let out = wire.queue();
-        // A WebSocket that came by extended CONNECT goes on as the GET it once was (RFC 8441 section 5).
-        let method = if request.upgrade.is_some() && request.is_http2 {
-            &Method::GET
-        } else {
-            &request.method
-        };
-        encode::request_line(out, method, request.target.as_str());
+        encode::request_line(out, &request.method, request.target.as_str());
         sender.write_http1(out, request);
         encode::framing(out, framing);
         if framing == Framing::None
@@ -184,7 +179,7 @@ fn answered_http1(
         return Sent {
             response,
             pump: None,
-            tunnel: Some(wire),
+            tunnel: Some(End::Wire(wire)),
             waited: None,
         };
     }

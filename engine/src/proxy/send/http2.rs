@@ -4,15 +4,16 @@ use std::future::{Future, poll_fn};
 use std::task::{Poll, ready};
 
 use bytes::Bytes;
-use h2::SendStream;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Uri, Version, header};
+use http::{Method, Uri, Version, header};
 
 use super::super::limit::Limit;
 use super::super::replay::SharedSource;
 use super::{Failure, Pump, PumpError, Sent, framing};
 use crate::exchange::body::{Body, Http2Body};
-use crate::exchange::error::{Code, Error};
+use crate::exchange::error::Code;
 use crate::exchange::headers::Sender;
 use crate::exchange::{Request, Response};
 use crate::http1::Framing;
@@ -27,26 +28,9 @@ pub(in crate::proxy) async fn over_http2(
     source: &SharedSource,
     limit: &Limit,
 ) -> Result<Sent, Failure> {
-    if request.upgrade.is_some() {
-        return Err(Failure::refused(Error::because(
-            Code::UpgradeRefused,
-            "the upstream speaks HTTP/2, which has no Upgrade",
-        )));
-    }
-    let authority = sender
-        .host
-        .map_or(request.authority.as_bytes(), |host| host.as_bytes());
-    let head = http2_head(request, authority, secure, sender.for_http2(request))
-        .ok_or_else(|| Failure::bad(Code::BadHost))?;
-    let mut send = place.ready().await.map_err(|error| match error.get_io() {
-        Some(error) if error.kind() == REFUSED_US => Failure::refused_us(error),
-        _ => Failure::reset(error.to_string(), false, true),
-    })?;
+    let head = head_of(request, secure, sender)?;
     let ends = framing(request, source) == Framing::None;
-    let (answer, stream) = send.send_request(head, ends).map_err(|error| {
-        place.retire();
-        Failure::reset(error.to_string(), false, true)
-    })?;
+    let (answer, stream) = open(&place, head, ends).await?;
     let mut pump: Option<Pump> =
         (!ends).then(|| Box::pin(pump_http2(stream, source.clone())) as Pump);
     let mut answer = std::pin::pin!(answer);
@@ -66,27 +50,62 @@ pub(in crate::proxy) async fn over_http2(
                 }
             }
         }
-        answer.as_mut().poll(cx).map_err(|error| {
-            if let Some(error) = error.get_io().filter(|error| error.kind() == REFUSED_US) {
-                place.retire();
-                return Failure::refused_us(error);
-            }
-            let untaken = error.reason() == Some(h2::Reason::REFUSED_STREAM)
-                || (error.is_go_away() && error.is_remote());
-            if error.is_go_away() || error.is_io() {
-                place.retire();
-            }
-            let mut failure =
-                Failure::reset(error.to_string(), !untaken, error.is_go_away() && untaken);
-            if error.is_library()
-                || (error.reason() == Some(h2::Reason::PROTOCOL_ERROR) && !error.is_remote())
-            {
-                failure = Failure::bad(Code::UpstreamBadResponse);
-            }
-            failure
-        })
+        answer
+            .as_mut()
+            .poll(cx)
+            .map_err(|error| unanswered(&place, &error))
     })
     .await?;
+    Ok(Sent {
+        response: response_of(answer, place),
+        pump,
+        tunnel: None,
+        waited: None,
+    })
+}
+
+/// Opens a stream with this head.
+pub(super) async fn open(
+    place: &Place,
+    head: http::Request<()>,
+    ends: bool,
+) -> Result<(ResponseFuture, SendStream<Bytes>), Failure> {
+    let mut send = place.ready().await.map_err(|error| unsent(&error))?;
+    send.send_request(head, ends).map_err(|error| {
+        place.retire();
+        Failure::reset(error.to_string(), false, true)
+    })
+}
+
+/// The connection ended before anything was sent on it.
+pub(super) fn unsent(error: &h2::Error) -> Failure {
+    match error.get_io() {
+        Some(error) if error.kind() == REFUSED_US => Failure::refused_us(error),
+        _ => Failure::reset(error.to_string(), false, true),
+    }
+}
+
+/// The stream ended without an answer's head.
+pub(super) fn unanswered(place: &Place, error: &h2::Error) -> Failure {
+    if let Some(error) = error.get_io().filter(|error| error.kind() == REFUSED_US) {
+        place.retire();
+        return Failure::refused_us(error);
+    }
+    let untaken = error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        || (error.is_go_away() && error.is_remote());
+    if error.is_go_away() || error.is_io() {
+        place.retire();
+    }
+    if error.is_library()
+        || (error.reason() == Some(h2::Reason::PROTOCOL_ERROR) && !error.is_remote())
+    {
+        return Failure::bad(Code::UpstreamBadResponse);
+    }
+    Failure::reset(error.to_string(), !untaken, error.is_go_away() && untaken)
+}
+
+/// An answer with its body still to come.
+pub(super) fn response_of(answer: http::Response<RecvStream>, place: Place) -> Response {
     let (parts, stream) = answer.into_parts();
     let mut response = Response::new(parts.status, parts.headers, Body::Empty);
     response.announced = response
@@ -100,34 +119,37 @@ pub(in crate::proxy) async fn over_http2(
             ended: false,
         });
     }
-    Ok(Sent {
-        response,
-        pump,
-        tunnel: None,
-        waited: None,
-    })
+    response
 }
 
-fn http2_head(
+/// The head of a request as HTTP/2 has it.
+pub(super) fn head_of(
     request: &Request,
-    authority: &[u8],
     secure: bool,
-    headers: HeaderMap,
-) -> Option<http::Request<()>> {
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(Authority::try_from(authority).ok()?);
-    parts.path_and_query = Some(PathAndQuery::try_from(request.target.as_str()).ok()?);
+    sender: &Sender<'_>,
+) -> Result<http::Request<()>, Failure> {
+    let authority = sender
+        .host
+        .map_or(request.authority.as_bytes(), |host| host.as_bytes());
+    let uri = uri_of(request, authority, secure).ok_or_else(|| Failure::bad(Code::BadHost))?;
     let mut head = http::Request::new(());
     *head.method_mut() = if request.is_call {
         Method::POST
     } else {
         request.method.clone()
     };
-    *head.uri_mut() = Uri::from_parts(parts).ok()?;
+    *head.uri_mut() = uri;
     *head.version_mut() = Version::HTTP_2;
-    *head.headers_mut() = headers;
-    Some(head)
+    *head.headers_mut() = sender.for_http2(request);
+    Ok(head)
+}
+
+fn uri_of(request: &Request, authority: &[u8], secure: bool) -> Option<Uri> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::try_from(authority).ok()?);
+    parts.path_and_query = Some(PathAndQuery::try_from(request.target.as_str()).ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 async fn pump_http2(mut stream: SendStream<Bytes>, source: SharedSource) -> Result<(), PumpError> {

@@ -1,6 +1,8 @@
 //! One request over one way: writes the head, passes the body on while the answer may already come, reads the answer's
-//! head. Says of every failure whether anything may have left. `http1` and `http2` speak; here is what both say.
+//! head. Says of every failure whether anything may have left. `http1`, `http2` and `extended` (upgrades over HTTP/2) speak;
+//! here is what all of them say.
 
+mod extended;
 mod http1;
 mod http2;
 
@@ -12,14 +14,15 @@ use http::header;
 
 use super::replay::SharedSource;
 use super::retry::Ending;
+use super::tunnel::End;
 use crate::exchange::body::BodyError;
 use crate::exchange::error::{Code, Error};
 use crate::exchange::headers::is_idempotent;
 use crate::exchange::{Request, Response};
 use crate::http1::Framing;
-use crate::http1::wire::SharedWire;
 use crate::upstream::Outcome;
 
+pub(super) use extended::over_extended;
 pub(super) use http1::over_http1;
 pub(super) use http2::over_http2;
 
@@ -40,8 +43,8 @@ pub(super) struct Sent {
     pub response: Response,
     /// The rest of the request's body.
     pub pump: Option<Pump>,
-    /// After a 101: the endpoint's wire.
-    pub tunnel: Option<SharedWire>,
+    /// After a 101: the endpoint's end.
+    pub tunnel: Option<End>,
     /// How long its head was waited for after the request had left.
     pub waited: Option<Duration>,
 }

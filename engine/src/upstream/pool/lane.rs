@@ -1,14 +1,16 @@
 //! One HTTP/2 connection to an endpoint, shared by many streams of one worker.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
+use h2::{Ping, PingPong};
+use tokio::sync::OnceCell;
 
 use super::{IDLE, Open};
 use crate::clock;
@@ -32,6 +34,15 @@ pub struct Lane {
     used: Cell<Instant>,
     /// The member of the mesh at its end.
     peer: Option<Peer>,
+    /// The endpoint's settings have come: what it offers is known.
+    settled: OnceCell<()>,
+    question: RefCell<Question>,
+}
+
+/// A ping whose answer comes behind the settings.
+struct Question {
+    pings: Option<PingPong>,
+    asked: bool,
 }
 
 impl Lane {
@@ -52,7 +63,7 @@ impl Lane {
             .enable_push(false);
         let driver = io.clone();
         let mut shaking = pin!(builder.handshake::<_, Bytes>(io));
-        let (send, connection) = poll_fn(|cx| {
+        let (send, mut connection) = poll_fn(|cx| {
             let polled = shaking.as_mut().poll(cx);
             if let Poll::Ready(Err(error)) = driver.flush_now(cx) {
                 return Poll::Ready(Err(error.to_string()));
@@ -67,6 +78,11 @@ impl Lane {
             retired: Cell::new(false),
             used: Cell::new(Instant::now()),
             peer,
+            settled: OnceCell::new(),
+            question: RefCell::new(Question {
+                pings: connection.ping_pong(),
+                asked: false,
+            }),
         });
         let watched = Rc::downgrade(&lane);
         tokio::task::spawn_local(async move {
@@ -147,8 +163,32 @@ impl Place {
         result
     }
 
+    /// Whether the endpoint takes extended CONNECT (RFC 8441), which its settings say. They are the first that it sends,
+    /// and nothing tells that they came: but the answer to a ping comes behind them.
+    pub async fn takes_upgrades(&self) -> Result<bool, h2::Error> {
+        let lane = &*self.lane;
+        if !lane.send.is_extended_connect_protocol_enabled() {
+            let answered = poll_fn(|cx| lane.question.borrow_mut().poll_answer(cx));
+            lane.settled.get_or_try_init(|| answered).await?;
+        }
+        Ok(lane.send.is_extended_connect_protocol_enabled())
+    }
+
     pub fn retire(&self) {
         self.lane.retire();
+    }
+}
+
+impl Question {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let Some(pings) = &mut self.pings else {
+            return Poll::Ready(Ok(()));
+        };
+        // Whoever asked may have gone; the next one waits for the same answer.
+        if !std::mem::replace(&mut self.asked, true) {
+            pings.send_ping(Ping::opaque())?;
+        }
+        pings.poll_pong(cx).map_ok(drop)
     }
 }
 
