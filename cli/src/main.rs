@@ -1,6 +1,6 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
-//! `rollback`, `rollout`, `identity`, `audit` and `diagnose` ask a control plane; `gateway` is the gateway's own program.
+//! `rollback`, `rollout`, `identity`, `audit` and `diagnose` ask a control plane; `doctor` looks at all of it; `gateway` is the gateway's own program.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -8,6 +8,7 @@ mod breakers;
 mod client;
 mod control;
 mod desk;
+mod doctor;
 mod edges;
 mod explain;
 mod fleet;
@@ -104,6 +105,8 @@ enum Command {
     Audit(inspect::Audit),
     /// What is wrong with a service, and what to do: goes and looks at its instances. Exits with 1 if something is.
     Diagnose(inspect::Diagnose),
+    /// Looks at everything that it finds here, and says of each how it is, why, and what to do; needs nothing to work. Exits with 0, 1 or 2.
+    Doctor(doctor::Arguments),
     /// Writes what a shell needs to complete these commands: `source <(tollgate completion bash)`.
     Completion { shell: clap_complete::Shell },
     /// The gateway's own commands, as `tollgate-gateway` has them.
@@ -164,6 +167,7 @@ fn main() -> ExitCode {
         Command::Edges(arguments) => edges::edges(&arguments),
         Command::Audit(arguments) => inspect::audit(&arguments),
         Command::Diagnose(arguments) => inspect::diagnose(&arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             let name = "tollgate";

@@ -1,0 +1,310 @@
+//! The way of calls to one service, from whoever calls to whoever answers: registered, healthy, reachable from here, a handshake
+//! with the right one, rules that let the call pass, limits and breakers on the way.
+
+use std::sync::Arc;
+
+use rustls::ClientConnection;
+use serde_json::{Value, json};
+use tollgate_config::UpstreamProtocol;
+use tollgate_engine::net::tls::look::Looked;
+use tollgate_engine::net::tls::{ClientTls, Expected, Member, Refusal};
+
+use super::data_plane;
+use super::finding::Finding;
+use super::identity::{self, Silent};
+use super::subjects::{Paper, Plane, Subjects};
+use super::wire::{self, Page, Patience, Site};
+use super::{Check, What};
+use crate::inspect::escaped;
+use crate::status::{list, word};
+
+/// Instances that are gone to.
+const MOST: usize = 20;
+
+pub(super) fn checks(subjects: &Arc<Subjects>, name: &str) -> Vec<Check> {
+    let (all, service) = (subjects.clone(), name.to_owned());
+    let mut checks = vec![Check::new(What::Service, name, move || {
+        registered(&all, &service)
+    })];
+    for number in 0..subjects.planes.len() {
+        let (all, service) = (subjects.clone(), name.to_owned());
+        checks.push(Check::new(What::Service, name, move || {
+            let plane = all.planes.get(number);
+            plane
+                .map(|plane| at_plane(&all, plane, &service))
+                .unwrap_or_default()
+        }));
+    }
+    checks
+}
+
+/// As the first control plane that answers knows it.
+fn registered(subjects: &Subjects, service: &str) -> Vec<Finding> {
+    let patience = Patience::of(subjects.limit);
+    let mut sites = subjects.controls.iter();
+    let site = sites.find_map(|target| target.reach(subjects.token.as_ref(), patience).0);
+    let Some(site) = site else {
+        let why = "no control plane is reached, so nobody says where its instances are";
+        return vec![Finding::unknown(
+            service,
+            why,
+            "see the section `control plane`",
+        )];
+    };
+    let path = escaped(service);
+    match site.page(&format!("/debug/diagnose/service/{path}")) {
+        Page::Good(report) => {
+            let mut found = diagnosis(service, &report);
+            let instances = list(&report["instances"]).iter();
+            let used = instances.filter(|one| one["in_lookups"] == true);
+            found.extend(reached(
+                subjects,
+                service,
+                used.map(|one| word(&one["address"])),
+            ));
+            found
+        }
+        _ => looked_up(subjects, &site, service, &path),
+    }
+}
+
+/// What the control plane's own diagnosis says.
+fn diagnosis(service: &str, report: &Value) -> Vec<Finding> {
+    let (registration, resolution) = (&report["registration"], &report["resolution"]);
+    let usable = resolution["instances"].as_u64().unwrap_or(0);
+    let why = format!(
+        "{} instances are registered, and {usable} of them may be used",
+        word(&registration["instances"])
+    );
+    let mut found = vec![match usable {
+        0 => Finding::problem(service, why, ""),
+        _ => Finding::ok(service, why),
+    }];
+    for one in list(&report["recommendations"]) {
+        let place = one["place"].as_str().map(str::to_owned);
+        let setting = one["setting"]
+            .as_str()
+            .map(|setting| format!("`{setting}` decides about it"));
+        let text = word(&one["text"]);
+        let next = setting.unwrap_or_default();
+        found.push(match usable {
+            0 => Finding::problem(service, text, next).at(place),
+            _ => Finding::warning(service, text, next).at(place),
+        });
+    }
+    found
+}
+
+/// Where a token is wanted for more than a lookup.
+fn looked_up(subjects: &Subjects, site: &Site, service: &str, path: &str) -> Vec<Finding> {
+    match site.page(&format!("/services/{path}")) {
+        Page::Good(instances) => {
+            let addresses: Vec<String> = { list(&instances).iter() }
+                .map(|one| word(&one["address"]))
+                .collect();
+            let why = format!("{} instances may be used", addresses.len());
+            let mut found = vec![match addresses.len() {
+                0 => Finding::problem(service, why, "let it register; see tollgate services"),
+                _ => Finding::ok(service, why),
+            }];
+            found.extend(reached(subjects, service, addresses.into_iter()));
+            found
+        }
+        Page::Denied(why) | Page::Bad(why) => {
+            let next = "show a token of the role `read`: --token-file or TOLLGATE_TOKEN_FILE";
+            vec![Finding::unknown(service, why, next)]
+        }
+    }
+}
+
+/// A handshake with each, in the name of the first document here that makes a member; without one, a look at what they show.
+fn reached(
+    subjects: &Subjects,
+    service: &str,
+    addresses: impl Iterator<Item = String>,
+) -> Vec<Finding> {
+    let caller = subjects.papers.iter().find_map(|paper| {
+        let document = paper.plane()?;
+        let section = document.identity.as_ref()?;
+        let member = identity::member(document).ok().flatten()?;
+        Some((section.namespace.clone(), member, paper.name()))
+    });
+    let patience = Patience::of(subjects.limit);
+    let addresses = addresses.take(MOST);
+    addresses
+        .map(|address| {
+            let what = format!("{service} at {address}");
+            match &caller {
+                Some((namespace, member, who)) => {
+                    let expected = Expected {
+                        namespace: namespace.clone(),
+                        service: service.to_owned(),
+                    };
+                    handshake(&what, &address, member, &expected, who, patience)
+                }
+                None => seen(&what, &address, patience),
+            }
+        })
+        .collect()
+}
+
+/// As a call would begin, with the caller's own certificate. Nothing is asked.
+fn handshake(
+    what: &str,
+    address: &str,
+    member: &identity::Member,
+    expected: &Expected,
+    who: &str,
+    patience: Patience,
+) -> Finding {
+    let socket =
+        wire::resolve(address, patience).and_then(|addresses| wire::connect(&addresses, patience));
+    let (mut socket, _) = match socket {
+        Ok(connected) => connected,
+        Err(why) => {
+            let next = "look for a firewall between, or for an address that only it can use";
+            return Finding::problem(what, format!("it is not reached from here: {why}"), next);
+        }
+    };
+    let caller = Arc::new(Member::default());
+    caller.hold(Some(member.own.clone()));
+    caller.trust(member.trusted.clone());
+    let made = ClientTls::member(&caller, expected, UpstreamProtocol::Auto);
+    let made = made.map_err(|error| error.to_string()).and_then(|tls| {
+        let name = tls
+            .server_name(wire::host(address))
+            .map_err(|error| error.to_string())?;
+        ClientConnection::new(tls.config().clone(), name).map_err(|error| error.to_string())
+    });
+    let mut connection = match made {
+        Ok(connection) => connection,
+        Err(why) => return Finding::unknown(what, why, ""),
+    };
+    while connection.is_handshaking() {
+        if let Err(error) = connection.complete_io(&mut socket) {
+            let refusal = Refusal::of(&error);
+            let why = format!("as {who} it is not called: {refusal}");
+            let next = "the section `identity` looks at both certificates; where it is no member, its upstream is not to say `mesh`";
+            return Finding::problem(what, why, next);
+        }
+    }
+    let why =
+        format!("reached from here, and it is {expected} by its certificate (asked as {who})");
+    Finding::ok(what, why)
+}
+
+fn seen(what: &str, address: &str, patience: Patience) -> Finding {
+    match identity::shown(address, patience) {
+        Ok(chain) => {
+            let names = chain.first().and_then(|one| Looked::at(one).ok());
+            let names = names.map_or_else(|| "nobody".to_owned(), |looked| looked.names.join(", "));
+            let why = format!(
+                "reached from here; its certificate names {names}, which was not verified: no document here makes a member"
+            );
+            Finding::ok(what, why)
+        }
+        Err(Silent::NoTls(_)) => Finding::ok(what, "reached from here, in clear text"),
+        Err(Silent::Nobody(why)) => {
+            let next = "look for a firewall between, or for an address that only it can use";
+            Finding::problem(what, format!("it is not reached from here: {why}"), next)
+        }
+    }
+}
+
+/// What a data plane here has to do with it: it stands before the service, or sends to it.
+fn at_plane(subjects: &Subjects, plane: &Plane, service: &str) -> Vec<Finding> {
+    let Ok((site, status)) = data_plane::status(subjects, plane) else {
+        return Vec::new();
+    };
+    let url = &plane.target.url;
+    let mut found = Vec::new();
+    let mut known = false;
+    for upstream in list(&status["upstreams"]) {
+        let own = upstream["name"] == service || upstream["service"] == service;
+        if !own {
+            continue;
+        }
+        known = true;
+        found.extend(data_plane::about(url, upstream));
+        found.extend(full(url, upstream));
+    }
+    if known && found.is_empty() {
+        let why = format!(
+            "{service} may be asked: its endpoints are healthy, and no breaker or limit is in the way"
+        );
+        found.push(Finding::ok(url, why));
+    }
+    let paper = plane.paper.and_then(|number| subjects.papers.get(number));
+    let section = paper
+        .and_then(Paper::plane)
+        .and_then(|one| one.identity.as_ref());
+    if section.is_some_and(|section| section.service == service) {
+        for caller in callers(subjects, service) {
+            found.push(rules(&site, service, &caller));
+        }
+    }
+    found
+}
+
+/// A limit on what is in flight that is used up.
+fn full(url: &str, upstream: &Value) -> Option<Finding> {
+    let bulkhead = &upstream["bulkhead"];
+    let (limit, used) = (bulkhead["limit"].as_u64()?, bulkhead["in_flight"].as_u64()?);
+    (used >= limit).then(|| {
+        let why =
+            format!("{used} requests are in flight, which is all that `max_in_flight` lets be");
+        let what = format!("{url}, upstream {}", word(&upstream["name"]));
+        Finding::warning(
+            what,
+            why,
+            "raise it, or find out what makes the answers slow",
+        )
+    })
+}
+
+/// Services of the other documents here.
+fn callers(subjects: &Subjects, callee: &str) -> Vec<String> {
+    let sections = subjects
+        .papers
+        .iter()
+        .filter_map(|paper| paper.plane()?.identity.as_ref());
+    let others = sections.filter(|section| section.service != callee);
+    others
+        .map(|section| format!("{}/{}", section.namespace, section.service))
+        .collect()
+}
+
+/// What the callee's own rules say of a caller, as they serve now. No request is sent.
+fn rules(site: &Site, service: &str, caller: &str) -> Finding {
+    let what = format!("{caller} calls {service}");
+    let body = json!({ "method": "POST", "url": format!("http://{service}/"), "listener": "inbound", "caller": caller });
+    let Page::Good(told) = site.answered("POST", "/explain", &body.to_string()) else {
+        let why = "its data plane does not explain what its rules say";
+        return Finding::unknown(
+            what,
+            why,
+            "tollgate explain --live --admin URL --caller NAME POST URL",
+        );
+    };
+    let rules = list(&told["access"]);
+    if rules.is_empty() {
+        return Finding::ok(what, "no rule of access is asked at its door");
+    }
+    // Which path is meant nobody knows here: a rule that names the caller lets some call of it pass.
+    let names_it = rules.iter().find(|rule| rule["standing"] != "other_caller");
+    match names_it {
+        Some(rule) => {
+            let why = format!("the rule {} is for it", word(&rule["rule"]));
+            Finding::ok(what, why).at(rule["at"].as_str().map(str::to_owned))
+        }
+        None => {
+            let first = rules.first();
+            let place = first.and_then(|rule| rule["at"].as_str());
+            let why = format!(
+                "none of {} rules is for it: where they are enforced, it is refused",
+                rules.len()
+            );
+            Finding::ok(what, why).at(place.map(str::to_owned))
+        }
+    }
+}
