@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tollgate_config::control_plane::{ControlPlane, Store};
 use tollgate_config::{Document, IdentitySource, Loader, Problems};
 use tollgate_engine::program;
-use tollgate_engine::reload::control_plane::LastGood;
 
 use super::finding::{Finding, Verdict};
 use super::subjects::{Content, Paper, Subjects};
@@ -69,21 +68,11 @@ fn plane(name: &str, paper: &Paper, document: &Document) -> Vec<Finding> {
             vec![Finding::ok(name, why)]
         }
     };
-    let joined = joined(paper, document);
+    let joined = paper.joined();
     let warnings = tollgate_config::warnings(joined.as_ref().unwrap_or(document));
     let warnings = warnings.iter();
     found.extend(warnings.map(|one| Finding::told(Verdict::Warning, name, one)));
     found
-}
-
-/// With what a control plane told last, as it is on disk: some warnings are about both.
-fn joined(paper: &Paper, document: &Document) -> Option<Document> {
-    let folder = document.server.state_dir.as_deref()?;
-    document.control_plane.as_ref()?;
-    let known = LastGood::new(folder).look().ok().flatten()?;
-    let mut loader = Loader::new().short();
-    let file = loader.load(&paper.path).ok()?;
-    loader.join(&file, &known.blocks()).ok()
 }
 
 fn control(name: &str, document: &ControlPlane) -> Vec<Finding> {

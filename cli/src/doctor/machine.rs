@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
+use tollgate_config::control_plane::Server;
 use tollgate_engine::net::tls::SKEW;
 use tollgate_sidecar::capture;
 
@@ -21,6 +22,8 @@ use super::{Check, What};
 const MUCH: u64 = 5;
 /// Files that a process opens besides connections.
 const SPARE: u64 = 256;
+/// A process that may open fewer is told, whatever its document says.
+const FEW: u64 = 1024;
 /// A cgroup with less than this share left is told, in percent.
 const LITTLE: u64 = 10;
 const CGROUP: &str = "/sys/fs/cgroup";
@@ -103,61 +106,56 @@ fn clock(subjects: &Subjects, target: &Target) -> Option<Finding> {
     })
 }
 
-/// What the settings of a document may open at once, and where the largest of them stands.
-fn wanted(paper: &Paper) -> Option<(u64, Option<String>)> {
+/// What a document lets be open at once where somebody wrote that, and the line. A default is a bound, and nobody's wish.
+fn wanted(paper: &Paper) -> Option<(u64, String)> {
     if let Some(document) = paper.plane() {
-        let all = document.listeners.iter();
-        let sum = all.fold(0_u64, |sum, one| {
-            sum.saturating_add(one.max_connections.value)
+        let listeners = document.listeners.iter();
+        let written = listeners.filter_map(|one| {
+            let place = one.place(one.max_connections.at)?;
+            Some((one.max_connections.value, place.to_string()))
         });
-        let largest = { document.listeners.iter() }.max_by_key(|one| one.max_connections.value)?;
-        let place = largest.place(largest.max_connections.at);
-        let place = place.unwrap_or_else(|| largest.begins());
+        let (largest, place) = written.max_by_key(|(count, _)| *count)?;
         // One to the client, one to the endpoint.
-        return Some((sum.saturating_mul(2), Some(place.to_string())));
+        return Some((largest.saturating_mul(2), place));
     }
-    let server = &paper.control()?.server;
-    let connections = u64::try_from(server.max_connections).unwrap_or(u64::MAX);
-    Some((connections, Some(paper.name())))
+    let connections = paper.control()?.server.max_connections;
+    let written = connections != Server::default().max_connections;
+    let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+    written.then(|| (connections, paper.name()))
 }
 
 fn open_files(subjects: &Subjects) -> Vec<Finding> {
     let limit = getrlimit(Resource::Nofile);
-    let (soft, hard) = (
-        limit.current.unwrap_or(u64::MAX),
-        limit.maximum.unwrap_or(u64::MAX),
+    let told =
+        |limit: Option<u64>| limit.map_or_else(|| "any number".to_owned(), |n| n.to_string());
+    let (soft, hard) = (told(limit.current), told(limit.maximum));
+    let least = limit.current.unwrap_or(u64::MAX);
+    let next = format!(
+        "raise it where the service is started (`LimitNOFILE=` of systemd, `ulimit -n`; at most {hard} here), or lower \
+         `max_connections`"
     );
-    let told = |limit: u64| match limit {
-        u64::MAX => "any number of".to_owned(),
-        limit => limit.to_string(),
-    };
     let mut found = Vec::new();
     for paper in &subjects.papers {
         let Some((wanted, place)) = wanted(paper) else {
             continue;
         };
-        let wanted = wanted.saturating_add(SPARE);
-        if wanted > soft {
+        if wanted.saturating_add(SPARE) > least {
             let why = format!(
-                "a process that is started here may open {} (ulimit -n), and this document lets {wanted} be wanted: from \
-                 there on nobody is accepted",
-                told(soft)
+                "`max_connections` needs {wanted}, and a process that is started here may have {soft} open (ulimit -n): from there \
+                 on nobody is accepted"
             );
-            let next = format!(
-                "raise it where the service is started (`LimitNOFILE=` of systemd, `ulimit -n`; at most {} here), or lower \
-                 `max_connections`",
-                told(hard)
-            );
-            found.push(
-                Finding::warning(format!("open files of {}", paper.name()), why, next).at(place),
-            );
+            let what = format!("open files of {}", paper.name());
+            found.push(Finding::warning(what, why, next.as_str()).at(Some(place)));
         }
     }
-    if found.is_empty() {
+    if least < FEW {
         let why = format!(
-            "{} may be open in a process that is started here",
-            told(soft)
+            "a process that is started here may have {soft} open (ulimit -n), each connection one or two"
         );
+        found.push(Finding::warning("open files", why, next.as_str()));
+    }
+    if found.is_empty() {
+        let why = format!("{soft} may be open in a process that is started here");
         found.push(Finding::ok("open files", why));
     }
     found

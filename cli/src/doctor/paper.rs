@@ -69,7 +69,8 @@ fn write(text: &mut String, finding: &Finding) {
     for line in why {
         more("|", line);
     }
-    if let Some(place) = &finding.place {
+    let cause = finding.place.as_ref();
+    if let Some(place) = cause.filter(|_| finding.verdict != Verdict::Ok) {
         more("@", place);
     }
     for line in finding.next.iter().flat_map(|next| next.lines()) {

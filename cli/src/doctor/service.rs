@@ -1,10 +1,12 @@
 //! The way of calls to one service, from whoever calls to whoever answers: registered, healthy, reachable from here, a handshake
 //! with the right one, rules that let the call pass, limits and breakers on the way.
 
+use std::io::{self, Read as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use rustls::ClientConnection;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tollgate_config::UpstreamProtocol;
 use tollgate_engine::net::tls::look::Looked;
 use tollgate_engine::net::tls::{ClientTls, Expected, Member, Refusal};
@@ -12,7 +14,7 @@ use tollgate_engine::net::tls::{ClientTls, Expected, Member, Refusal};
 use super::data_plane;
 use super::finding::Finding;
 use super::identity::{self, Silent};
-use super::subjects::{Paper, Plane, Subjects};
+use super::subjects::{Plane, Subjects};
 use super::wire::{self, Page, Patience, Site};
 use super::{Check, What};
 use crate::inspect::escaped;
@@ -34,6 +36,14 @@ pub(super) fn checks(subjects: &Arc<Subjects>, name: &str) -> Vec<Check> {
                 .map(|plane| at_plane(&all, plane, &service))
                 .unwrap_or_default()
         }));
+    }
+    for (number, paper) in subjects.papers.iter().enumerate() {
+        let section = paper.plane().and_then(|one| one.identity.as_ref());
+        if section.is_some_and(|section| section.service == name) {
+            let (all, service) = (subjects.clone(), name.to_owned());
+            let look = move || rules(&all, number, &service);
+            checks.push(Check::new(What::Service, name, look));
+        }
     }
     checks
 }
@@ -180,17 +190,40 @@ fn handshake(
         Ok(connection) => connection,
         Err(why) => return Finding::unknown(what, why, ""),
     };
-    while connection.is_handshaking() {
-        if let Err(error) = connection.complete_io(&mut socket) {
-            let refusal = Refusal::of(&error);
-            let why = format!("as {who} it is not called: {refusal}");
-            let next = "the section `identity` looks at both certificates; where it is no member, its upstream is not to say `mesh`";
-            return Finding::problem(what, why, next);
-        }
+    if let Err(error) = greeted(&mut connection, &mut socket) {
+        let why = format!("as {who} it is not called: {}", Refusal::of(&error));
+        let next = "the section `identity` looks at both certificates; where it is no member, its upstream is not to say `mesh`";
+        return Finding::problem(what, why, next);
     }
     let why =
         format!("reached from here, and it is {expected} by its certificate (asked as {who})");
     Finding::ok(what, why)
+}
+
+/// Shakes hands and takes leave. Under TLS 1.3 the other side judges our certificate after we have judged its own, so its
+/// last word is waited for; where none comes, it had nothing against us.
+fn greeted(connection: &mut ClientConnection, socket: &mut TcpStream) -> io::Result<()> {
+    while connection.is_handshaking() {
+        connection.complete_io(socket)?;
+    }
+    connection.send_close_notify();
+    connection.complete_io(socket)?;
+    loop {
+        match connection.read_tls(socket) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {
+                let state = connection.process_new_packets();
+                let state = state.map_err(io::Error::other)?;
+                if state.peer_has_closed() {
+                    return Ok(());
+                }
+                // Its greeting, which nobody reads.
+                let mut unread = Vec::new();
+                let _no_more = connection.reader().read_to_end(&mut unread);
+            }
+            Err(_) => return Ok(()),
+        }
+    }
 }
 
 fn seen(what: &str, address: &str, patience: Patience) -> Finding {
@@ -213,7 +246,7 @@ fn seen(what: &str, address: &str, patience: Patience) -> Finding {
 
 /// What a data plane here has to do with it: it stands before the service, or sends to it.
 fn at_plane(subjects: &Subjects, plane: &Plane, service: &str) -> Vec<Finding> {
-    let Ok((site, status)) = data_plane::status(subjects, plane) else {
+    let Ok((_, status)) = data_plane::status(subjects, plane) else {
         return Vec::new();
     };
     let url = &plane.target.url;
@@ -234,15 +267,6 @@ fn at_plane(subjects: &Subjects, plane: &Plane, service: &str) -> Vec<Finding> {
         );
         found.push(Finding::ok(url, why));
     }
-    let paper = plane.paper.and_then(|number| subjects.papers.get(number));
-    let section = paper
-        .and_then(Paper::plane)
-        .and_then(|one| one.identity.as_ref());
-    if section.is_some_and(|section| section.service == service) {
-        for caller in callers(subjects, service) {
-            found.push(rules(&site, service, &caller));
-        }
-    }
     found
 }
 
@@ -262,49 +286,45 @@ fn full(url: &str, upstream: &Value) -> Option<Finding> {
     })
 }
 
-/// Services of the other documents here.
-fn callers(subjects: &Subjects, callee: &str) -> Vec<String> {
-    let sections = subjects
-        .papers
-        .iter()
-        .filter_map(|paper| paper.plane()?.identity.as_ref());
-    let others = sections.filter(|section| section.service != callee);
-    others
-        .map(|section| format!("{}/{}", section.namespace, section.service))
-        .collect()
-}
-
-/// What the callee's own rules say of a caller, as they serve now. No request is sent.
-fn rules(site: &Site, service: &str, caller: &str) -> Finding {
-    let what = format!("{caller} calls {service}");
-    let body = json!({ "method": "POST", "url": format!("http://{service}/"), "listener": "inbound", "caller": caller });
-    let Page::Good(told) = site.answered("POST", "/explain", &body.to_string()) else {
-        let why = "its data plane does not explain what its rules say";
-        return Finding::unknown(
-            what,
-            why,
-            "tollgate explain --live --admin URL --caller NAME POST URL",
-        );
+/// What the rules say at the service's own door of each other member here. No request is sent: which calls are meant nobody knows.
+fn rules(subjects: &Subjects, number: usize, service: &str) -> Vec<Finding> {
+    let Some(paper) = subjects.papers.get(number) else {
+        return Vec::new();
     };
-    let rules = list(&told["access"]);
-    if rules.is_empty() {
-        return Finding::ok(what, "no rule of access is asked at its door");
+    let Some(document) = paper.joined() else {
+        return Vec::new();
+    };
+    let Some(callee) = document.own_service() else {
+        return Vec::new();
+    };
+    let all = document.accesses.iter();
+    let about: Vec<_> = all.filter(|rule| rule.is_about(Some(&callee))).collect();
+    if about.is_empty() {
+        let why = "no rule of access is about it";
+        return vec![Finding::ok(service, why)];
     }
-    // Which path is meant nobody knows here: a rule that names the caller lets some call of it pass.
-    let names_it = rules.iter().find(|rule| rule["standing"] != "other_caller");
-    match names_it {
-        Some(rule) => {
-            let why = format!("the rule {} is for it", word(&rule["rule"]));
-            Finding::ok(what, why).at(rule["at"].as_str().map(str::to_owned))
+    let sections = { subjects.papers.iter() }.filter_map(|paper| paper.plane()?.identity.as_ref());
+    let callers = sections.filter(|section| section.service != service);
+    let told = callers.map(|caller| {
+        let (namespace, name) = (&caller.namespace, &caller.service);
+        let what = format!("{namespace}/{name} calls {service}");
+        let for_it = about.iter().filter(|rule| {
+            let mut from = rule.from.iter();
+            from.any(|from| from.fits(namespace, name, &callee.namespace))
+        });
+        let for_it: Vec<_> = for_it.collect();
+        match for_it.first() {
+            Some(first) => {
+                let names: Vec<&str> = for_it.iter().map(|rule| rule.name.as_str()).collect();
+                let why = format!("rules that let calls of it pass: {}", names.join(", "));
+                Finding::ok(what, why).at(Some(first.begins().to_string()))
+            }
+            None => {
+                let count = about.len();
+                let why = format!("none of {count} rules about {service} is for it: where they are enforced, it is refused");
+                Finding::ok(what, why)
+            }
         }
-        None => {
-            let first = rules.first();
-            let place = first.and_then(|rule| rule["at"].as_str());
-            let why = format!(
-                "none of {} rules is for it: where they are enforced, it is refused",
-                rules.len()
-            );
-            Finding::ok(what, why).at(place.map(str::to_owned))
-        }
-    }
+    });
+    told.collect()
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_config::{Document, Loader, Problems, UpstreamTls, control_plane};
+use tollgate_engine::reload::control_plane::LastGood;
 
 use super::parallel::{self, Job};
 use super::wire::Target;
@@ -86,6 +87,17 @@ impl Paper {
             Content::Control(document) => Some(document),
             _ => None,
         }
+    }
+
+    /// With what a control plane told last, as it is on disk: what serves, or would. `None`: nothing was told.
+    pub(super) fn joined(&self) -> Option<Document> {
+        let document = self.plane()?;
+        document.control_plane.as_ref()?;
+        let folder = document.server.state_dir.as_deref()?;
+        let known = LastGood::new(folder).look().ok().flatten()?;
+        let mut loader = Loader::new().short();
+        let file = loader.load(&self.path).ok()?;
+        loader.join(&file, &known.blocks()).ok()
     }
 
     /// The folder that the process that reads it keeps its state in.
