@@ -33,6 +33,7 @@ fn look(subjects: &Subjects, target: &Target) -> Vec<Finding> {
     };
     match health(&site) {
         Ok(mut more) => found.append(&mut more),
+        Err(_) if target.is_guess => return Vec::new(),
         Err(why) => {
             let next = "it speaks, and is no control plane: look whether the URL is right";
             found.push(Finding::problem(&target.url, why, next).at(target.place.clone()));

@@ -121,10 +121,10 @@ pub(super) fn member(document: &Document) -> Result<Option<Member>, String> {
 }
 
 /// The first clock of a control plane that is elsewhere than ours.
-fn clock(subjects: &Subjects) -> Clock {
-    let patience = Patience::of(subjects.limit / 2);
-    let apart = subjects.controls.iter().find_map(|target| {
-        let site = target.reach(None, patience).0?;
+fn clock(subjects: &Subjects, patience: Patience) -> Clock {
+    let mut all = patience.among(&subjects.controls);
+    let apart = all.find_map(|(target, part)| {
+        let site = target.reach(None, part).0?;
         machine::apart(machine::skew_of(&site)?, &target.url)
     });
     Clock { apart }
@@ -170,6 +170,21 @@ fn kept(subjects: &Subjects, paper: &Paper) -> Vec<Finding> {
     found
 }
 
+/// What to do about a certificate that nobody renewed.
+fn renews(document: &Document) -> &'static str {
+    match document.identity.as_ref().map(|section| &section.source) {
+        Some(IdentitySource::Files { .. }) => {
+            "put a new certificate and its key into these files, which whoever makes them has not done in time; they are read again by \
+             themselves"
+        }
+        _ => {
+            "while it was good it would have renewed itself: see why that failed; then make a new join token (tollgate identity token \
+             --service NAME), give it to `[identity] token` and start anew, or set `identity.grace` in the control plane's document for \
+             as long as it takes"
+        }
+    }
+}
+
 fn nothing_kept(document: &Document, what: &str) -> Finding {
     let Some(folder) = &document.server.state_dir else {
         let why = "its certificate ends with its process, since there is no `server.state_dir`: a join token is good once, so the \
@@ -199,14 +214,14 @@ fn nothing_kept(document: &Document, what: &str) -> Finding {
 /// What each control plane tells of whom to trust, beside what is known here. For everybody, so no token is shown.
 fn beside_control_planes(
     subjects: &Subjects,
+    patience: Patience,
     what: &str,
     chain: &[CertificateDer<'_>],
     own: &Trusted,
 ) -> Vec<Finding> {
-    let patience = Patience::of(subjects.limit);
     let mut found = Vec::new();
-    for target in &subjects.controls {
-        let Some(site) = target.reach(None, patience).0 else {
+    for (target, part) in patience.part(2).among(&subjects.controls) {
+        let Some(site) = target.reach(None, part).0 else {
             continue;
         };
         let Page::Good(told) = site.page("/identity/trust") else {
@@ -239,7 +254,8 @@ fn on_the_wire(
     let Some(authority) = reachable(bind) else {
         return Vec::new();
     };
-    let chain = match shown(&authority, Patience::of(subjects.limit)) {
+    let patience = Patience::of(subjects.limit);
+    let chain = match shown(&authority, patience.part(2)) {
         Ok(chain) => chain,
         Err(Silent::Nobody(why)) => {
             let next = "start it; the sections `machine` and `data planes` say more";
@@ -251,8 +267,9 @@ fn on_the_wire(
             return vec![Finding::problem(what, why, next).at(place)];
         }
     };
-    let now = times::now();
-    let mut found = vec![trust::life(&what, &chain, now, &clock(subjects)).at(place.clone())];
+    let (now, clock) = (times::now(), clock(subjects, patience.part(2)));
+    let renews = renews(document);
+    let mut found = vec![trust::life(&what, &chain, now, &clock, renews).at(place.clone())];
     let Ok(Some(member)) = member(document) else {
         return found;
     };

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use rustix::process::{Resource, getrlimit};
+use serde_json::Value;
 use tollgate_config::control_plane::Server;
 use tollgate_engine::net::tls::SKEW;
 use tollgate_sidecar::capture;
@@ -54,10 +55,14 @@ pub(super) fn checks(subjects: &Arc<Subjects>) -> Vec<Check> {
     checks
 }
 
-/// The time by somebody's clock beside ours; `None`: nobody who says it.
+/// The time by a control plane's clock beside ours; `None`: it is none, or does not say it.
 pub(super) fn skew_of(site: &Site) -> Option<Skew> {
     let before = times::now();
     let answer = site.get("/health/ready").ok()?;
+    let health: Value = serde_json::from_slice(&answer.body).ok()?;
+    if health["service"] != "control-plane" {
+        return None;
+    }
     let date = times::of_date(answer.date.as_deref()?)?;
     Some(times::skew(before, date, times::now()))
 }
@@ -84,7 +89,10 @@ fn clock(subjects: &Subjects, target: &Target) -> Option<Finding> {
     let url = &target.url;
     let what = format!("the clock, beside {url}");
     let Some(skew) = skew_of(&site) else {
-        let why = "it does not say what time it is";
+        if target.is_guess {
+            return None;
+        }
+        let why = "no control plane there says what time it is";
         return Some(Finding::unknown(what, why, ""));
     };
     let Some(why) = apart(skew, url) else {

@@ -51,8 +51,9 @@ pub(super) fn checks(subjects: &Arc<Subjects>, name: &str) -> Vec<Check> {
 /// As the first control plane that answers knows it.
 fn registered(subjects: &Subjects, service: &str) -> Vec<Finding> {
     let patience = Patience::of(subjects.limit);
-    let mut sites = subjects.controls.iter();
-    let site = sites.find_map(|target| target.reach(subjects.token.as_ref(), patience).0);
+    // The handshakes that follow have their part of the time, too.
+    let mut sites = patience.part(2).among(&subjects.controls);
+    let site = sites.find_map(|(target, part)| target.reach(subjects.token.as_ref(), part).0);
     let Some(site) = site else {
         let why = "no control plane is reached, so nobody says where its instances are";
         return vec![Finding::unknown(
@@ -139,10 +140,10 @@ fn reached(
         let member = identity::member(document).ok().flatten()?;
         Some((section.namespace.clone(), member, paper.name()))
     });
-    let patience = Patience::of(subjects.limit);
-    let addresses = addresses.take(MOST);
-    addresses
-        .map(|address| {
+    let addresses: Vec<String> = addresses.take(MOST).collect();
+    let patience = Patience::of(subjects.limit / 2);
+    { patience.among(&addresses) }
+        .map(|(address, patience)| {
             let what = format!("{service} at {address}");
             match &caller {
                 Some((namespace, member, who)) => {
@@ -150,9 +151,9 @@ fn reached(
                         namespace: namespace.clone(),
                         service: service.to_owned(),
                     };
-                    handshake(&what, &address, member, &expected, who, patience)
+                    handshake(&what, address, member, &expected, who, patience)
                 }
-                None => seen(&what, &address, patience),
+                None => seen(&what, address, patience),
             }
         })
         .collect()
@@ -291,6 +292,7 @@ fn rules(subjects: &Subjects, number: usize, service: &str) -> Vec<Finding> {
     let Some(paper) = subjects.papers.get(number) else {
         return Vec::new();
     };
+    // Where nothing was told yet, there is nothing to say.
     let Some(document) = paper.joined() else {
         return Vec::new();
     };

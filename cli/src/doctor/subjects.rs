@@ -1,6 +1,7 @@
 //! What there is to look at: the documents that were named or are in the usual places, and the addresses that they, or the
 //! command line, name. Reads documents, and decides nothing about them.
 
+use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -137,31 +138,27 @@ pub(super) fn gather(named: Named) -> Arc<Subjects> {
     })
 }
 
-/// A document is of the kind whose reader finds less wrong with it.
+/// A document is of the kind whose reader takes it; where neither does, of the one that knows more of its sections.
 fn read(path: &Path) -> Content {
     let plane = Loader::new().short().load(path);
-    let problems = match plane {
-        Ok(document) if !is_called_control_plane(path) => {
-            return Content::Plane(Box::new(document));
-        }
-        Ok(document) => {
-            // Both may be right: a file with nothing but `[server]`.
-            return match control_plane::load(path) {
-                Ok(control) => Content::Control(Box::new(control)),
-                Err(_) => Content::Plane(Box::new(document)),
+    let control = control_plane::load(path);
+    let called_so = is_called_control_plane(path);
+    match (plane, control) {
+        // Both may be right: a file with nothing but `[server]`.
+        (Ok(_), Ok(control)) if called_so => Content::Control(Box::new(control)),
+        (Ok(document), _) => Content::Plane(Box::new(document)),
+        (Err(_), Ok(control)) => Content::Control(Box::new(control)),
+        (Err(plane), Err(control)) => {
+            let foreign = |problems: &Problems| {
+                let all = problems.0.iter();
+                all.filter(|one| one.code == "unknown-section").count()
             };
-        }
-        Err(problems) => problems,
-    };
-    match control_plane::load(path) {
-        Ok(document) => Content::Control(Box::new(document)),
-        Err(others) => {
-            let control = match others.0.len().cmp(&problems.0.len()) {
-                std::cmp::Ordering::Less => true,
-                std::cmp::Ordering::Equal => is_called_control_plane(path),
-                std::cmp::Ordering::Greater => false,
+            let is_control = match foreign(&control).cmp(&foreign(&plane)) {
+                Ordering::Less => true,
+                Ordering::Equal => called_so,
+                Ordering::Greater => false,
             };
-            Content::Refused(if control { others } else { problems })
+            Content::Refused(if is_control { control } else { plane })
         }
     }
 }

@@ -24,8 +24,14 @@ pub(super) struct Clock {
     pub(super) apart: Option<String>,
 }
 
-/// The life of a member's certificate.
-pub(super) fn life(what: &str, chain: &[CertificateDer<'_>], now: u64, clock: &Clock) -> Finding {
+/// The life of a member's certificate; `renew` is what to do about one that nobody renewed.
+pub(super) fn life(
+    what: &str,
+    chain: &[CertificateDer<'_>],
+    now: u64,
+    clock: &Clock,
+    renew: &str,
+) -> Finding {
     let looked = chain.first().map(Looked::at);
     let looked = match looked {
         None => return Finding::problem(what, "it shows no certificate", ""),
@@ -38,9 +44,6 @@ pub(super) fn life(what: &str, chain: &[CertificateDer<'_>], now: u64, clock: &C
         ..
     } = looked;
     let names = looked.names.join(", ");
-    let renew = "while it was good it would have renewed itself: see why that failed; then make a new join token \
-                 (tollgate identity token --service NAME), give it to `[identity] token` and start anew, or set `identity.grace` \
-                 in the control plane's document for as long as it takes";
     if not_after <= now {
         let since = times::span_words(now - not_after);
         let why = format!(

@@ -27,6 +27,19 @@ impl Patience {
         Patience(Instant::now() + time)
     }
 
+    /// One of so many equal parts of what is left, so that the first who does not answer takes no time from the others.
+    pub(super) fn part(self, of: usize) -> Patience {
+        let of = u32::try_from(of.max(1)).unwrap_or(u32::MAX);
+        Patience::of(self.left() / of)
+    }
+
+    /// Each with its part of what is left when it is its turn.
+    pub(super) fn among<T>(self, all: &[T]) -> impl Iterator<Item = (&T, Patience)> {
+        let count = all.len();
+        let all = all.iter().enumerate();
+        all.map(move |(number, one)| (one, self.part(count - number)))
+    }
+
     /// Never nothing: a socket takes no zero.
     pub(super) fn left(self) -> Duration {
         let left = self.0.saturating_duration_since(Instant::now());
@@ -94,8 +107,8 @@ pub(super) fn connect(
     patience: Patience,
 ) -> Result<(TcpStream, SocketAddr), String> {
     let mut refusals = Vec::new();
-    for address in addresses {
-        match TcpStream::connect_timeout(address, patience.left()) {
+    for (address, part) in patience.among(addresses) {
+        match TcpStream::connect_timeout(address, part.left()) {
             Ok(socket) => {
                 bound(&socket, patience).map_err(|error| error.to_string())?;
                 return Ok((socket, *address));

@@ -28,8 +28,8 @@ fn is_of_service(upstream: &Upstream, wanted: &[(String, String)]) -> bool {
 }
 
 fn told(one: &Item<Upstream>, template: &Item<Upstream>) -> Problem {
-    let http2 =
-        template.protocol == UpstreamProtocol::Http2 && one.protocol == UpstreamProtocol::Auto;
+    let speaks = |one: &Upstream| one.protocol == UpstreamProtocol::Http2;
+    let http2 = speaks(template) && !speaks(one);
     let (protocol, also) = match http2 {
         true => (" and `protocol`", ", `protocol = \"http2\"`"),
         false => ("", ""),

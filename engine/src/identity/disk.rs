@@ -204,6 +204,9 @@ mod tests {
         assert_eq!(read.trust, kept.trust);
         let about = fs::metadata(&disk.file).expect("there");
         assert_eq!(about.mode() & 0o777, 0o600);
+        let left = super::super::left(&folder.path().join("new"));
+        let left = left.expect("readable").expect("there");
+        assert_eq!(left.own.facts, kept.own.facts);
     }
 
     #[test]
@@ -222,6 +225,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::new(folder.path());
         fs::write(&disk.file, b"nonsense").expect("written");
+        // Whoever only looks leaves it where it is.
+        assert!(super::super::left(folder.path()).is_err() && disk.file.exists());
         assert!(disk.read().is_none());
         assert!(folder.path().join("identity.damaged").exists() && !disk.file.exists());
     }
