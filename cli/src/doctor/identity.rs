@@ -7,14 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use serde_json::Value;
 use tollgate_config::identity::Trust;
 use tollgate_config::{Document, IdentitySource, Mesh};
 use tollgate_engine::identity;
 use tollgate_engine::net::tls::look::Unverified;
 use tollgate_engine::net::tls::{Own, Trusted};
 
-use super::control_plane::asked;
+use super::authority;
 use super::data_plane;
 use super::finding::Finding;
 use super::machine;
@@ -23,7 +22,7 @@ use super::times;
 use super::trust::{self, Clock};
 use super::wire::{self, Page, Patience};
 use super::{Check, What};
-use crate::status::{list, word};
+use crate::status::word;
 
 /// What members offer in a handshake, so that a door of any kind takes one of them.
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", tollgate_engine::net::tls::BYTES];
@@ -68,7 +67,7 @@ pub(super) fn checks(subjects: &Arc<Subjects>) -> Vec<Check> {
     for number in 0..subjects.controls.len() {
         let all = subjects.clone();
         checks.push(Check::new(What::Identity, "the authority", move || {
-            authority(&all, number)
+            authority::look(&all, number)
         }));
     }
     checks
@@ -147,8 +146,10 @@ fn kept(subjects: &Subjects, paper: &Paper) -> Vec<Finding> {
             return vec![Finding::problem(what, why, next).at(place)];
         }
     };
-    let now = times::now();
-    let mut found = vec![trust::life(&what, own.chain(), now, &clock(subjects)).at(place.clone())];
+    let patience = Patience::of(subjects.limit);
+    let (now, clock) = (times::now(), clock(subjects, patience.part(3)));
+    let renews = renews(document);
+    let mut found = vec![trust::life(&what, own.chain(), now, &clock, renews).at(place.clone())];
     let id = &own.facts.identity;
     if id.service() != section.service || id.namespace() != section.namespace {
         let why = format!(
@@ -165,7 +166,13 @@ fn kept(subjects: &Subjects, paper: &Paper) -> Vec<Finding> {
             let why = format!("its own certificate is none that it would take from others: {why}");
             found.push(Finding::problem(&what, why, trust::next_of(reason)));
         }
-        found.extend(beside_control_planes(subjects, &what, own.chain(), trusted));
+        found.extend(beside_control_planes(
+            subjects,
+            patience,
+            &what,
+            own.chain(),
+            trusted,
+        ));
     }
     found
 }
@@ -346,67 +353,6 @@ fn renewal(subjects: &Subjects, plane: &Plane) -> Vec<Finding> {
             );
             found.push(Finding::ok(&what, why));
         }
-    }
-    found
-}
-
-/// The keys of a control plane's authority, and who is barred.
-fn authority(subjects: &Subjects, number: usize) -> Vec<Finding> {
-    let Some(target) = subjects.controls.get(number) else {
-        return Vec::new();
-    };
-    let patience = Patience::of(subjects.limit);
-    let Some(site) = target.reach(subjects.token.as_ref(), patience).0 else {
-        return Vec::new();
-    };
-    let what = format!("{}, the authority", target.url);
-    // What it says of itself to everybody; a key that nobody may use is seen without a token.
-    let trust = match site.page("/identity/trust") {
-        Page::Good(value) => serde_json::from_value::<Trust>(value).ok(),
-        _ => return Vec::new(),
-    };
-    let now = times::now();
-    let trusted = trust.as_ref().map(Trusted::new);
-    let mut found = match trusted {
-        Some(Ok(trusted)) => trust::authorities(&what, &trusted, now),
-        Some(Err(why)) => vec![Finding::problem(&what, why, "look at its log")],
-        None => Vec::new(),
-    };
-    found.extend(asked(
-        &site,
-        "/identity",
-        "its keys and members",
-        |answer| desk(&what, answer),
-    ));
-    found
-}
-
-fn desk(what: &str, answer: &Value) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let signs = { list(&answer["authorities"]).iter() }.find(|one| one["phase"] == "signs");
-    match signs {
-        Some(key) => {
-            let left = times::span_words(key["seconds_left"].as_u64().unwrap_or(0));
-            let why = format!(
-                "key {} signs, good for another {left}; {} services have certificates",
-                word(&key["number"]),
-                list(&answer["members"]).len()
-            );
-            found.push(Finding::ok(what, why));
-        }
-        None => {
-            let next = "tollgate identity status; tollgate identity rotate makes one";
-            found.push(Finding::problem(what, "no key signs", next));
-        }
-    }
-    for barred in list(&answer["barred"]) {
-        let why = format!(
-            "{}/{} is barred: it gets no certificates",
-            word(&barred["namespace"]),
-            word(&barred["service"])
-        );
-        let next = "tollgate identity allow NAME, where that was not meant to last";
-        found.push(Finding::warning(what, why, next));
     }
     found
 }

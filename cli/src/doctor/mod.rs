@@ -5,6 +5,7 @@
 //! or a machine is gone, that is what is told, and all the others go on. Nothing is changed, anywhere; a door of the mesh that is
 //! looked at counts a handshake that came to nothing. `subjects` finds what there is, `wire` goes to it, the others look.
 
+mod authority;
 mod control_plane;
 mod data_plane;
 mod files;

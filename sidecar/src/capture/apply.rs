@@ -82,11 +82,11 @@ pub(super) fn remove() -> Result<String, Error> {
     let (nft, iptables) = programs()?;
     permitted()?;
     let mut removed = Vec::new();
-    if let Some(nft) = &nft {
-        if nft.has_table()? {
-            nft.run(&["-f", "-"], &rules::nft_removal())?;
-            removed.push("nft");
-        }
+    if let Some(nft) = &nft
+        && nft.has_table()?
+    {
+        nft.run(&["-f", "-"], &rules::nft_removal())?;
+        removed.push("nft");
     }
     removed.extend(remove_from(nft.as_ref(), &iptables)?);
     Ok(match removed.as_slice() {
