@@ -158,7 +158,7 @@ fn kept(subjects: &Subjects, paper: &Paper) -> Vec<Finding> {
         );
         let next =
             "correct `[identity] service`, or give it a join token for the service that it says";
-        found.push(Finding::problem(&what, why, next).at(place.clone()));
+        found.push(Finding::problem(&what, why, next).at(place));
     }
     if let Some(trusted) = &trusted {
         found.extend(trust::authorities(&what, trusted, now));

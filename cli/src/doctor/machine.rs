@@ -29,6 +29,8 @@ const FEW: u64 = 1024;
 const LITTLE: u64 = 10;
 const CGROUP: &str = "/sys/fs/cgroup";
 
+type Look = fn(&Subjects) -> Vec<Finding>;
+
 pub(super) fn checks(subjects: &Arc<Subjects>) -> Vec<Check> {
     let mut checks = Vec::new();
     for number in 0..subjects.controls.len() {
@@ -41,7 +43,7 @@ pub(super) fn checks(subjects: &Arc<Subjects>) -> Vec<Check> {
                 .collect()
         }));
     }
-    let parts: [(&str, fn(&Subjects) -> Vec<Finding>); 5] = [
+    let parts: [(&str, Look); 5] = [
         ("open files", open_files),
         ("ports", listened),
         ("IPv6", six),

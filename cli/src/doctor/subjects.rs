@@ -298,7 +298,6 @@ mod tests {
         assert_eq!(kind("a.toml", sidecar), "plane");
         assert_eq!(kind("b.toml", gateway), "plane");
         assert_eq!(kind("c.toml", control), "control");
-        assert_eq!(kind("d.toml", "[server]\ndrain = \"5s\"\n"), "plane");
         assert_eq!(
             kind("control-plane.toml", "[server]\ndrain = \"5s\"\n"),
             "control"
