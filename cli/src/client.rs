@@ -86,6 +86,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// The other side closes the connection after this.
     pub(crate) last: bool,
+    /// The time by the other side's clock, as it says it.
+    pub(crate) date: Option<String>,
 }
 
 /// One connection; good for further requests until an answer is the last.
@@ -123,6 +125,14 @@ impl Client {
         Err(last)
     }
 
+    /// Over a connection that somebody else made.
+    pub(crate) fn over(authority: &str, stream: Stream) -> Self {
+        Client {
+            authority: authority.to_owned(),
+            stream: BufReader::new(stream),
+        }
+    }
+
     pub(crate) fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         self.send_with("", method, path, body)
     }
@@ -153,7 +163,7 @@ impl Client {
             .nth(1)
             .and_then(|status| status.parse().ok())
             .ok_or_else(|| malformed("no status line"))?;
-        let (mut length, mut chunked, mut last) = (None, false, false);
+        let (mut length, mut chunked, mut last, mut date) = (None, false, false, None);
         loop {
             line.clear();
             if head.read_line(&mut line)? == 0 {
@@ -169,6 +179,8 @@ impl Client {
                 chunked = value.eq_ignore_ascii_case("chunked");
             } else if name.eq_ignore_ascii_case("connection") {
                 last = value.eq_ignore_ascii_case("close");
+            } else if name.eq_ignore_ascii_case("date") {
+                date = Some(value.to_owned());
             }
         }
         let mut body = Vec::new();
@@ -188,7 +200,12 @@ impl Client {
                     .read_to_end(&mut body)?;
             }
         }
-        Ok(Answer { status, body, last })
+        Ok(Answer {
+            status,
+            body,
+            last,
+            date,
+        })
     }
 
     fn chunks(&mut self, body: &mut Vec<u8>) -> io::Result<()> {

@@ -18,8 +18,9 @@ use crate::secure::Stream;
 /// `http://host:port` or `https://host:port`; without a scheme http.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Control {
-    tls: bool,
-    authority: String,
+    pub(crate) tls: bool,
+    /// `host:port`.
+    pub(crate) authority: String,
 }
 
 impl FromStr for Control {
@@ -63,6 +64,13 @@ impl Control {
 /// Not shown, also not by a failing assertion.
 #[derive(Clone)]
 pub(crate) struct Token(String);
+
+impl Token {
+    /// The line of a request's head that shows it.
+    pub(crate) fn field(&self) -> String {
+        format!("authorization: Bearer {}\r\n", self.0)
+    }
+}
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,14 +134,18 @@ fn file_of(given: Option<&PathBuf>, name: &str) -> Option<PathBuf> {
 impl Desk {
     /// As it was given, for words; a bad one is told when it is asked.
     pub(crate) fn control(&self) -> String {
-        let given = self.control.as_ref().map(Control::to_string);
-        given
-            .or_else(|| variable("TOLLGATE_CONTROL"))
+        self.named()
             .unwrap_or_else(|| "http://127.0.0.1:8080".to_owned())
     }
 
+    /// As somebody named it.
+    pub(crate) fn named(&self) -> Option<String> {
+        let given = self.control.as_ref().map(Control::to_string);
+        given.or_else(|| variable("TOLLGATE_CONTROL"))
+    }
+
     /// The nearest that was given: an argument before the environment, a token before a file.
-    fn token(&self) -> Result<Option<Token>, Failed> {
+    pub(crate) fn token(&self) -> Result<Option<Token>, Failed> {
         let of_file = |file: &PathBuf| {
             let text = std::fs::read_to_string(file).map_err(|why| {
                 misused(format!(
@@ -160,15 +172,19 @@ impl Desk {
         }
     }
 
-    fn tls(&self) -> Result<ClientTls, Failed> {
-        let tls = UpstreamTls {
+    /// Whose authority is trusted, and what is shown.
+    pub(crate) fn files(&self) -> UpstreamTls {
+        UpstreamTls {
             ca: file_of(self.ca.as_ref(), "TOLLGATE_CA"),
             name: None,
             cert: file_of(self.cert.as_ref(), "TOLLGATE_CERT"),
             key: file_of(self.key.as_ref(), "TOLLGATE_KEY"),
             at: At(None),
-        };
-        ClientTls::load(&tls, UpstreamProtocol::Http1)
+        }
+    }
+
+    fn tls(&self) -> Result<ClientTls, Failed> {
+        ClientTls::load(&self.files(), UpstreamProtocol::Http1)
             .map_err(|error| misused(format!("{error} (--ca, --cert, --key)")))
     }
 
@@ -179,10 +195,7 @@ impl Desk {
             .parse()
             .map_err(|why| misused(format!("{url} is no control plane: {why}")))?;
         let token = self.token()?;
-        let fields = match &token {
-            Some(Token(token)) => format!("authorization: Bearer {token}\r\n"),
-            None => String::new(),
-        };
+        let fields = token.as_ref().map(Token::field).unwrap_or_default();
         if token.is_some() && !control.tls && !control.is_loopback() {
             eprintln!("note: the token crosses the network readable; {control} is not https");
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::control::{Plain, ask, ended, problems, unless_empty};
 use crate::status::{list, word};
-use crate::table::{row, table};
+use crate::table::{row, span, table};
 
 pub(crate) fn services(arguments: &Plain) -> ExitCode {
     let answer = ask(&arguments.asked, "GET", "/debug/registry/services", "");
@@ -56,6 +56,8 @@ pub(crate) fn nodes(arguments: &Plain) -> ExitCode {
             "REQ/S",
             "ERRORS",
             "P95",
+            "SERVICES",
+            "CERTIFICATE",
             "VERSION",
         ])];
         let mut refusals = String::new();
@@ -77,6 +79,8 @@ pub(crate) fn nodes(arguments: &Plain) -> ExitCode {
                 &rate,
                 &errors,
                 &p95,
+                &list(&node["services"]).len().to_string(),
+                &certificate(&node["certificate"]),
                 &word(&node["version"]),
             ]));
             if !refused.is_null() {
@@ -88,6 +92,15 @@ pub(crate) fn nodes(arguments: &Plain) -> ExitCode {
         }
         unless_empty(&rows, "no node listens\n") + &refusals
     })
+}
+
+/// How long the latest certificate of the service that a node is of is good.
+fn certificate(certificate: &Value) -> String {
+    match certificate["seconds_left"].as_u64() {
+        None => "-".to_owned(),
+        Some(0) => "EXPIRED".to_owned(),
+        Some(left) => span(left),
+    }
 }
 
 /// Requests a second, the share of errors, and what 95 of 100 took at most.

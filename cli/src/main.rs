@@ -1,7 +1,7 @@
 //! `tollgate`: the operator's tool. `up` starts a whole system on this machine; `status`, `breakers` and
 //! `explain --live` ask the admin address of a running part; `services`, `nodes`, `revisions`, `diff`, `apply`, `plan`,
-//! `rollback`, `rollout`, `identity`, `audit`, `traces`, `sagas` and `diagnose` ask a control plane; `gateway` and `sidecar` are
-//! the programs of these names.
+//! `rollback`, `rollout`, `identity`, `audit`, `traces`, `sagas` and `diagnose` ask a control plane; `doctor` looks at all of it;
+//! `gateway` and `sidecar` are the programs of these names.
 //!
 //! Commands parse their arguments, ask somebody and print. No decision about traffic is taken in this package.
 
@@ -10,6 +10,7 @@ mod client;
 mod control;
 mod desk;
 mod diagnose;
+mod doctor;
 mod edges;
 mod explain;
 mod fleet;
@@ -111,6 +112,8 @@ enum Command {
     Traces(traces::Traces),
     /// Sagas that are under way, or that failed.
     Sagas(traces::Sagas),
+    /// Looks at everything that it finds here, and says of each how it is, why, and what to do; needs nothing to work. Exits with 0, 1 or 2.
+    Doctor(doctor::Arguments),
     /// Writes what a shell needs to complete these commands: `source <(tollgate completion bash)`.
     Completion { shell: clap_complete::Shell },
     /// The gateway's own commands, as `tollgate-gateway` has them.
@@ -175,6 +178,7 @@ fn main() -> ExitCode {
         Command::Traces(arguments) => traces::traces(&arguments),
         Command::Sagas(arguments) => traces::sagas(&arguments),
         Command::Diagnose(arguments) => diagnose::diagnose(&arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             let name = "tollgate";

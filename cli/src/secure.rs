@@ -6,11 +6,14 @@ use std::net::TcpStream;
 
 use rustls::{ClientConnection, StreamOwned};
 use tollgate_engine::net::tls::ClientTls;
+use tollgate_engine::net::tls::look::Unverified;
 
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// For `doctor` alone: nobody knows who is at the other end, so nothing secret is ever written.
+    Unverified(Box<Unverified<TcpStream>>),
 }
 
 impl Stream {
@@ -40,6 +43,7 @@ impl Read for Stream {
         match self {
             Stream::Plain(socket) => socket.read(buffer),
             Stream::Tls(stream) => stream.read(buffer),
+            Stream::Unverified(stream) => stream.read(buffer),
         }
     }
 }
@@ -49,6 +53,7 @@ impl Write for Stream {
         match self {
             Stream::Plain(socket) => socket.write(bytes),
             Stream::Tls(stream) => stream.write(bytes),
+            Stream::Unverified(stream) => stream.write(bytes),
         }
     }
 
@@ -56,6 +61,7 @@ impl Write for Stream {
         match self {
             Stream::Plain(socket) => socket.flush(),
             Stream::Tls(stream) => stream.flush(),
+            Stream::Unverified(stream) => stream.flush(),
         }
     }
 }

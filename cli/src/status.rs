@@ -2,6 +2,8 @@
 //!
 //! Fields that an older or newer gateway does not send are left out; nothing here fails because of them.
 
+mod standing;
+
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,7 +54,8 @@ fn told(status: &Value, now: u64) -> String {
         word(&status["routes"]),
         word(&status["connections"])
     );
-    text.push_str(&control_plane(&status["control_plane"], now));
+    text.push_str(&standing::control_plane(&status["control_plane"], now));
+    text.push_str(&standing::identity(&status["identity"], now));
     for setting in list(&reload["pending_restart"]) {
         let _infallible = writeln!(text, "waits for a restart: {}", word(setting));
     }
@@ -83,7 +86,7 @@ fn told(status: &Value, now: u64) -> String {
     if !older.is_empty() {
         let _infallible = writeln!(text, "older generations still alive: {}", older.join(", "));
     }
-    let mut rows = vec![row(&["LISTENER", "BIND", "TLS"])];
+    let mut rows = vec![row(&["LISTENER", "BIND", "TLS", "MESH"])];
     for listener in list(&status["listeners"]) {
         let tls = if listener["tls"].as_bool() == Some(true) {
             "yes"
@@ -94,6 +97,7 @@ fn told(status: &Value, now: u64) -> String {
             &word(&listener["name"]),
             &word(&listener["bind"]),
             tls,
+            &word(&listener["mesh"]),
         ]));
     }
     text.push('\n');
@@ -133,42 +137,10 @@ fn told(status: &Value, now: u64) -> String {
         text.push('\n');
         text.push_str(&table("", &bulkheads));
     }
+    text.push_str(&standing::services(list(&status["services"]), now));
     text.push_str(&limits(list(&status["limits"])));
     text.push_str(&sharing(&status["sharing"], now));
     text.push_str(&paces(list(&status["adaptive_timeouts"])));
-    text
-}
-
-/// Where the documents are from, and who is followed; nothing without a control plane.
-fn control_plane(feed: &Value, now: u64) -> String {
-    let mut text = String::new();
-    if !feed.is_object() {
-        return text;
-    }
-    let revision = match feed["revision"].as_u64() {
-        Some(revision) => format!(", revision {revision}"),
-        None => String::new(),
-    };
-    let _infallible = write!(
-        text,
-        "node {}, documents from: {}{revision}; ",
-        word(&feed["node"]),
-        word(&feed["source"])
-    );
-    let since = span(now.saturating_sub(feed["since"].as_u64().unwrap_or(now)));
-    let _infallible = match (feed["connected"].as_bool(), feed["why_not"].as_str()) {
-        (Some(true), _) => writeln!(text, "follows {} for {since}", word(&feed["url"])),
-        (_, Some(why)) => writeln!(text, "follows no control plane for {since}: {why}"),
-        _ => writeln!(text, "follows no control plane yet"),
-    };
-    if let Some(at) = feed["last_refusal"]["at"].as_u64() {
-        let _infallible = writeln!(
-            text,
-            "refused revision {} of the control plane {} ago",
-            word(&feed["last_refusal"]["revision"]),
-            span(now.saturating_sub(at))
-        );
-    }
     text
 }
 
@@ -358,26 +330,6 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-    }
-
-    #[test]
-    fn a_control_plane_is_told_with_its_age_and_why_it_is_not_followed() {
-        let mut feed = json!({ "node": "edge-1", "source": "last good", "revision": 41, "connected": false, "since": 940,
-            "why_not": "http://cp:8080: no answer within 5s", "last_refusal": { "at": 995, "revision": 42 } });
-        let text = control_plane(&feed, 1000);
-        assert!(text.contains("node edge-1, documents from: last good, revision 41; follows no control plane for 1 min"), "{text}");
-        assert!(
-            text.contains("http://cp:8080: no answer within 5s"),
-            "{text}"
-        );
-        assert!(
-            text.contains("refused revision 42 of the control plane 5 s ago"),
-            "{text}"
-        );
-        feed["connected"] = true.into();
-        feed["url"] = "http://cp:8080".into();
-        assert!(control_plane(&feed, 1000).contains("follows http://cp:8080 for 1 min"));
-        assert_eq!(control_plane(&json!(null), 0), "");
     }
 
     #[test]

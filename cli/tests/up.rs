@@ -420,6 +420,76 @@ fn status_and_explain_ask_the_running_gateway() {
     }
 }
 
+/// Nothing is wrong with what is well, and every part of it was looked at.
+#[test]
+fn a_doctor_finds_nothing_wrong_with_a_system_that_is_well() {
+    let up = Up::start();
+    let folder = folder_of(&up.document());
+    let documents = [
+        "control-plane",
+        "gateway",
+        "orders-sidecar",
+        "payments-sidecar",
+    ]
+    .map(|part| folder.join(format!("{part}.toml")).display().to_string());
+    let (admin, control) = (up.fact("admin"), up.fact("control"));
+    let named = [
+        "--admin",
+        &admin,
+        "--control",
+        &control,
+        "--service",
+        "orders",
+    ];
+    let limits = ["--timeout", "5m"];
+    let sections = ["--only", "files,control-plane,data-planes,identity,service"];
+    let documents = documents.each_ref().map(String::as_str);
+    let words = [&["doctor"], &documents[..], &named, &limits, &sections].concat();
+    // A node may be on its way to a revision, and a machine that stands still let a probe fail.
+    let mut told = String::new();
+    until("a doctor finds nothing", || {
+        let output = tollgate(&words).output().unwrap();
+        told = said(&output);
+        // What was told is on disk a moment later.
+        output.status.code() == Some(0) && told.contains("default/gateway calls orders")
+    });
+    for expected in [
+        "control-plane.toml: good",
+        "has it open",
+        "orders-sidecar/last_good: whole",
+        "5 nodes follow it, and run what they were told",
+        "svc/orders, good for another",
+        "on the wire: spiffe://",
+        "key 1 signs",
+        "it is default/orders by its certificate",
+        "default/gateway calls orders: rules that let calls of it pass: gateway-orders",
+        "0 problems, 0 warnings, 0 unknown",
+    ] {
+        assert!(told.contains(expected), "{expected}\n{told}");
+    }
+    let machine = [
+        "doctor",
+        documents[2],
+        "--only",
+        "machine",
+        "--timeout",
+        "5m",
+    ];
+    let told = said(&tollgate(&machine).output().unwrap());
+    assert!(
+        told.contains("0 problems") && told.contains("(tollgate) listens there"),
+        "{told}"
+    );
+    // And who follows, with what.
+    let nodes = said(
+        &tollgate(&["nodes", "--control", &control])
+            .output()
+            .unwrap(),
+    );
+    let lives = ["1 d 0 h", "23 h"].iter().any(|life| nodes.contains(life));
+    assert!(nodes.contains("CERTIFICATE") && lives, "{nodes}");
+}
+
 #[test]
 fn breakers_are_shown_and_held_by_hand() {
     let up = Up::start();

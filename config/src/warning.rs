@@ -1,5 +1,7 @@
 //! What a document may say, but its writer should know: told at every load, refused never.
 
+mod stand_ins;
+
 use std::net::IpAddr;
 
 use crate::document::{ControlPlane, Document, Filter, IdentitySource, RateLimit, Tier};
@@ -30,6 +32,7 @@ pub fn warnings(document: &Document) -> Vec<Problem> {
     warnings.extend(document.control_plane.as_ref().and_then(readable));
     warnings.extend(given_away(document));
     ladder::warn(document, &mut warnings);
+    stand_ins::warn(document, &mut warnings);
     warnings
 }
 

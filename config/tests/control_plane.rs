@@ -548,3 +548,45 @@ fn an_authority_that_cannot_be_is_told_with_its_line_and_the_next_step_mesh_303(
     let identity = kubernetes.expect("accepted").identity;
     assert_eq!(identity.kubernetes.expect("written").audience, "tollgate");
 }
+
+/// An upstream that is called like a service is all that is said of that service, also where a template says more.
+#[test]
+fn mesh_201_an_upstream_that_takes_a_service_out_of_the_mesh_is_told() {
+    let warned = |stand_in: &str| {
+        let text = format!(
+            "[control_plane]\nurls = [\"http://127.0.0.1:1\"]\n[identity]\nservice = \"edge\"\n[server]\nstate_dir = \"s\"\n\
+             [[listener]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\n\
+             [[upstream]]\nname = \"mesh\"\nservice = \"*\"\nprotocol = \"http2\"\nmesh = true\n\
+             [[upstream]]\n{stand_in}\n"
+        );
+        let mut loader = tollgate_config::Loader::with_environment(|_| None);
+        let loaded = loader.load_text("a.toml", &text, Path::new(""));
+        let document = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+        tollgate_config::warnings(&document)
+    };
+    let told = warned("name = \"orders\"\nservice = \"orders\"");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].code, "stands-in-without-mesh");
+    assert!(
+        told[0]
+            .message
+            .contains("says nothing of `mesh` and `protocol`"),
+        "{}",
+        told[0].message
+    );
+    assert_eq!(told[0].place.as_ref().map(|place| place.line), Some(15));
+    let told = warned("name = \"orders\"\nservice = \"orders\"\nprotocol = \"http2\"");
+    assert!(
+        told[0].message.contains("says nothing of `mesh`:"),
+        "{}",
+        told[0].message
+    );
+    for meant in [
+        "name = \"orders\"\nservice = \"orders\"\nmesh = true",
+        "name = \"canary\"\nservice = \"orders\"",
+        "name = \"orders\"\nservice = \"other\"",
+        "name = \"orders\"\nendpoints = [\"127.0.0.1:1\"]",
+    ] {
+        assert_eq!(warned(meant), [], "{meant}");
+    }
+}

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use run::{Options, Running, StartError, start};
+pub use run::{Options, Running, StartError, look_over, start};
 
 /// Tollgate's control plane: the registry of services.
 #[derive(Debug, Parser)]

@@ -504,15 +504,20 @@ pub(crate) fn run(file: Option<PathBuf>) -> ExitCode {
     ExitCode::from(if report.cut == 0 { exit::OK } else { exit::CUT })
 }
 
+/// Whether the files that a document names are what a start needs.
+pub fn look_over(document: &ControlPlane) -> Result<(), StartError> {
+    let tls = document.server.tls.as_ref().map(crate::tls::load);
+    tls.transpose().map_err(StartError::Tls)?;
+    peers(document).map_err(StartError::PeersTls)?;
+    authority::check(&document.identity).map_err(StartError::Identity)?;
+    Ok(())
+}
+
 /// `check`.
 pub(crate) fn check(file: &Path) -> ExitCode {
     match load(file) {
         Ok(document) => {
-            let tls = document.server.tls.as_ref().map(crate::tls::load);
-            let tls = tls.transpose().map_err(StartError::Tls);
-            let peers = peers(&document).map_err(StartError::PeersTls);
-            let key = authority::check(&document.identity).map_err(StartError::Identity);
-            if let Some(error) = tls.err().or(peers.err()).or(key.err()) {
+            if let Err(error) = look_over(&document) {
                 eprintln!("{}: {error}", file.display());
                 return ExitCode::from(exit::BAD_DOCUMENT);
             }

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tollgate_config::Action;
+use tollgate_config::{Action, Mesh};
 
 use crate::clock::unix_seconds;
 use crate::exchange::headers::http_date;
@@ -64,6 +64,15 @@ pub struct Admin {
     pub identity: Rc<Identity>,
     pub spans: Arc<Spans>,
     pub connections: Box<dyn Fn() -> usize>,
+}
+
+/// Who may connect to a listener of the mesh.
+fn mode(plan: &ListenerPlan) -> Option<&'static str> {
+    match plan.item.mesh.value {
+        Mesh::Strict => Some("strict"),
+        Mesh::Permissive => Some("permissive"),
+        Mesh::Off => None,
+    }
 }
 
 /// Largest body of a question.
@@ -264,7 +273,7 @@ impl Admin {
             .listeners
             .iter()
             .flatten()
-            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some(), "forward": forward(plan) }))
+            .map(|plan| json!({ "name": plan.item.name, "bind": plan.item.bind.to_string(), "address": address(&plan.item.name), "tls": plan.tls.is_some(), "mesh": mode(plan), "forward": forward(plan) }))
             .collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use axum::Json as Answer;
 use axum::body::{Body, Bytes};
@@ -15,6 +16,7 @@ use http_body::Frame;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_config::feed::{NodeKind, Report, Routed, Subscribe, Wanted, Wants, WantsAnswer};
+use tollgate_engine::clock::unix_seconds;
 
 use super::fields::short;
 use super::guard::{Who, not_yours};
@@ -231,6 +233,12 @@ pub(super) async fn report(
     }
 }
 
+/// The latest that was issued to the service that a node is of, in seconds since 1970.
+fn certificate(until: u64) -> Value {
+    let now = unix_seconds(SystemTime::now());
+    json!({ "not_after": until, "seconds_left": until.saturating_sub(now) })
+}
+
 #[derive(Deserialize)]
 pub(super) struct Whose {
     /// Those that listen here alone.
@@ -246,8 +254,11 @@ pub(super) async fn nodes(
 ) -> Answer<Value> {
     let revision = api.catalog.now().revision;
     let now = api.feed.now();
+    let lasts = api.authority.lasts().await;
     let told = |node: Node| {
         let mut value = json!(&node);
+        let until = node.callee.as_ref().and_then(|name| lasts.get(name));
+        value["certificate"] = until.map_or(Value::Null, |until| certificate(*until));
         value["target"] = api.catalog.world_of(&node.node, false).revision.into();
         let red = api.feed.figures(|book| book.node(&node.node, now));
         value["serves"] = red.map_or(Value::Null, |red| rollout::red(&red));

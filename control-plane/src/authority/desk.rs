@@ -185,6 +185,21 @@ impl Authority {
         Ok(range.kept.iter().filter_map(read).collect())
     }
 
+    /// Until when the latest certificate of each member is good, in seconds since 1970; of those whose time is over, too, for as
+    /// long as they are remembered. Empty where there is no authority, or no store that answers.
+    pub async fn lasts(&self) -> BTreeMap<String, u64> {
+        let mut lasts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for (_, issued) in self.issued().await.unwrap_or_default() {
+            let identity = &issued.identity;
+            let name = format!("{}/{}", identity.namespace(), identity.service());
+            let newer = (issued.issued, issued.not_after);
+            let known = lasts.entry(name).or_insert(newer);
+            *known = newer.max(*known);
+        }
+        let ends = lasts.into_iter().map(|(name, (_, until))| (name, until));
+        ends.collect()
+    }
+
     /// `None`: there is no authority, or none yet.
     pub fn figures(&self) -> Option<Figures> {
         let told = self.told().ok()?;

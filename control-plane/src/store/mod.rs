@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-pub use embedded::{Embedded, OpenError};
+pub use embedded::{Embedded, Glance, OpenError};
 pub use etcd::{Etcd, EtcdError};
 pub use figures::Figures;
 

@@ -38,6 +38,13 @@ pub(super) struct Kept {
     pub(super) trusted: Arc<Trusted>,
 }
 
+/// Why the file is of no use.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    Unreadable(io::Error),
+    Damaged(String),
+}
+
 /// What stands in the file.
 #[derive(Serialize, Deserialize)]
 struct Content {
@@ -88,31 +95,16 @@ impl Disk {
             let file = self.file.display();
             log::error(what, &[("file", &file), ("why", &why)]);
         };
-        let large = |length: u64| length > LARGEST;
-        let read = match fs::metadata(&self.file) {
-            Ok(about) if large(about.len()) => Err("it is too large".to_owned()),
-            Ok(_) => match fs::read(&self.file) {
-                Ok(bytes) => parse(&bytes),
-                Err(error) => {
-                    told(
-                        "the certificate of the mesh that was kept cannot be read",
-                        &error.to_string(),
-                    );
-                    return None;
-                }
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
+        match self.look() {
+            Ok(found) => found,
+            Err(Unusable::Unreadable(error)) => {
                 told(
                     "the certificate of the mesh that was kept cannot be read",
                     &error.to_string(),
                 );
-                return None;
+                None
             }
-        };
-        match read {
-            Ok(kept) => Some(kept),
-            Err(why) => {
+            Err(Unusable::Damaged(why)) => {
                 let aside = kept::put_aside(&self.file);
                 told(
                     "the certificate of the mesh that was kept is damaged and was put aside; a new one is asked for",
@@ -120,6 +112,21 @@ impl Disk {
                 );
                 None
             }
+        }
+    }
+
+    /// The same, and the file stays where it is whatever is in it.
+    pub(super) fn look(&self) -> Result<Option<Kept>, Unusable> {
+        match fs::metadata(&self.file) {
+            Ok(about) if about.len() > LARGEST => {
+                Err(Unusable::Damaged("it is too large".to_owned()))
+            }
+            Ok(_) => {
+                let bytes = fs::read(&self.file).map_err(Unusable::Unreadable)?;
+                parse(&bytes).map(Some).map_err(Unusable::Damaged)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Unusable::Unreadable(error)),
         }
     }
 
@@ -197,6 +204,9 @@ mod tests {
         assert_eq!(read.trust, kept.trust);
         let about = fs::metadata(&disk.file).expect("there");
         assert_eq!(about.mode() & 0o777, 0o600);
+        let left = super::super::left(&folder.path().join("new"));
+        let left = left.expect("readable").expect("there");
+        assert_eq!(left.own.facts, kept.own.facts);
     }
 
     #[test]
@@ -215,6 +225,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::new(folder.path());
         fs::write(&disk.file, b"nonsense").expect("written");
+        // Whoever only looks leaves it where it is.
+        assert!(super::super::left(folder.path()).is_err() && disk.file.exists());
         assert!(disk.read().is_none());
         assert!(folder.path().join("identity.damaged").exists() && !disk.file.exists());
     }

@@ -66,6 +66,24 @@ pub fn restore(section: Option<&Section>, state_dir: Option<&Path>, member: &Mem
     Restored { disk, kept }
 }
 
+/// A member's certificate and whom it trusts, as they are on the disk.
+pub struct Left {
+    pub own: Arc<Own>,
+    pub trusted: Arc<Trusted>,
+}
+
+/// What a process left in this folder, or is keeping there now. Looks, and changes nothing: what is damaged stays where it is.
+pub fn left(state_dir: &Path) -> Result<Option<Left>, String> {
+    let found = Disk::new(state_dir).look().map_err(|why| match why {
+        disk::Unusable::Unreadable(error) => format!("it cannot be read: {error}"),
+        disk::Unusable::Damaged(why) => format!("it is damaged: {why}"),
+    })?;
+    Ok(found.map(|kept| Left {
+        own: kept.own,
+        trusted: kept.trusted,
+    }))
+}
+
 /// This data plane's membership. One exists per process.
 pub struct Identity {
     member: Arc<Member>,

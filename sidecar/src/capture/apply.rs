@@ -59,17 +59,34 @@ pub(super) fn install(settings: &Settings, by: Option<By>) -> Result<String, Err
     })
 }
 
+pub(super) fn installed() -> Result<Option<By>, Error> {
+    let (nft, iptables) = programs()?;
+    permitted()?;
+    if let Some(nft) = &nft {
+        if nft.has_table()? {
+            return Ok(Some(By::Nft));
+        }
+        let chains = nft.run(&["list", "chains"], "")?;
+        let ours = rules::CHAINS.iter().any(|chain| chains.contains(chain));
+        return Ok(ours.then_some(By::Iptables));
+    }
+    for tables in &iptables {
+        if rules::iptables_removal(&tables.listed()?).is_some() {
+            return Ok(Some(By::Iptables));
+        }
+    }
+    Ok(None)
+}
+
 pub(super) fn remove() -> Result<String, Error> {
     let (nft, iptables) = programs()?;
     permitted()?;
     let mut removed = Vec::new();
-    if let Some(nft) = &nft {
-        let tables = nft.run(&["list", "tables", "inet"], "")?;
-        let ours = format!("table inet {}", rules::TABLE);
-        if tables.lines().any(|line| line.trim() == ours) {
-            nft.run(&["-f", "-"], &rules::nft_removal())?;
-            removed.push("nft");
-        }
+    if let Some(nft) = &nft
+        && nft.has_table()?
+    {
+        nft.run(&["-f", "-"], &rules::nft_removal())?;
+        removed.push("nft");
     }
     removed.extend(remove_from(nft.as_ref(), &iptables)?);
     Ok(match removed.as_slice() {
@@ -163,6 +180,13 @@ impl Iptables {
 }
 
 impl Program {
+    /// Of `nft`.
+    fn has_table(&self) -> Result<bool, Error> {
+        let tables = self.run(&["list", "tables", "inet"], "")?;
+        let ours = format!("table inet {}", rules::TABLE);
+        Ok(tables.lines().any(|line| line.trim() == ours))
+    }
+
     fn find(name: &'static str) -> Option<Program> {
         let path = env::var_os("PATH").unwrap_or_default();
         let folders = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));

@@ -56,6 +56,11 @@ pub fn remove(_settings: &Settings) -> Result<String, Error> {
     apply::remove()
 }
 
+/// Whether rules of ours are in the kernel, and by which program. Changes nothing; needs the privilege all the same.
+pub fn installed() -> Result<Option<By>, Error> {
+    apply::installed()
+}
+
 /// The rules that `install` would give to the kernel. Needs no privilege.
 pub fn show(settings: &Settings) -> Result<String, Error> {
     apply::show(settings)

@@ -25,6 +25,10 @@ pub(super) trait Medium: Send + 'static {
 /// What a store holds is for its owner: keys are in it, and what references in documents stand for.
 const OWNER: u32 = 0o600;
 
+/// In a store's folder: what it holds, and what is locked by the process that has it.
+pub(super) const FILE: &str = "store";
+pub(super) const LOCK: &str = "lock";
+
 /// A folder with the file `store`.
 pub(super) struct Folder {
     folder: PathBuf,
@@ -46,7 +50,7 @@ impl Folder {
             .create(true)
             .truncate(false)
             .write(true)
-            .open(folder.join("lock"))?;
+            .open(folder.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
@@ -60,7 +64,7 @@ impl Folder {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.join("store")
+        self.folder.join(FILE)
     }
 
     fn file(&mut self) -> io::Result<&File> {
@@ -143,6 +147,33 @@ fn create(path: &Path) -> io::Result<File> {
     // One that was there keeps its own.
     file.set_permissions(Permissions::from_mode(OWNER))?;
     Ok(file)
+}
+
+/// What somebody else's file holds: read, and never written. What is told to it is forgotten.
+pub(super) struct Copy(pub(super) Vec<u8>);
+
+impl Medium for Copy {
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        Ok(std::mem::take(&mut self.0))
+    }
+    fn append(&mut self, _at: u64, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn cut(&mut self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn prepare(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    fn swap(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn put_aside(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Keeps nothing: what is told to it ends with the process.

@@ -25,7 +25,7 @@ use super::figures::Counters;
 use super::shown::Shown;
 use super::{Answer, Committed, Figures, Kept, LeaseId, Range, Store, Transaction, Watch};
 use log::{Log, LogError};
-use medium::{Folder, Medium, Nowhere};
+use medium::{Copy, FILE, Folder, LOCK, Medium, Nowhere};
 use writer::Writer;
 
 /// The open store; its file is released when it is dropped.
@@ -42,6 +42,16 @@ pub struct Embedded {
 struct Shared {
     shown: Arc<Shown>,
     figures: Counters,
+}
+
+/// What stands in the file of a store that somebody else may have open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glance {
+    pub revision: u64,
+    pub keys: usize,
+    pub bytes: usize,
+    /// Bytes at its end that are no whole record: a write that is going on, or that a crash cut.
+    pub torn: u64,
 }
 
 /// Why a store does not open.
@@ -90,11 +100,37 @@ impl Embedded {
         Embedded::on(medium).map_err(|error| match error {
             LogError::Io(error) => io(error),
             LogError::Damaged(byte, why) => OpenError::Damaged {
-                file: folder.join("store"),
+                file: folder.join(FILE),
                 byte,
                 why,
             },
         })
+    }
+
+    /// Reads the file of a folder without taking it, and without changing anything. `None`: there is none.
+    pub fn glance(folder: &Path) -> Result<Option<Glance>, OpenError> {
+        let file = folder.join(FILE);
+        let bytes = match std::fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(OpenError::Io(folder.to_owned(), error)),
+        };
+        let length = bytes.len();
+        match Log::open(Copy(bytes), 0) {
+            Ok((_, state, found)) => Ok(Some(Glance {
+                revision: state.revision,
+                keys: state.keys(),
+                bytes: length,
+                torn: found.torn,
+            })),
+            Err(LogError::Io(error)) => Err(OpenError::Io(folder.to_owned(), error)),
+            Err(LogError::Damaged(byte, why)) => Err(OpenError::Damaged { file, byte, why }),
+        }
+    }
+
+    /// The file of a folder that whoever has the store open holds a lock on.
+    pub fn lock_of(folder: &Path) -> PathBuf {
+        folder.join(LOCK)
     }
 
     /// A store that ends with the process.

@@ -513,3 +513,34 @@ fn the_file_stays_bounded_however_often_a_key_is_written() {
     let file = std::fs::metadata(folder.path().join("store")).expect("there");
     assert!(file.len() < 4 << 20, "{} bytes of 20 MB", file.len());
 }
+
+#[test]
+fn a_glance_takes_nothing_and_changes_nothing_whatever_the_file_is_like() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(Embedded::glance(folder.path()).expect("looked"), None);
+    let store = Embedded::open(folder.path()).expect("opens");
+    let put = |n: u32| store.commit(Transaction::put(format!("k{n}"), "v"));
+    runtime().block_on(async {
+        put(1).await.expect("written");
+        put(2).await.expect("written");
+    });
+    // While somebody else has it open.
+    let seen = Embedded::glance(folder.path())
+        .expect("looked")
+        .expect("there");
+    assert_eq!((seen.revision, seen.keys, seen.torn), (2, 2, 0));
+    drop(store);
+    let file = folder.path().join("store");
+    let whole = std::fs::read(&file).expect("there");
+    for length in 0..whole.len() {
+        std::fs::write(&file, &whole[..length]).expect("written");
+        let _whatever_it_finds = Embedded::glance(folder.path());
+        assert_eq!(std::fs::read(&file).expect("there"), whole[..length]);
+    }
+    std::fs::write(&file, &whole[..whole.len() - 1]).expect("written");
+    let seen = Embedded::glance(folder.path())
+        .expect("looked")
+        .expect("there");
+    assert!(seen.torn > 0 && seen.keys == 1);
+    assert!(!folder.path().join("store.torn").exists());
+}

@@ -152,7 +152,7 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
+pub(super) fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
     let plain = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))

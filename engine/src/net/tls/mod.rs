@@ -8,6 +8,7 @@
 mod choice;
 mod client;
 mod files;
+pub mod look;
 mod member;
 mod server;
 #[cfg(test)]

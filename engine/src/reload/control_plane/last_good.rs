@@ -71,6 +71,17 @@ impl LastGood {
         }
     }
 
+    /// What is there, without moving what is damaged out of the way.
+    pub fn look(&self) -> Result<Option<Known>, String> {
+        match read(&self.file) {
+            Ok(bytes) => parse(&bytes)
+                .map(Some)
+                .map_err(|why| format!("it is damaged: {why}")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("it cannot be read: {error}")),
+        }
+    }
+
     /// Writes, and returns when it is on the disk. Blocks.
     pub fn write(&self, content: &Content) -> io::Result<()> {
         if let Some(folder) = self.file.parent() {

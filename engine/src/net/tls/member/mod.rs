@@ -97,6 +97,11 @@ impl Own {
             key: Arc::new(key),
         })
     }
+
+    /// Our own certificate first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
+    }
 }
 
 impl Trusted {

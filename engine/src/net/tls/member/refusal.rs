@@ -93,7 +93,7 @@ impl Refusal {
         }
     }
 
-    fn of_tls(error: &Error) -> Refusal {
+    pub(super) fn of_tls(error: &Error) -> Refusal {
         match error {
             Error::InvalidCertificate(error) => Refusal::of_certificate(error),
             Error::NoCertificatesPresented => {

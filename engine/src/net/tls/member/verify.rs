@@ -89,6 +89,22 @@ impl Member {
 }
 
 impl Trusted {
+    /// What a member that trusts these says of a chain that somebody shows at this time: whom it names, or why it is refused.
+    pub fn judges(
+        &self,
+        chain: &[CertificateDer<'_>],
+        at_time: UnixTime,
+    ) -> Result<Facts, Refusal> {
+        let missing = || Refusal::new(Reason::NoCertificate, "it showed no certificate");
+        let (first, issuers) = chain.split_first().ok_or_else(missing)?;
+        let verified = at(at_time, |now| {
+            self.callers.verify_client_cert(first, issuers, now)
+        });
+        verified
+            .and_then(|_| self.judge(first))
+            .map_err(|error| Refusal::of_tls(&error))
+    }
+
     /// Whom a certificate names whose chain was found good.
     fn judge(&self, certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
         let facts = Facts::of(certificate).map_err(refused)?;
