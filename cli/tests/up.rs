@@ -384,6 +384,19 @@ fn parts_that_are_killed_are_named_and_started_again_and_no_request_fails() {
 }
 
 #[test]
+fn an_end_while_a_part_is_being_started_again_is_an_end_like_any_other() {
+    let mut up = Up::start();
+    let folder = folder_of(&up.document());
+    kill_process(pid_of("products", &up), Signal::KILL).unwrap();
+    // Said before it is started.
+    up.waits_for("products is started again");
+    up.signal(Signal::TERM);
+    let (rest, code) = up.end();
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(!folder.exists(), "{} is left behind", folder.display());
+}
+
+#[test]
 fn status_and_explain_ask_the_running_gateway() {
     let up = Up::start();
     let admin = format!("http://{}", up.address("admin"));
