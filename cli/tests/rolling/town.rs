@@ -257,6 +257,7 @@ impl Town {
             inbound = inbound,
             outbound = free(),
             admin = admin,
+            debug = http.port(),
             control = format!("http://{}", self.control),
             doors = doors.iter().map(door).collect::<String>(),
         );
