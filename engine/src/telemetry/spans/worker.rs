@@ -1,6 +1,9 @@
 //! A worker's end: which exchanges are kept, and handing over what was written of them. On the request path, so it waits for
-//! nobody. By callgrind, two spans of a usual request cost 1,200 instructions to write and hand over, and are written 320 times a second
-//! and worker before the choice below begins.
+//! nobody.
+//!
+//! By callgrind, of the 44,000 instructions that a plain request takes in this program alone, spans are 490 at 2,300 requests a second:
+//! 100 to note a try, 100 to decide, and some 1,200 for every exchange that is kept, which is at most 320 a second before the choice
+//! begins. At ten times as many requests they are half of that.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
