@@ -221,7 +221,7 @@ fn call(address: std::net::SocketAddr, told: &Told, prefix: &str, stop: &AtomicB
 #[test]
 fn kill_9_under_load_loses_no_accepted_write_and_applies_no_refused_one() {
     let kills: usize =
-        std::env::var("TOLLGATE_KILLS").map_or(10, |count| count.parse().expect("a number"));
+        std::env::var("TOLLGATE_KILLS").map_or(30, |count| count.parse().expect("a number"));
     // Nobody beats here, and nobody is to leave for it.
     let site = Site::with("[registry]\nsuspect_after = \"1h\"\nservice_timeout = \"2h\"\n");
     let told = Told::default();
