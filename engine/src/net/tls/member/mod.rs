@@ -18,8 +18,8 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
