@@ -29,7 +29,7 @@ use crate::net::tls::{ClientTls, Reason, Refusal, Side};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
 use crate::telemetry::log;
 use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
-use crate::upstream::pool::{FEW, NoWay, Pool, Way};
+use crate::upstream::pool::{NoWay, Pool, Way};
 use crate::upstream::{Outcome, Slot};
 
 impl Proxy {
@@ -347,7 +347,7 @@ impl Attempt<'_> {
     async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
         let pool = self.proxy.pools.of(slot.endpoint());
         let now = clock::recent();
-        let http1_only = self.is_for_http1(slot);
+        let http1_only = self.is_for_http1(&pool, now);
         let (dial, client) = (&self.upstream.dial, exchange.connection.number);
         if !self.fresh
             && let Some(way) = pool.ready(dial, client, http1_only, now)
@@ -361,10 +361,10 @@ impl Attempt<'_> {
     }
 
     /// Whether nothing but HTTP/1.1 will do, or that is the cheaper where both are spoken.
-    fn is_for_http1(&self, slot: &Slot) -> bool {
+    fn is_for_http1(&self, pool: &Pool, now: Instant) -> bool {
         let request = self.request;
         let may = self.upstream.dial.few_over_http1 && !request.is_http2 && !request.is_call;
-        request.upgrade.is_some() || may && slot.endpoint().in_flight() <= FEW
+        request.upgrade.is_some() || may && pool.is_calm(now)
     }
 
     async fn make_way(
