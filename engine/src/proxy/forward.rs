@@ -30,7 +30,7 @@ use crate::net::tls::{ClientTls, Reason, Refusal, Side};
 use crate::snapshot::{RoutePlan, Snapshot, UpstreamPlan};
 use crate::telemetry::log;
 use crate::telemetry::metrics::{ConnectResult, TimeoutKind};
-use crate::upstream::pool::{FEW, NoWay, Pool, Way};
+use crate::upstream::pool::{NoWay, Pool, Way};
 use crate::upstream::{Outcome, Slot};
 
 impl Proxy {
@@ -368,7 +368,7 @@ impl Attempt<'_> {
     async fn way(&self, exchange: &Exchange, slot: &Slot) -> Result<Way, Failure> {
         let pool = self.proxy.pools.of(slot.endpoint());
         let now = clock::recent();
-        let http1_only = self.is_for_http1(slot);
+        let http1_only = self.is_for_http1(&pool, now);
         let (dial, client) = (&self.upstream.dial, exchange.connection.number);
         if !self.fresh
             && let Some(way) = pool.ready(dial, client, http1_only, now)
@@ -383,15 +383,14 @@ impl Attempt<'_> {
 
     /// Whether nothing but HTTP/1.1 will do, or that is the cheaper where both are spoken. What may not be sent twice goes over
     /// HTTP/2 there: a connection that ends says by GOAWAY what it has not taken, where HTTP/1.1 leaves it open.
-    fn is_for_http1(&self, slot: &Slot) -> bool {
+    fn is_for_http1(&self, pool: &Pool, now: Instant) -> bool {
         let (request, dial) = (self.request, &self.upstream.dial);
         if request.upgrade.is_some() {
             // Every HTTP/1 endpoint may agree to an upgrade, and few HTTP/2 ones.
             return dial.http2 != Some(true);
         }
         let may = dial.few_over_http1 && !request.is_http2 && !request.is_call;
-        may && slot.endpoint().in_flight() <= FEW
-            && is_idempotent(&request.method, &request.headers)
+        may && pool.is_calm(now) && is_idempotent(&request.method, &request.headers)
     }
 
     async fn make_way(

@@ -72,6 +72,8 @@ pub struct Pool {
     /// HTTP/2 connections being made, and who waits for them.
     connecting: Cell<usize>,
     arrived: Notify,
+    /// When more than few were in flight.
+    crowded: Cell<Option<Instant>>,
     /// Asked which it speaks, the endpoint did not choose HTTP/2.
     no_http2: Cell<bool>,
 }
@@ -117,6 +119,9 @@ pub enum Way {
 /// Between two sidecars a request by itself costs a fifth less CPU time over HTTP/1.1 than over HTTP/2, whose streams have a
 /// task and frames more; with sixteen at once HTTP/2 costs an eighth less, since many share a `send` (docs/benchmarks.md).
 pub const FEW: u32 = 4;
+/// How long it is that more were in flight, so that few are not an accident: answers that come together leave few behind
+/// for a moment, and then requests of one burst would go both ways.
+const CALM: Duration = Duration::from_millis(100);
 
 /// How to reach the endpoints of an upstream.
 pub struct Dial {
@@ -147,6 +152,7 @@ impl Pool {
             lanes: RefCell::default(),
             connecting: Cell::new(0),
             arrived: Notify::new(),
+            crowded: Cell::new(None),
             no_http2: Cell::new(false),
         }
     }
@@ -170,6 +176,14 @@ impl Pool {
         }
         self.lanes.borrow_mut().retain(|lane| !lane.is_closed());
         Lane::choose(&self.lanes.borrow(), client).map(Way::Http2)
+    }
+
+    /// Whether few are in flight, and have been for a while.
+    pub fn is_calm(&self, now: Instant) -> bool {
+        if self.endpoint.in_flight() > FEW {
+            self.crowded.set(Some(now));
+        }
+        { self.crowded.get() }.is_none_or(|then| now.saturating_duration_since(then) > CALM)
     }
 
     /// Makes a way when none is ready. Of several who want an HTTP/2 connection one makes it and the others wait for it;
