@@ -841,7 +841,7 @@ pub(crate) static UPSTREAM: Section = Section {
             "protocol",
             Kind::Word(&["http1", "http2", "auto"]),
             "\"http1\"",
-            "gRPC needs \"http2\", or \"auto\" on TLS, which asks by ALPN. With `mesh`, \"auto\" is HTTP/1.1 for what came over HTTP/1 \
+            "gRPC needs \"http2\", or \"auto\" on TLS, which asks by ALPN. With `mesh`, \"auto\" is HTTP/1.1 for what came over HTTP/1 and is idempotent, \
              while few are in flight, and HTTP/2 for everything else.",
         ),
         optional(
