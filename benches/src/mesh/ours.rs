@@ -270,7 +270,7 @@ mod tests {
         let any = SocketAddr::from(([127, 0, 0, 1], 9));
         let folder = tempfile::tempdir().unwrap();
         let token = folder.path().join("token");
-        fs::write(&token, "join-0123456789").unwrap();
+        fs::write(&token, "join-0123456789abcdef").unwrap();
         for (policy, bytes) in [(true, false), (false, true), (true, true)] {
             let beside = Beside {
                 service: "orders".into(),
