@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
-use tollgate_config::EndpointSource;
+use tollgate_config::{EndpointSource, Probe};
 
 use crate::jwks::Fetching;
 use crate::net::connect::{DialTls, dial};
-use crate::net::tls::ClientTls;
 use crate::reflecting::Reflecting;
 use crate::snapshot::compile::peer_name;
 use crate::snapshot::memory::Memory;
@@ -160,7 +159,7 @@ fn replace(plan: &UpstreamPlan, memory: &EndpointMemory, found: &[Resolved]) {
 }
 
 async fn probe(plan: Arc<UpstreamPlan>) {
-    let connect = connector(plan.dial.tls.clone(), plan.upstream.clone());
+    let connect = connector(&plan);
     let name = plan.item.name.clone();
     Prober::new(plan.upstream.clone(), connect)
         .run(move |endpoint, turn| {
@@ -185,7 +184,16 @@ async fn probe(plan: Arc<UpstreamPlan>) {
         .await;
 }
 
-fn connector(tls: Option<ClientTls>, upstream: Arc<crate::upstream::Upstream>) -> Connect {
+/// Makes a probe's connections. Where an endpoint may choose the protocol, a page is asked for over HTTP/1.1, and nothing else
+/// is offered; the health service of gRPC is asked over HTTP/2.
+fn connector(plan: &UpstreamPlan) -> Connect {
+    let (tls, upstream) = (plan.dial.tls.clone(), plan.upstream.clone());
+    let health = plan.item.health.as_ref();
+    let asks_a_page = health.is_some_and(|health| matches!(health.probe, Probe::Http { .. }));
+    let secured = match plan.dial.http2 {
+        None if asks_a_page => DialTls::for_http1,
+        _ => DialTls::of,
+    };
     Arc::new(move |address: SocketAddr| {
         let tls = tls.clone().map(|tls| {
             let name = upstream
@@ -198,7 +206,7 @@ fn connector(tls: Option<ClientTls>, upstream: Arc<crate::upstream::Upstream>) -
         Box::pin(async move {
             let tls = match tls {
                 None => None,
-                Some((tls, name)) => Some(DialTls::of(&tls, &name)?),
+                Some((tls, name)) => Some(secured(&tls, &name)?),
             };
             let (stream, _) = dial(address, tls.as_ref()).await?;
             Ok(Box::new(stream) as Box<dyn crate::upstream::AsyncReadWrite>)

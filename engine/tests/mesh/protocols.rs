@@ -10,7 +10,7 @@ use tollgate_engine::testing::members::Members;
 use tollgate_engine::testing::upstream::Upstream;
 use tollgate_engine::upstream::pool::FEW;
 
-use super::{callee_document, caller};
+use super::{callee_document, caller, caller_document};
 use tollgate_engine::testing::waiting::until;
 
 /// A callee that logs what it is asked over.
@@ -87,6 +87,36 @@ fn what_came_over_http2_goes_over_http2_also_alone() {
     });
     let lines = orders.wait_lines("access.log", 2);
     assert_eq!(protocols(&lines), ["HTTP/1.1", "HTTP/2"]);
+}
+
+/// What HTTP/1.1 has taken, and whether, nobody can say when its connection ends.
+#[test]
+fn what_may_not_be_sent_twice_goes_over_http2_also_alone() {
+    let members = Members::new();
+    let app = Upstream::echo();
+    let orders = logging(&members, &app);
+    let web = caller(&members, "web", "orders", orders.address(), "auto");
+    assert_eq!(web.get("/first").status, 200);
+    let mut client = Client::connect(web.address());
+    client.send("POST /second HTTP/1.1\r\nHost: orders\r\nContent-Length: 2\r\n\r\nhi");
+    assert_eq!(client.read_response().status, 200);
+    let lines = orders.wait_lines("access.log", 2);
+    assert_eq!(protocols(&lines), ["HTTP/1.1", "HTTP/2"]);
+}
+
+#[test]
+fn a_page_is_probed_where_an_endpoint_would_rather_speak_http2() {
+    let members = Members::new();
+    let app = Upstream::echo();
+    let orders = logging(&members, &app);
+    let identity = members.folder_for("web").section("web");
+    let document = caller_document(&identity, "orders", orders.address(), "auto");
+    let probing = "health = { path = \"/well\", interval = \"2s\" }\n";
+    let _web = Gateway::start(&format!("{document}{probing}"));
+    app.wait("a probe", |journal| !journal.requests.is_empty());
+    let lines = orders.wait_lines("access.log", 1);
+    assert_eq!(lines[0]["path"], "/well");
+    assert_eq!(protocols(&lines[..1]), ["HTTP/1.1"]);
 }
 
 #[test]
