@@ -608,3 +608,10 @@ fn a_short_file_keeps_its_telemetry_and_a_sidecar_has_its_services_name() {
     assert_eq!((traces.sample, traces.always_on_error), (0.5, true));
     assert_eq!(document.service_name(), Some("orders"));
 }
+
+#[test]
+fn what_is_said_of_a_whole_section_names_its_own_line() {
+    let short = "[service]\nname = \"a\"\napp = \"127.0.0.1:1\"\n\n\
+                 [control_plane]\nurls = [\"http://127.0.0.1:8080\"]\ntoken = \"hunter2-hunter2-hunter2\"\n";
+    one(short, "token-in-the-open", "[control_plane]", "${env:NAME}");
+}

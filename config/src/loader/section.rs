@@ -81,7 +81,7 @@ impl Reading<'_> {
         let items = match (top.list, value.items()) {
             (true, Some(items)) => items,
             (false, None) if value.is_table() => {
-                let (node, _) = self.node(here, 0, value.key, value, section);
+                let (node, _) = self.node(here, value.spot.0, value.key, value, section);
                 self.single(here, top.name, &node, here.place(value.spot));
                 return;
             }
@@ -174,7 +174,7 @@ impl Reading<'_> {
             let mut report = ItemReport {
                 report: &mut self.report,
                 file: here.name,
-                line: here.first_line,
+                line: place.line,
             };
             let control_plane = decode::control_plane(node, here.folder, &mut report);
             self.control_plane
@@ -184,7 +184,7 @@ impl Reading<'_> {
             let mut report = ItemReport {
                 report: &mut self.report,
                 file: here.name,
-                line: here.first_line,
+                line: place.line,
             };
             match decode::identity(node, here.folder, &mut report) {
                 Some(identity) => {
@@ -199,7 +199,7 @@ impl Reading<'_> {
             let mut report = ItemReport {
                 report: &mut self.report,
                 file: here.name,
-                line: here.first_line,
+                line: place.line,
             };
             let sharing = decode::sharing(node, here.folder, &mut report);
             self.sharing
@@ -213,7 +213,7 @@ impl Reading<'_> {
             let mut report = ItemReport {
                 report: &mut self.report,
                 file: here.name,
-                line: here.first_line,
+                line: place.line,
             };
             let telemetry = decode::telemetry(node, here.folder, &mut report);
             self.telemetry
@@ -235,12 +235,12 @@ impl Reading<'_> {
         let mut report = ItemReport {
             report: &mut self.report,
             file: here.name,
-            line: here.first_line,
+            line: place.line,
         };
         let item = |tier: Tier| Item {
             value: Arc::new(tier),
             file: here.name.clone(),
-            line: here.first_line,
+            line: place.line,
         };
         let tiers = decode::tiers(node, &mut report).into_iter().map(item);
         self.tiers
