@@ -4,13 +4,14 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// Rows as lines, each column as wide as its widest cell, two blanks between.
+/// Rows as lines, each column as wide as its widest cell, two blanks between. What ends a row takes no part: it may be a whole
+/// sentence, and pushes nothing aside.
 pub(crate) fn table(indent: &str, rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
             rows.iter()
-                .filter_map(|row| row.get(column))
+                .filter_map(|row| row.split_last()?.1.get(column))
                 .map(|cell| cell.chars().count())
                 .max()
                 .unwrap_or(0)
@@ -57,6 +58,8 @@ mod tests {
     fn columns_line_up() {
         let text = table(" ", &[row(&["name", "n"]), row(&["a longer name", "12"])]);
         assert_eq!(text, " name           n\n a longer name  12\n");
+        let rows = [row(&["a", "b", "c"]), row(&["a", "all of the rest"])];
+        assert_eq!(table("", &rows), "a  b  c\na  all of the rest\n");
     }
 
     #[test]
