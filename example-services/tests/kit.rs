@@ -73,13 +73,23 @@ async fn of_many_at_once_exactly_one_runs() {
     }
 }
 
-/// DEC-22.
+/// DEC-22, SHOP-605: and what is known of keys is counted.
 #[tokio::test]
 async fn a_key_with_other_content_is_refused() {
+    // Other tests of this process count as well.
+    let counted = || {
+        ["new", "done", "reused"]
+            .map(|result| idempotency::claims().with_label_values(&[result]).get())
+    };
     for store in stores(&[KIT]).await {
+        let before = counted();
+        once(&store.database, "k", "h").await.unwrap();
         once(&store.database, "k", "h").await.unwrap();
         let refusal = once(&store.database, "k", "other").await.unwrap_err();
         assert_eq!(refusal.reason(), "IDEMPOTENCY_KEY_REUSED");
+        for (before, after) in before.into_iter().zip(counted()) {
+            assert!(after > before);
+        }
     }
 }
 

@@ -5,9 +5,11 @@
 //! `in_progress` is never seen by anybody, and a kill leaves all of it or nothing. One that lasts longer commits its
 //! claim first, and must be able to find out after a crash how far it came.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use prometheus::{IntCounterVec, Opts};
 use prost::Message;
 use serde_json::Value;
 
@@ -21,6 +23,8 @@ use crate::{contracts::rpc, values};
 /// How long an answer is kept: longer than anybody goes on trying (SHOP-605).
 pub const KEPT: Duration = Duration::from_secs(24 * 3600);
 
+const REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
+
 /// What became of claiming a key.
 #[derive(Debug, PartialEq)]
 pub enum Claim {
@@ -32,6 +36,18 @@ pub enum Claim {
     Refused(Refusal),
     /// Somebody is at it right now, or was when the process died.
     InProgress,
+}
+
+/// Of the whole process: a claim is made in the middle of transactions, which know no metrics.
+static CLAIMS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let about = "Idempotency keys that requests came with, by what was known of them.";
+    IntCounterVec::new(Opts::new("idempotency_claims_total", about), &["result"])
+        .expect("a fixed name and a fixed label are valid")
+});
+
+/// Claims by result: `new`, and of those that were known `done`, `refused`, `in_progress` or `reused` (SHOP-605).
+pub fn claims() -> IntCounterVec {
+    CLAIMS.clone()
 }
 
 /// SHA-256 over the canonical JSON of a request, and its length (SHOP-604).
@@ -104,6 +120,20 @@ pub async fn claim(
     hash: &str,
     now: i64,
 ) -> Result<Claim, Refusal> {
+    let claim = look(write, key, hash, now).await;
+    let result = match &claim {
+        Ok(Claim::Ours) => "new",
+        Ok(Claim::Done(_)) => "done",
+        Ok(Claim::Refused(_)) => "refused",
+        Ok(Claim::InProgress) => "in_progress",
+        Err(refusal) if refusal.reason() == REUSED => "reused",
+        Err(_) => return claim,
+    };
+    CLAIMS.with_label_values(&[result]).inc();
+    claim
+}
+
+async fn look(write: &mut Transaction, key: &str, hash: &str, now: i64) -> Result<Claim, Refusal> {
     write
         .execute(
             "DELETE FROM idempotency WHERE key = $1 AND expires_at <= $2 AND state <> 'in_progress'",
@@ -127,7 +157,7 @@ pub async fn claim(
     if row.text(0)? != hash {
         return Err(Refusal::new(
             tonic::Code::AlreadyExists,
-            "IDEMPOTENCY_KEY_REUSED",
+            REUSED,
             "this idempotency key was used for another request; send a new key",
         ));
     }

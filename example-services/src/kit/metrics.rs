@@ -5,6 +5,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::idempotency;
+
 /// Seconds (OBS-302).
 const BUCKETS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -55,6 +57,7 @@ impl Metrics {
         metrics.add(metrics.http_seconds.clone());
         metrics.add(metrics.grpc_requests.clone());
         metrics.add(metrics.grpc_seconds.clone());
+        metrics.add(idempotency::claims());
         metrics
     }
 

@@ -120,6 +120,19 @@ impl ProductsService for Products {
         Ok(Response::new(product.to_wire(&self.currency)))
     }
 
+    async fn get_complete_product(
+        &self,
+        request: Request<wire::GetProductRequest>,
+    ) -> Result<Response<wire::CompleteProduct>, Status> {
+        let product = self.get_product(request).await?.into_inner();
+        Ok(Response::new(wire::CompleteProduct {
+            in_stock: product.available_quantity > 0,
+            product: Some(product),
+            rating: None,
+            partial: vec!["reviews".to_owned()],
+        }))
+    }
+
     async fn get_products(
         &self,
         request: Request<wire::GetProductsRequest>,

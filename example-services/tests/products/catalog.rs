@@ -318,3 +318,38 @@ async fn what_is_looked_for_is_found() {
         );
     }
 }
+
+#[tokio::test]
+async fn shop_801_a_product_page_is_told_in_one_answer() {
+    for store in stores(&MIGRATIONS).await {
+        let program = start(&store, &[]);
+        let mut products = client(&program).await;
+        for (sku, stock) in [("some", 3), ("none", 0)] {
+            let mut new = kettle(sku);
+            new.stock_quantity = stock;
+            let made = products
+                .create_product(by(Some("u"), "admin", new))
+                .await
+                .unwrap()
+                .into_inner();
+            let page = wire::GetProductRequest {
+                product_id: made.product_id.clone(),
+            };
+            let page = { products.get_complete_product(by(None, "", page)).await }
+                .unwrap()
+                .into_inner();
+            assert_eq!(page.in_stock, stock > 0);
+            assert_eq!(
+                page.product.map(|product| product.product_id),
+                Some(made.product_id)
+            );
+            // Nobody here keeps reviews, and nobody makes them up.
+            assert_eq!((page.rating, page.partial), (None, vec!["reviews".into()]));
+        }
+        let nobody = wire::GetProductRequest {
+            product_id: uuid::Uuid::now_v7().to_string(),
+        };
+        let refused = products.get_complete_product(nobody).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+    }
+}
