@@ -15,9 +15,6 @@ use super::files::{Digest, Files};
 use super::member::{self, Expected, Member};
 use super::{TlsError, provider};
 
-/// HTTP/1.1 in ALPN.
-const HTTP1: &[u8] = b"http/1.1";
-
 /// TLS towards one upstream. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientTls {
@@ -48,7 +45,7 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_root_certificates(roots);
-        let mut config = match (&tls.cert, &tls.key) {
+        let config = match (&tls.cert, &tls.key) {
             (Some(certificate), Some(key)) => {
                 let pair = files.pair(certificate, key, &provider)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
@@ -56,19 +53,10 @@ impl ClientTls {
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(TlsError::HalfIdentity),
         };
-        config.alpn_protocols = match protocol {
-            UpstreamProtocol::Auto => vec![b"h2".to_vec(), HTTP1.to_vec()],
-            UpstreamProtocol::Http1 => vec![HTTP1.to_vec()],
-            UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
-        };
-        let mut bytes = config.clone();
-        bytes.alpn_protocols.clear();
-        let mut http1 = config.clone();
-        http1.alpn_protocols = vec![HTTP1.to_vec()];
         Ok(ClientTls {
-            config: Arc::new(config),
-            http1: Arc::new(http1),
-            bytes: Arc::new(bytes),
+            config: offering(&config, http(protocol)),
+            http1: offering(&config, http(UpstreamProtocol::Http1)),
+            bytes: offering(&config, Vec::new()),
             name,
             mesh: None,
             digest: files.digest(),
@@ -81,13 +69,11 @@ impl ClientTls {
         expected: &Expected,
         protocol: UpstreamProtocol,
     ) -> Result<Self, TlsError> {
-        let config = member::client(member, expected, member::protocols(protocol))?;
-        let http1 = member::client(member, expected, vec![HTTP1.to_vec()])?;
-        let bytes = member::client(member, expected, vec![BYTES.to_vec()])?;
+        let config = member::client(member, expected)?;
         Ok(ClientTls {
-            config: Arc::new(config),
-            http1: Arc::new(http1),
-            bytes: Arc::new(bytes),
+            config: offering(&config, http(protocol)),
+            http1: offering(&config, http(UpstreamProtocol::Http1)),
+            bytes: offering(&config, vec![BYTES.to_vec()]),
             // Neither told nor verified: a member is known by its identity.
             name: Some(server_name("member.invalid")?),
             mesh: Some((member.clone(), expected.clone())),
@@ -142,6 +128,22 @@ impl ClientTls {
             None => server_name(host),
         }
     }
+}
+
+/// What an upstream that speaks HTTP is offered by ALPN.
+fn http(protocol: UpstreamProtocol) -> Vec<Vec<u8>> {
+    match protocol {
+        UpstreamProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
+        UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
+    }
+}
+
+/// The same with another offer; whom we trust, what we show and sessions are shared.
+fn offering(config: &ClientConfig, protocols: Vec<Vec<u8>>) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = protocols;
+    Arc::new(config)
 }
 
 impl fmt::Debug for ClientTls {

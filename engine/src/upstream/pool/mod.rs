@@ -218,9 +218,9 @@ impl Pool {
 
     async fn connect(self: &Rc<Self>, plan: &Dial, http1_only: bool) -> Result<Way, NoWay> {
         let asks = plan.http2.is_none() && !http1_only;
-        let secured = match plan.http2 {
-            None if http1_only => DialTls::for_http1,
-            _ => DialTls::of,
+        let secured = match http1_only {
+            true => DialTls::for_http1,
+            false => DialTls::of,
         };
         let opened = self.open(plan, secured).await?;
         if asks {

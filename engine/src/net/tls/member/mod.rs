@@ -31,7 +31,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use tollgate_config::document::{ListenerProtocol, Mesh, UpstreamProtocol};
+use tollgate_config::document::{ListenerProtocol, Mesh};
 use tollgate_config::identity::{SpiffeId, Trust};
 
 use super::{BYTES, TlsError, provider};
@@ -346,29 +346,15 @@ fn between_members() -> Arc<CryptoProvider> {
 }
 
 /// What a client of the mesh shakes hands with.
-pub(super) fn client(
-    member: &Arc<Member>,
-    expected: &Expected,
-    protocols: Vec<Vec<u8>>,
-) -> Result<ClientConfig, TlsError> {
+pub(super) fn client(member: &Arc<Member>, expected: &Expected) -> Result<ClientConfig, TlsError> {
     let callees = Callees::new(member.clone(), expected.clone());
     let mut config = ClientConfig::builder_with_provider(between_members())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(callees))
         .with_client_cert_resolver(Arc::new(OwnKey(member.clone())));
-    config.alpn_protocols = protocols;
     config.resumption = Resumption::disabled();
     // A member is known by its identity; no host name is asked for, and none is told to who listens on the way.
     config.enable_sni = false;
     Ok(config)
-}
-
-/// What an upstream that speaks HTTP offers by ALPN.
-pub(super) fn protocols(protocol: UpstreamProtocol) -> Vec<Vec<u8>> {
-    match protocol {
-        UpstreamProtocol::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        UpstreamProtocol::Http1 => vec![b"http/1.1".to_vec()],
-        UpstreamProtocol::Http2 => vec![b"h2".to_vec()],
-    }
 }
