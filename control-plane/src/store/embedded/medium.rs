@@ -149,39 +149,12 @@ fn create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What somebody else's file holds: read, and never written. What is told to it is forgotten.
+/// What somebody else's file holds, or nothing: read, and never written. What is told to it is forgotten.
 pub(super) struct Copy(pub(super) Vec<u8>);
 
 impl Medium for Copy {
     fn read(&mut self) -> io::Result<Vec<u8>> {
         Ok(std::mem::take(&mut self.0))
-    }
-    fn append(&mut self, _at: u64, _bytes: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn cut(&mut self, _length: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn prepare(&mut self, _bytes: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-    fn swap(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn put_aside(&mut self, _bytes: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Keeps nothing: what is told to it ends with the process.
-pub(super) struct Nowhere;
-
-impl Medium for Nowhere {
-    fn read(&mut self) -> io::Result<Vec<u8>> {
-        Ok(Vec::new())
     }
     fn append(&mut self, _at: u64, _bytes: &[u8]) -> io::Result<()> {
         Ok(())

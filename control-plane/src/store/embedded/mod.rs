@@ -25,7 +25,7 @@ use super::figures::Counters;
 use super::shown::Shown;
 use super::{Answer, Committed, Figures, Kept, LeaseId, Range, Store, Transaction, Watch};
 use log::{Log, LogError};
-use medium::{Copy, FILE, Folder, LOCK, Medium, Nowhere};
+use medium::{Copy, FILE, Folder, LOCK, Medium};
 use writer::Writer;
 
 /// The open store; its file is released when it is dropped.
@@ -135,7 +135,7 @@ impl Embedded {
 
     /// A store that ends with the process.
     pub fn in_memory() -> Embedded {
-        match Embedded::on(Nowhere) {
+        match Embedded::on(Copy(Vec::new())) {
             Ok(store) => store,
             Err(_) => unreachable!("a medium that keeps nothing cannot fail"),
         }
