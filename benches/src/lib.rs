@@ -8,6 +8,7 @@
 //!
 //! Nothing here is linked into the gateway, and nothing here trusts a certificate: it measures, it does not protect.
 
+pub mod case;
 pub mod fleet;
 pub mod load;
 pub mod mesh;

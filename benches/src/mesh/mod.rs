@@ -31,6 +31,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use self::ours::Fleet;
+use crate::case::Words;
 use crate::peers::{Found, Peer};
 use crate::process::ran;
 use crate::upstream::Upstream;
@@ -55,21 +56,7 @@ pub enum Case {
     Learn,
 }
 
-impl Case {
-    /// As it is given on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// One line that says what it is.
-    pub fn title(self) -> String {
-        let help = self
-            .to_possible_value()
-            .and_then(|value| value.get_help().map(ToString::to_string));
-        help.unwrap_or_default()
-    }
-}
+impl Words for Case {}
 
 /// How a run is done.
 #[derive(Debug, Clone, Serialize)]

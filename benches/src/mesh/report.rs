@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Case, Settings};
+use crate::case::Words as _;
 use crate::peers::{Found, Machine, Peer};
 use crate::summary::median;
 
@@ -145,16 +146,7 @@ impl Report {
     /// The whole report, to be read.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
-        let Machine {
-            kernel,
-            processor,
-            cores,
-            load_before,
-        } = &self.machine;
-        let _ = writeln!(
-            text,
-            "Machine: {processor}, {cores} cores, Linux {kernel}, load average {load_before} before."
-        );
+        let _ = writeln!(text, "{}", self.machine);
         for found in &self.others {
             let _ = writeln!(text, "{} {}.", found.peer.title(), found.version);
         }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::case::Words;
 use crate::upstream::Upstream;
 
 pub use self::find::{Found, Programs, find};
@@ -98,21 +99,7 @@ pub enum Case {
     Soak,
 }
 
-impl Case {
-    /// As it is given on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// One line that says what it is.
-    pub fn title(self) -> String {
-        let help = self
-            .to_possible_value()
-            .and_then(|value| value.get_help().map(ToString::to_string));
-        help.unwrap_or_default()
-    }
-}
+impl Words for Case {}
 
 /// How a run is done.
 #[derive(Debug, Clone, Serialize)]

@@ -5,12 +5,13 @@
     reason = "writing to a string cannot fail"
 )]
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 
 use serde::Serialize;
 
 use super::{Case, Found, Peer, Settings};
+use crate::case::Words as _;
 use crate::summary::median;
 
 /// Everything that one run found.
@@ -56,6 +57,21 @@ impl Machine {
                 .and_then(|load| load.parse().ok())
                 .unwrap_or(f64::NAN),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine {
+            kernel,
+            processor,
+            cores,
+            load_before,
+        } = self;
+        write!(
+            f,
+            "Machine: {processor}, {cores} cores, Linux {kernel}, load average {load_before} before."
+        )
     }
 }
 
@@ -185,16 +201,7 @@ impl Report {
     /// The whole report, to be read.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
-        let Machine {
-            kernel,
-            processor,
-            cores,
-            load_before,
-        } = &self.machine;
-        let _ = writeln!(
-            text,
-            "Machine: {processor}, {cores} cores, Linux {kernel}, load average {load_before} before."
-        );
+        let _ = writeln!(text, "{}", self.machine);
         let versions: Vec<String> = self
             .peers
             .iter()
